@@ -1,0 +1,390 @@
+//! The table of requests being served now, and the one way in which a request begins and ends.
+//!
+//! Begin is one transaction (counted and running), end is one (counted, recorded and free): so after a death at any
+//! instruction every request stands exactly once, among the finished or among the running.
+
+pub(crate) mod ending;
+pub(crate) mod entry;
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::net::IpAddr;
+
+use crate::clock::{keep_wall_ns, monotonic_ns};
+use crate::closed::{Method, Outcome, Phase, Protocol, Sampling};
+use crate::ids::{SpanId, TraceId};
+use crate::in_flight::ending::{Endings, Route};
+use crate::in_flight::entry::{Entries, FREE, running};
+use crate::layout::{IN_FLIGHT_OVERFLOW_AT, wide};
+use crate::record::Kind;
+use crate::record::encode::{self, Encoder};
+use crate::redo::Redo;
+use crate::ring::{Producer, Ring, RingName};
+use crate::slot::Slot;
+
+/// The owner's private state: free entries, resolved series, the writing end of the ring.
+pub struct InFlight {
+    slot: &'static Slot,
+    entries: Entries,
+    free: RefCell<Vec<u32>>,
+    endings: Endings,
+    producer: RefCell<(Producer, Vec<u8>)>,
+    running: Cell<usize>,
+}
+
+/// What is known when a request head was parsed.
+#[derive(Copy, Clone, Debug)]
+pub struct Begin<'a> {
+    /// Its method.
+    pub method: Method,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Now, by [`crate::clock::monotonic_ns`].
+    pub start_ns: u64,
+    /// Now, by [`crate::clock::wall_ns`].
+    pub start_wall_ns: u64,
+    /// Its trace.
+    pub trace: TraceId,
+    /// Its server span.
+    pub span: SpanId,
+    /// The caller's span, or none.
+    pub parent: SpanId,
+    /// Whether the caller's context was taken.
+    pub remote_parent: bool,
+    /// Whether its trace is kept whatever happens.
+    pub sampled: bool,
+    /// The client; none on a unix socket.
+    pub client: Option<IpAddr>,
+    /// The client's port.
+    pub client_port: u16,
+    /// Its id; the table keeps 40 bytes.
+    pub request_id: &'a str,
+    /// Its path without the query; the table keeps 128 bytes.
+    pub path: &'a str,
+}
+
+/// What is known when a request has ended.
+#[derive(Copy, Clone, Debug)]
+pub struct End<'a> {
+    /// Now, by [`crate::clock::monotonic_ns`].
+    pub end_ns: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status that was sent, if any.
+    pub status: Option<u16>,
+    /// Bytes of its body that were read.
+    pub request_bytes: u64,
+    /// Bytes of the response body that were handed over.
+    pub response_bytes: u64,
+    /// Whether its trace is kept, and why.
+    pub sampling: Sampling,
+    /// The label `exception_type`, when something was thrown: from a closed set.
+    pub exception: Option<&'a str>,
+    /// Its path without the query.
+    pub path: &'a str,
+    /// The method as sent, for [`Method::Other`]; else empty.
+    pub method_text: &'a str,
+    /// Its `User-Agent`, as sent.
+    pub user_agent: &'a [u8],
+    /// The host it was sent to.
+    pub server_address: &'a str,
+    /// The listener's port.
+    pub server_port: u16,
+    /// Its `tracestate`.
+    pub tracestate: &'a str,
+    /// Its id.
+    pub request_id: &'a str,
+}
+
+/// A running request. It stays on the thread where it began; dropped without [`Request::end`] it ends as aborted.
+pub struct Request {
+    in_flight: &'static InFlight,
+    /// Its place in the table; none when the table was full.
+    entry: Option<u32>,
+    /// Whether it was counted as started; if not, it is not counted at its end either.
+    is_counted: bool,
+    method: Method,
+    protocol: Protocol,
+    start_ns: u64,
+    start_wall_ns: u64,
+    trace: TraceId,
+    span: SpanId,
+    parent: SpanId,
+    remote_parent: bool,
+    client: Option<IpAddr>,
+    client_port: u16,
+    route: Route,
+    phase: Phase,
+    ended: bool,
+    not_send: PhantomData<*const ()>,
+}
+
+impl InFlight {
+    pub(crate) fn new(slot: &'static Slot) -> &'static Self {
+        let entries = Entries::new(&slot.map, slot.sections().in_flight);
+        let producer = Producer::resume(&slot.map, Ring::new(slot.sections(), RingName::Owner));
+        // Taken from the end: the first entries first, so that a quiet worker touches few pages.
+        let free = (0..entries.count()).rev().filter(|entry| entries.is_free(*entry)).collect();
+        Box::leak(Box::new(Self {
+            slot,
+            entries,
+            free: RefCell::new(free),
+            endings: Endings::new(slot),
+            producer: RefCell::new((producer, Vec::with_capacity(1_024))),
+            running: Cell::new(0),
+        }))
+    }
+
+    pub(crate) fn slot(&self) -> &'static Slot {
+        self.slot
+    }
+
+    /// Requests running in this process.
+    pub fn running(&self) -> usize {
+        self.running.get()
+    }
+
+    /// When the oldest running request of the table began, monotonic nanoseconds.
+    pub fn oldest_start_ns(&self) -> Option<u64> {
+        (self.running() > 0).then(|| self.entries.oldest_start_ns()).flatten()
+    }
+
+    /// Counts a request as started and puts it into the table, in one transaction. A full table takes no request away: it
+    /// is counted and recorded as any other, but cannot be named if it is lost.
+    pub fn begin(&'static self, begin: &Begin<'_>) -> Request {
+        let route = self.endings.unmatched();
+        let started = self.endings.started(begin.method);
+        let entry = started.and_then(|_| self.free.borrow_mut().pop());
+        let mut redo = Redo::begin(&self.slot.map);
+        if let Some(started) = started {
+            redo.add(started, 1);
+            if let Some(entry) = entry {
+                let serial = self.entries.write(entry, begin, route.id);
+                redo.set(self.entries.state_at(entry), running(serial));
+            } else {
+                redo.add(IN_FLIGHT_OVERFLOW_AT, 1);
+            }
+        }
+        redo.commit();
+        keep_wall_ns(begin.start_wall_ns);
+        self.running.set(self.running.get() + 1);
+        Request {
+            in_flight: self,
+            entry,
+            is_counted: started.is_some(),
+            method: begin.method,
+            protocol: begin.protocol,
+            start_ns: begin.start_ns,
+            start_wall_ns: begin.start_wall_ns,
+            trace: begin.trace,
+            span: begin.span,
+            parent: begin.parent,
+            remote_parent: begin.remote_parent,
+            client: begin.client,
+            client_port: begin.client_port,
+            route,
+            phase: Phase::Handler,
+            ended: false,
+            not_send: PhantomData,
+        }
+    }
+
+    pub(crate) fn push(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>)) {
+        let (producer, bytes) = &mut *self.producer.borrow_mut();
+        encode(bytes);
+        producer.push(&self.slot.map, bytes, kind);
+    }
+
+    /// Writes a record and adds to a cell, both in one transaction or neither.
+    pub(crate) fn push_with(
+        &self,
+        kind: Kind,
+        add: Option<(usize, u64)>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let (producer, bytes) = &mut *self.producer.borrow_mut();
+        encode(bytes);
+        let head = producer.stage(&self.slot.map, bytes);
+        let mut redo = Redo::begin(&self.slot.map);
+        if let Some((cell, delta)) = add {
+            redo.add(cell, delta);
+        }
+        redo_head(&mut redo, producer, head, kind);
+        redo.commit();
+    }
+
+    fn finish(&self, request: &Request, end: &End<'_>) {
+        let duration_ns = end.end_ns.saturating_sub(request.start_ns);
+        let (producer, bytes) = &mut *self.producer.borrow_mut();
+        Encoder::request(bytes, &self.record(request, end, duration_ns));
+        let head_before = producer.head();
+        let head = producer.stage(&self.slot.map, bytes);
+
+        let mut redo = Redo::begin(&self.slot.map);
+        if request.is_counted {
+            self.count_end(&mut redo, request, end, duration_ns);
+        }
+        redo_head(&mut redo, producer, head, Kind::Request);
+        redo.commit();
+
+        self.free.borrow_mut().extend(request.entry);
+        self.running.set(self.running.get().saturating_sub(1));
+        if let Some(bell) = self.slot.bell() {
+            bell.ring(producer.passed_half(head_before));
+        }
+    }
+
+    /// What the end of a request changes besides its record.
+    fn count_end(&self, redo: &mut Redo<'_>, request: &Request, end: &End<'_>, duration_ns: u64) {
+        let status = end.status.unwrap_or(0);
+        if let Some(cells) = self.endings.cells(request.method, request.route, status) {
+            let seconds = ending::seconds(duration_ns);
+            redo.observe(cells.duration, ending::bucket(seconds), seconds);
+            for (cell, delta) in [
+                (cells.request_bytes, end.request_bytes),
+                (cells.response_bytes, end.response_bytes),
+            ] {
+                if delta > 0 {
+                    redo.add(cell, delta);
+                }
+            }
+        }
+        if let Some(exception) = end.exception
+            && let Some(cell) = self.endings.exceptions(request.method, request.route, exception)
+        {
+            redo.add(cell, 1);
+        }
+        match request.entry {
+            Some(entry) => redo.set(self.entries.state_at(entry), FREE),
+            None => redo.add(IN_FLIGHT_OVERFLOW_AT, u64::MAX), // minus 1
+        }
+    }
+
+    fn record<'a>(&self, request: &Request, end: &End<'a>, duration_ns: u64) -> encode::Ended<'a> {
+        let cpu_samples = request.entry.map_or(0, |entry| self.entries.samples(entry));
+        encode::Ended {
+            start_wall_ns: request.start_wall_ns,
+            duration_ns,
+            trace: request.trace,
+            span: request.span,
+            parent: request.parent,
+            remote_parent: request.remote_parent,
+            route: request.route.text,
+            exception: self.endings.exception_text(end.exception),
+            request_bytes: end.request_bytes,
+            response_bytes: end.response_bytes,
+            status: end.status.unwrap_or(0),
+            client: request.client,
+            client_port: request.client_port,
+            server_port: end.server_port,
+            cpu_samples,
+            method: request.method,
+            protocol: request.protocol,
+            outcome: end.outcome,
+            sampling: end.sampling,
+            path: end.path,
+            request_id: end.request_id,
+            user_agent: end.user_agent,
+            server_address: end.server_address,
+            method_text: end.method_text,
+            tracestate: end.tracestate,
+        }
+    }
+}
+
+impl Request {
+    /// Names the route template: the label `http_route`. The last call wins; until then it is `unmatched`.
+    pub fn set_route(&mut self, template: &str) {
+        self.route = self.in_flight.endings.route(template);
+        self.publish_kind();
+    }
+
+    /// The route template named last.
+    pub fn route(&self) -> &'static str {
+        self.route.text
+    }
+
+    /// Says where the request is.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.publish_kind();
+    }
+
+    /// The trace it belongs to.
+    pub fn trace(&self) -> TraceId {
+        self.trace
+    }
+
+    /// Its own span.
+    pub fn span(&self) -> SpanId {
+        self.span
+    }
+
+    /// When it began, monotonic nanoseconds.
+    pub fn start_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    /// Ends it: histogram, byte counters, exceptions, record and free entry in one transaction.
+    pub fn end(mut self, end: &End<'_>) {
+        self.ended = true;
+        self.in_flight.finish(&self, end);
+    }
+
+    fn publish_kind(&self) {
+        if let Some(entry) = self.entry {
+            let kind = entry::Kind {
+                route: self.route.id,
+                method: self.method,
+                protocol: self.protocol,
+                phase: self.phase,
+            };
+            self.in_flight.entries.set_kind(entry, kind);
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        let known = self.entry.map(|entry| self.in_flight.entries.texts(entry)).unwrap_or_default();
+        let end = End {
+            end_ns: monotonic_ns(),
+            outcome: Outcome::Aborted,
+            status: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            sampling: Sampling::Dropped,
+            exception: None,
+            path: &known.path,
+            method_text: "",
+            user_agent: b"",
+            server_address: "",
+            server_port: 0,
+            tracestate: "",
+            request_id: &known.request_id,
+        };
+        self.in_flight.finish(self, &end);
+    }
+}
+
+/// Publishes a staged record, or counts one that found no room.
+fn redo_head(redo: &mut Redo<'_>, producer: &Producer, head: Option<u64>, kind: Kind) {
+    match head {
+        Some(head) => redo.set(producer.ring().head_at, head),
+        None => redo.add(producer.ring().dropped_at(kind), 1),
+    }
+}
+
+/// A number of entries that fits the free list.
+pub(crate) fn entries_in(bytes: usize) -> u32 {
+    u32::try_from(bytes / crate::layout::ENTRY_BYTES).unwrap_or(u32::MAX)
+}
+
+/// The byte offset of an entry in its section.
+pub(crate) fn entry_offset(entry: u32) -> usize {
+    wide(entry) * crate::layout::ENTRY_BYTES
+}

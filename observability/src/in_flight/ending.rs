@@ -1,0 +1,257 @@
+//! The series that requests count in, resolved once for each kind of request and then found without allocating.
+
+use std::cell::{Cell, RefCell};
+
+use rustc_hash::FxHashMap;
+
+use crate::clock::monotonic_ns;
+use crate::closed::{Method, Role};
+use crate::http_metrics::{
+    DURATION, DURATION_BOUNDS, EXCEPTIONS, LOST, REQUEST_BYTES, RESPONSE_BYTES, STARTED,
+};
+use crate::keys::Family;
+use crate::series::OTHER;
+use crate::slot::Slot;
+
+/// The label of a request that no route was named for.
+pub(crate) const UNMATCHED: &str = "unmatched";
+/// Route templates a process may name; further ones are `other` (W92).
+const MOST_ROUTES: usize = 200;
+/// Types of exceptions a process may name; further ones are `other`.
+const MOST_EXCEPTIONS: usize = 64;
+
+/// A route template: its string in the slot, and its text for as long as the process lives.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) id: u32,
+    pub(crate) text: &'static str,
+}
+
+/// Where the numbers of one kind of request go: byte offsets of cells that exist.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Cells {
+    pub(crate) duration: usize,
+    pub(crate) request_bytes: usize,
+    pub(crate) response_bytes: usize,
+}
+
+/// The overflow series of the families of requests. They are made before a request is counted, so that each one that is
+/// counted as started has a place to be counted as finished, also when there is no space for a series of its own (F42).
+#[derive(Copy, Clone, Debug)]
+struct LastResort {
+    started: usize,
+    cells: Cells,
+    exceptions: usize,
+}
+
+/// Cells that were found, and when to ask for better ones: never, once each is of its own label set.
+#[derive(Copy, Clone, Debug)]
+struct Known<T> {
+    found: T,
+    ask_again_ns: u64,
+}
+
+pub(crate) struct Endings {
+    slot: &'static Slot,
+    started: [Cell<Option<usize>>; Method::ALL.len() + 1],
+    last_resort: Cell<Option<LastResort>>,
+    ask_again_ns: Cell<u64>,
+    routes: RefCell<FxHashMap<&'static str, Route>>,
+    cells: RefCell<FxHashMap<u64, Known<Cells>>>,
+    exceptions: RefCell<FxHashMap<(u64, &'static str), Known<usize>>>,
+    exception_types: RefCell<FxHashMap<String, &'static str>>,
+    unmatched: Route,
+    other: Route,
+}
+
+impl Endings {
+    pub(crate) fn new(slot: &'static Slot) -> Self {
+        let is_worker = slot.sections().in_flight.capacity > 0;
+        let named =
+            |text: &'static str| Route { id: if is_worker { slot.string(text) } else { 0 }, text };
+        let endings = Self {
+            slot,
+            started: Default::default(),
+            last_resort: Cell::new(None),
+            ask_again_ns: Cell::new(if is_worker { 0 } else { NEVER }),
+            routes: RefCell::default(),
+            cells: RefCell::default(),
+            exceptions: RefCell::default(),
+            exception_types: RefCell::default(),
+            unmatched: named(UNMATCHED),
+            other: Route { id: 0, text: OTHER },
+        };
+        if is_worker {
+            endings.ask();
+        } else if slot.role() == Role::Supervisor {
+            // So that each request that died has a place where it counts; a refusal is counted and asked again then.
+            slot.find(&LOST, &[OTHER; 2], false);
+        }
+        endings
+    }
+
+    pub(crate) fn unmatched(&self) -> Route {
+        self.unmatched
+    }
+
+    /// The cell in which a request that begins is counted. None while there is no space even for the last resort: such a
+    /// request is not counted at all, neither here nor at its end, and does not stand in the table.
+    pub(crate) fn started(&self, method: Method) -> Option<usize> {
+        let cell = &self.started[usize::from(method.number())];
+        cell.get().or_else(|| {
+            if monotonic_ns() >= self.ask_again_ns.get() {
+                self.ask();
+            }
+            cell.get().or(self.last_resort.get().map(|last_resort| last_resort.started))
+        })
+    }
+
+    /// Makes what requests need to be counted at all.
+    #[cold]
+    fn ask(&self) {
+        self.ask_again_ns.set(soon());
+        let Some(last_resort) = self.last_resort.get().or_else(|| self.find_last_resort()) else {
+            return;
+        };
+        self.last_resort.set(Some(last_resort));
+        for method in Method::ALL {
+            let cell = &self.started[usize::from(method.number())];
+            if cell.get().is_none() {
+                cell.set(self.find(&STARTED, &[method.as_str()]));
+            }
+        }
+    }
+
+    fn find_last_resort(&self) -> Option<LastResort> {
+        Some(LastResort {
+            started: self.find(&STARTED, &[OTHER])?,
+            cells: Cells {
+                duration: self.find(&DURATION, &[OTHER; 3])?,
+                request_bytes: self.find(&REQUEST_BYTES, &[OTHER; 2])?,
+                response_bytes: self.find(&RESPONSE_BYTES, &[OTHER; 2])?,
+            },
+            exceptions: self.find(&EXCEPTIONS, &[OTHER; 3])?,
+        })
+    }
+
+    fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<usize> {
+        self.slot.find(family, labels, false).map(|found| found.offset)
+    }
+
+    pub(crate) fn route(&self, template: &str) -> Route {
+        let mut routes = self.routes.borrow_mut();
+        if let Some(route) = routes.get(template) {
+            return *route;
+        }
+        if template == UNMATCHED {
+            return self.unmatched;
+        }
+        if routes.len() >= MOST_ROUTES {
+            return self.other;
+        }
+        let text = crate::record::encode::cut(template, 128);
+        let id = self.slot.string(text);
+        if id == 0 {
+            return self.other; // and asked again: there may be space the next time
+        }
+        let route = Route { id, text: text.to_owned().leak() };
+        // By the template as given: a longer one is then cut once, not each time.
+        routes.insert(template.to_owned().leak(), route);
+        route
+    }
+
+    /// Where a request that was counted as started is counted as finished; none for others.
+    pub(crate) fn cells(&self, method: Method, route: Route, status: u16) -> Option<Cells> {
+        let key = key(method, route, status);
+        if let Some(known) = self.cells.borrow().get(&key)
+            && known.is_current()
+        {
+            return Some(known.found);
+        }
+        let last_resort = self.last_resort.get()?.cells;
+        let text = if status == 0 { String::new() } else { status.to_string() };
+        let labels = [method.as_str(), route.text, &text];
+        let duration = self.find(&DURATION, &labels);
+        let request_bytes = self.find(&REQUEST_BYTES, &labels[..2]);
+        let response_bytes = self.find(&RESPONSE_BYTES, &labels[..2]);
+        let is_whole = duration.is_some() && request_bytes.is_some() && response_bytes.is_some();
+        let found = Cells {
+            duration: duration.unwrap_or(last_resort.duration),
+            request_bytes: request_bytes.unwrap_or(last_resort.request_bytes),
+            response_bytes: response_bytes.unwrap_or(last_resort.response_bytes),
+        };
+        self.cells.borrow_mut().insert(key, Known::of(found, is_whole));
+        Some(found)
+    }
+
+    pub(crate) fn exceptions(
+        &self,
+        method: Method,
+        route: Route,
+        exception: &str,
+    ) -> Option<usize> {
+        let exception = self.exception_text(Some(exception));
+        let key = (key(method, route, 0), exception);
+        if let Some(known) = self.exceptions.borrow().get(&key)
+            && known.is_current()
+        {
+            return Some(known.found);
+        }
+        let own = self.find(&EXCEPTIONS, &[method.as_str(), route.text, exception]);
+        let found = own.or(self.last_resort.get().map(|last_resort| last_resort.exceptions))?;
+        self.exceptions.borrow_mut().insert(key, Known::of(found, own.is_some()));
+        Some(found)
+    }
+
+    /// The type of an exception as one of a bounded number of texts.
+    pub(crate) fn exception_text(&self, exception: Option<&str>) -> &'static str {
+        let Some(exception) = exception else { return "" };
+        let mut types = self.exception_types.borrow_mut();
+        if let Some(text) = types.get(exception) {
+            return text;
+        }
+        if types.len() >= MOST_EXCEPTIONS {
+            return OTHER;
+        }
+        let text: &'static str = crate::record::encode::cut(exception, 128).to_owned().leak();
+        types.insert(exception.to_owned(), text);
+        text
+    }
+}
+
+impl<T> Known<T> {
+    fn of(found: T, is_whole: bool) -> Self {
+        Self { found, ask_again_ns: if is_whole { NEVER } else { soon() } }
+    }
+
+    /// Whether to count there, or to ask first; the clock is read only for a place of last resort.
+    fn is_current(&self) -> bool {
+        self.ask_again_ns == NEVER || monotonic_ns() < self.ask_again_ns
+    }
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// When to ask again for space: a refusal is a system call.
+fn soon() -> u64 {
+    monotonic_ns().saturating_add(1_000_000_000)
+}
+
+fn key(method: Method, route: Route, status: u16) -> u64 {
+    u64::from(route.id) << 32 | u64::from(method.number()) << 16 | u64::from(status)
+}
+
+/// The bucket of the duration histogram that a number of seconds falls into: bounds are inclusive.
+pub(crate) fn bucket(seconds: f64) -> usize {
+    DURATION_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(DURATION_BOUNDS.len())
+}
+
+/// Nanoseconds as seconds. Beyond 2⁵³ ns (104 days) the last digits are rounded.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "no lossless way exists, and none is needed"
+)]
+pub(crate) fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}

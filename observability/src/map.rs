@@ -1,0 +1,114 @@
+//! A slot file in memory: 64-bit words behind atomics, never a plain reference to bytes that another process may write.
+//!
+//! Everything above this file is safe code: each access is checked against the length of the mapping.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::bus::Watch;
+
+/// A shared mapping of the first bytes of a file. If the file is truncated under it, it becomes private memory (F57).
+pub(crate) struct Map {
+    watch: Watch, // dropped before the mapping that it watches
+    raw: MmapRaw,
+}
+
+impl Map {
+    /// Maps the first `length` bytes for reading and writing.
+    pub(crate) fn writable(file: &File, length: usize) -> io::Result<Self> {
+        Ok(Self::watched(MmapOptions::new().len(length).map_raw(file)?))
+    }
+
+    /// Maps the first `length` bytes for reading. A store through it would be SIGSEGV: readers only load.
+    pub(crate) fn read_only(file: &File, length: usize) -> io::Result<Self> {
+        Ok(Self::watched(MmapOptions::new().len(length).map_raw_read_only(file)?))
+    }
+
+    fn watched(raw: MmapRaw) -> Self {
+        Self { watch: Watch::new(raw.as_ptr(), raw.len()), raw }
+    }
+
+    /// Says whether the file was cut under the mapping: what is read since is not its contents.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.watch.is_lost()
+    }
+
+    /// Leaves this mapping out of children, so that no child can touch another slot (F14).
+    pub(crate) fn keep_from_children(&self) -> io::Result<()> {
+        self.raw.advise(memmap2::Advice::DontFork)
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The `count` words at byte `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not aligned or not inside the mapping: offsets that come from a file are checked before.
+    pub(crate) fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let end = count.checked_mul(8).and_then(|bytes| bytes.checked_add(offset));
+        assert!(offset.is_multiple_of(8) && end.is_some_and(|end| end <= self.raw.len()));
+        #[expect(unsafe_code, reason = "the one place where mapped memory becomes words")]
+        // SAFETY: `from_raw_parts` asks for memory that is aligned, initialised, inside one allocation and, while the
+        // slice lives, changed only through it. The mapping is page-aligned and `offset` is a multiple of 8; the
+        // assertion keeps the range inside; any bit pattern is a u64; the mapping lives as long as `self`; and
+        // AtomicU64 allows changes from elsewhere, also by another process. A read-only mapping is only loaded from.
+        unsafe {
+            std::slice::from_raw_parts(self.raw.as_ptr().wrapping_add(offset).cast(), count)
+        }
+    }
+
+    /// The word at byte `offset`; panics as [`Self::words`].
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        &self.words(offset, 1)[0]
+    }
+
+    /// The low half of the word at byte `offset`, for the futex of the bell; panics as [`Self::words`].
+    pub(crate) fn half(&self, offset: usize) -> &AtomicU32 {
+        let word: *const AtomicU64 = self.word(offset);
+        #[expect(unsafe_code, reason = "a futex is 32 bits wide")]
+        // SAFETY: the pointer is that of a live word of the mapping, which is aligned for half of it and lives as long
+        // as `self`. No code accesses this word with 64 bits, so accesses of two widths never meet.
+        unsafe {
+            &*word.cast::<AtomicU32>()
+        }
+    }
+
+    pub(crate) fn load(&self, offset: usize) -> u64 {
+        self.word(offset).load(Relaxed)
+    }
+
+    pub(crate) fn store(&self, offset: usize, value: u64) {
+        self.word(offset).store(value, Relaxed);
+    }
+
+    /// Copies bytes in at an aligned offset; the last word is filled up with zeros.
+    pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        let words = self.words(offset, bytes.len().div_ceil(8));
+        let (whole, rest) = bytes.as_chunks::<8>();
+        for (word, chunk) in words.iter().zip(whole) {
+            word.store(u64::from_ne_bytes(*chunk), Relaxed);
+        }
+        if let Some(word) = words.get(whole.len()) {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            word.store(u64::from_ne_bytes(last), Relaxed);
+        }
+    }
+
+    /// Copies `length` bytes from an aligned offset to the end of `bytes`, which is cleared first.
+    pub(crate) fn copy_out(&self, offset: usize, length: usize, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.reserve(length.next_multiple_of(8));
+        for word in self.words(offset, length.div_ceil(8)) {
+            bytes.extend_from_slice(&word.load(Relaxed).to_ne_bytes());
+        }
+        bytes.truncate(length);
+    }
+}

@@ -1,0 +1,232 @@
+//! Histograms with classic buckets. `_count` is derived from the buckets, so it equals `+Inf` by construction.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use crate::cells::HISTOGRAM_HEAD;
+use crate::cells::Histogram as Cells;
+use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
+use crate::clock::recent_wall_ns;
+use crate::ids::{SpanId, TraceId};
+use crate::keys::{CellKind, Family, GaugeMode};
+use crate::metrics::resolved::{Resolved, StaticRef};
+use crate::metrics::sealed::Sealed;
+use crate::metrics::table::Table;
+use crate::metrics::{Metric, check, is_owner, remember};
+
+/// A histogram without labels.
+pub struct Histogram {
+    family: Family<'static>,
+    cells: StaticRef<Resolved>,
+}
+
+/// A histogram with `N` labels.
+pub struct HistogramVec<const N: usize> {
+    name: &'static str,
+    help: &'static str,
+    labels: [&'static str; N],
+    bounds: &'static [f64],
+    kind: CellKind,
+    table: Table,
+}
+
+/// One label set of a histogram, found. `Copy`, and valid for the life of the process that found it.
+#[derive(Copy, Clone)]
+pub struct HistogramHandle {
+    resolved: Option<&'static Resolved>,
+}
+
+/// Observes the time since it was started, in seconds, when it is dropped.
+#[must_use = "a timer that is dropped at once observes nothing of interest"]
+pub struct Timer {
+    histogram: HistogramHandle,
+    start: Instant,
+    discarded: bool,
+}
+
+impl Histogram {
+    /// Declares a histogram with ascending, finite upper bounds; all parts are checked when compiling.
+    pub const fn new(name: &'static str, help: &'static str, bounds: &'static [f64]) -> Self {
+        check::name(name, help, &[]);
+        check::bounds(bounds);
+        Self {
+            family: family(CellKind::Histogram, name, help, &[], bounds),
+            cells: StaticRef::empty(),
+        }
+    }
+
+    /// Keeps the newest exemplar of each bucket: six more words a bucket.
+    #[must_use]
+    pub const fn exemplars(mut self) -> Self {
+        self.family.kind = CellKind::ExemplarHistogram;
+        self
+    }
+
+    /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
+    pub fn observe(&'static self, value: f64) {
+        self.handle().observe(value);
+    }
+
+    /// Counts a value and keeps the trace it came from, if the histogram was declared with [`Self::exemplars`].
+    pub fn observe_with_exemplar(&'static self, value: f64, trace: TraceId, span: SpanId) {
+        self.handle().observe_with_exemplar(value, trace, span);
+    }
+
+    /// Starts to measure a time.
+    pub fn start_timer(&'static self) -> Timer {
+        self.handle().start_timer()
+    }
+
+    fn handle(&'static self) -> HistogramHandle {
+        HistogramHandle { resolved: self.cells.get().or_else(|| self.find()) }
+    }
+
+    #[cold]
+    fn find(&'static self) -> Option<&'static Resolved> {
+        let resolved = Resolved::alone(self.family)?;
+        remember(self);
+        self.cells.set(resolved);
+        Some(resolved)
+    }
+}
+
+impl<const N: usize> HistogramVec<N> {
+    /// Declares a histogram with labels; all parts are checked when compiling.
+    pub const fn new(
+        name: &'static str,
+        help: &'static str,
+        labels: [&'static str; N],
+        bounds: &'static [f64],
+    ) -> Self {
+        check::name(name, help, &labels);
+        check::bounds(bounds);
+        Self { name, help, labels, bounds, kind: CellKind::Histogram, table: Table::new() }
+    }
+
+    /// Keeps the newest exemplar of each bucket: six more words a bucket and label set.
+    #[must_use]
+    pub const fn exemplars(mut self) -> Self {
+        self.kind = CellKind::ExemplarHistogram;
+        self
+    }
+
+    /// The histogram of a label set. Values come from closed sets: beyond 1,000 sets all further ones are `other`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an array of labels is written where it is used"
+    )]
+    pub fn with<S: AsRef<str>>(&'static self, values: [S; N]) -> HistogramHandle {
+        let values = std::array::from_fn(|at| values[at].as_ref());
+        HistogramHandle { resolved: self.find(values) }
+    }
+
+    fn find(&'static self, values: [&str; N]) -> Option<&'static Resolved> {
+        self.table.find(values, || {
+            if self.table.is_empty() {
+                remember(self);
+            }
+            family(self.kind, self.name, self.help, &self.labels, self.bounds)
+        })
+    }
+}
+
+impl HistogramHandle {
+    /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
+    #[inline]
+    pub fn observe(self, value: f64) {
+        self.count(value);
+    }
+
+    /// Counts a value and keeps the trace it came from, if the family was declared with exemplars and there is a trace.
+    /// What is kept is whole or not there; a death while it is written loses it, never the count.
+    #[inline]
+    pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
+        let Some((resolved, cells, bucket)) = self.count(value) else { return };
+        if resolved.kind() != CellKind::ExemplarHistogram || trace.is_none() {
+            return;
+        }
+        let at = HISTOGRAM_HEAD + resolved.bounds().len() + 1 + bucket * EXEMPLAR_WORDS;
+        let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
+        let words = cells.get(at..).unwrap_or_default();
+        if is_owner() {
+            exemplar::set(words, &exemplar);
+        } else {
+            exemplar::set_shared(words, &exemplar);
+        }
+    }
+
+    /// Counts a value, and says where and in which bucket.
+    #[inline]
+    fn count(self, value: f64) -> Option<(&'static Resolved, &'static [AtomicU64], usize)> {
+        let resolved = self.resolved?;
+        if value.is_nan() {
+            resolved.count_invalid();
+            return None;
+        }
+        let bounds = resolved.bounds();
+        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
+        let cells = if is_owner() {
+            Cells::of(resolved.own).observe(bucket, value);
+            resolved.own
+        } else {
+            let cells = resolved.foreign()?;
+            Cells::of(cells).observe_shared(bucket, value);
+            cells
+        };
+        Some((resolved, cells, bucket))
+    }
+
+    /// Starts to measure a time.
+    pub fn start_timer(self) -> Timer {
+        Timer { histogram: self, start: Instant::now(), discarded: false }
+    }
+}
+
+impl Timer {
+    /// Observes nothing.
+    pub fn discard(mut self) {
+        self.discarded = true;
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if !self.discarded {
+            self.histogram.observe(self.start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+const fn family(
+    kind: CellKind,
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    bounds: &'static [f64],
+) -> Family<'static> {
+    Family { name, help, kind, mode: GaugeMode::LiveSum, labels, bounds }
+}
+
+impl Sealed for Histogram {
+    fn unbind(&self) {
+        self.cells.clear();
+    }
+}
+
+impl Metric for Histogram {
+    fn init(&'static self) {
+        self.handle();
+    }
+}
+
+impl<const N: usize> Sealed for HistogramVec<N> {
+    fn unbind(&self) {
+        self.table.clear();
+    }
+}
+
+impl<const N: usize> Metric for HistogramVec<N> {
+    fn init(&'static self) {
+        self.find([crate::series::OTHER; N]);
+    }
+}

@@ -1,0 +1,208 @@
+//! The index of a reader: which cells of which slots make one number, and the numbers as they were read last.
+
+use std::fmt::Write as _;
+
+use rustc_hash::FxHashMap;
+
+use crate::exposition::bound_text;
+use crate::header::WhyBad;
+use crate::keys::{CellKind, FamilyKey, GaugeMode, Key, SeriesKey};
+use crate::layout::UPDATES_CONFLICT_AT;
+use crate::reader::derived;
+use crate::reader::procfs::PrivateMemory;
+use crate::reader::series::{Heads, SeriesRead, Source, ValueRead};
+use crate::series::absolute;
+use crate::view::View;
+
+/// Every family of a server, by name, with the values of the last read.
+#[derive(Default)]
+pub struct Families {
+    list: Vec<FamilyRead>,
+    by_name: FxHashMap<String, usize>,
+    /// Per view and family offset in its keys: which family it belongs to, none when its definition conflicts.
+    by_offset: FxHashMap<(usize, u32), Option<usize>>,
+    pub(crate) created_ns: u64,
+    pub(crate) conflicts: u64,
+    /// Of the server, once it is known.
+    pub(crate) version: Option<String>,
+    pub(crate) private_memory: PrivateMemory,
+    nowhere: Option<FamilyRead>,
+}
+
+/// What a family is to a scraper.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Shown {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by bucket.
+    Histogram,
+}
+
+/// One family.
+pub struct FamilyRead {
+    /// Its full name; a counter's ends with `_total`.
+    pub name: String,
+    /// Its help, one sentence.
+    pub help: String,
+    /// What it is.
+    pub shown: Shown,
+    /// Upper bounds of a histogram, `+Inf` left out.
+    pub bounds: Vec<f64>,
+    /// Its series, in the order in which they were first seen.
+    pub series: Vec<SeriesRead>,
+    /// Whether its values were read; not so while a slot is damaged.
+    pub is_known: bool,
+    bound_texts: Vec<String>,
+    key: Option<FamilyKey>,
+    by_labels: FxHashMap<String, usize>,
+}
+
+impl Families {
+    /// The families, sorted by name.
+    pub fn list(&self) -> &[FamilyRead] {
+        &self.list
+    }
+
+    /// When the epoch began, wall clock nanoseconds: every counter counts since then.
+    pub fn created_ns(&self) -> u64 {
+        self.created_ns
+    }
+
+    /// Takes the new keys of a view into the index.
+    pub(crate) fn index(&mut self, at: usize, view: &mut View) -> Result<(), WhyBad> {
+        view.check()?;
+        let mut keys = Vec::new();
+        view.new_keys(|offset, key| keys.push((offset, key))).map_err(|_| WhyBad::Contents)?;
+        for (offset, key) in keys {
+            match key {
+                Key::Family(key) => {
+                    let offset = u32::try_from(offset).map_err(|_| WhyBad::Contents)?;
+                    let family = self.family(key);
+                    self.by_offset.insert((at, offset), family);
+                }
+                Key::Series(key) => self.series(at, view, key)?,
+                Key::String(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn family(&mut self, key: FamilyKey) -> Option<usize> {
+        if let Some(at) = self.by_name.get(&key.name) {
+            let same = self.list.get(*at).is_some_and(|family| family.key.as_ref() == Some(&key));
+            self.conflicts += u64::from(!same);
+            return same.then_some(*at);
+        }
+        let shown = match key.kind {
+            CellKind::CounterU64 | CellKind::CounterF64 => Shown::Counter,
+            CellKind::Gauge => Shown::Gauge,
+            CellKind::Histogram | CellKind::ExemplarHistogram => Shown::Histogram,
+        };
+        let mut family = FamilyRead::new(&key.name, &key.help, shown);
+        family.bounds.clone_from(&key.bounds);
+        family.bound_texts = key.bounds.iter().map(|bound| bound_text(*bound)).collect();
+        family.key = Some(key);
+        Some(self.insert(family))
+    }
+
+    /// Keeps the list sorted: families are few and new ones rare.
+    fn insert(&mut self, family: FamilyRead) -> usize {
+        let at = self.list.partition_point(|other| other.name < family.name);
+        for place in self.by_name.values_mut().chain(self.by_offset.values_mut().flatten()) {
+            *place += usize::from(*place >= at);
+        }
+        self.by_name.insert(family.name.clone(), at);
+        self.list.insert(at, family);
+        at
+    }
+
+    fn series(&mut self, view_at: usize, view: &View, key: SeriesKey) -> Result<(), WhyBad> {
+        let family = *self.by_offset.get(&(view_at, key.family)).ok_or(WhyBad::Contents)?;
+        let Some(family) = family.and_then(|at| self.list.get_mut(at)) else { return Ok(()) };
+        let Some(definition) = &family.key else { return Ok(()) };
+        let words = definition.words();
+        let offset = absolute(view.sections.values, key.value, words).ok_or(WhyBad::Contents)?;
+        let mut labels = key.labels;
+        if definition.mode == GaugeMode::PerWorker && definition.kind == CellKind::Gauge {
+            labels.push_str(if labels.is_empty() { "" } else { "," });
+            let _ = write!(labels, "worker=\"{}\"", view.number); // writing to a String cannot fail
+        }
+        let source = Source { view: view_at, offset };
+        family.entry(labels).sources.push(source);
+        Ok(())
+    }
+
+    /// Reads the value of every series. With damaged slots counters and histograms stay unknown.
+    pub(crate) fn read(&mut self, views: &[View], damaged: usize) {
+        let live: Vec<bool> = views.iter().map(View::is_live).collect();
+        self.created_ns = views.iter().map(View::created_ns).min().unwrap_or(0);
+        for family in &mut self.list {
+            if let Some(key) = &family.key {
+                family.is_known = damaged == 0 || family.shown == Shown::Gauge;
+                for series in &mut family.series {
+                    series.read(key, views, &live);
+                }
+            }
+        }
+        let conflicts = derived::sum_of(views, UPDATES_CONFLICT_AT).wrapping_add(self.conflicts);
+        derived::read(self, views, &live, damaged, conflicts);
+    }
+
+    /// A family that is made of other things than cells; its series begin anew at each read.
+    pub(crate) fn derived(&mut self, name: &str, help: &str, shown: Shown) -> &mut FamilyRead {
+        let at = match self.by_name.get(name) {
+            Some(at) => *at,
+            None => self.insert(FamilyRead::new(name, help, shown)),
+        };
+        if self.list[at].key.is_some() {
+            // A program's own metric has that name: its is shown, and the derived one goes nowhere.
+            return self
+                .nowhere
+                .get_or_insert_with(|| FamilyRead::new(name, help, shown))
+                .emptied();
+        }
+        self.list[at].emptied()
+    }
+}
+
+impl FamilyRead {
+    fn new(name: &str, help: &str, shown: Shown) -> Self {
+        Self {
+            name: name.to_owned(),
+            help: help.to_owned(),
+            shown,
+            bounds: Vec::new(),
+            series: Vec::new(),
+            is_known: true,
+            bound_texts: Vec::new(),
+            key: None,
+            by_labels: FxHashMap::default(),
+        }
+    }
+
+    fn entry(&mut self, labels: String) -> &mut SeriesRead {
+        let at = *self.by_labels.entry(labels).or_insert_with_key(|labels| {
+            let heads = match self.shown {
+                Shown::Histogram => Heads::histogram(&self.name, labels, &self.bound_texts),
+                Shown::Counter | Shown::Gauge => Heads::plain(&self.name, labels),
+            };
+            self.series.push(SeriesRead::new(labels.clone(), ValueRead::Absent, heads));
+            self.series.len() - 1
+        });
+        &mut self.series[at]
+    }
+
+    fn emptied(&mut self) -> &mut Self {
+        self.series.clear();
+        self.by_labels.clear();
+        self
+    }
+
+    /// Adds a derived series.
+    pub(crate) fn push(&mut self, labels: String, value: ValueRead) {
+        let heads = Heads::plain(&self.name, &labels);
+        self.series.push(SeriesRead::new(labels, value, heads));
+    }
+}

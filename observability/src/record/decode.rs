@@ -1,0 +1,371 @@
+//! Bytes of a ring as a record. Total: any bytes give a record or `None`, never a panic.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
+use crate::ids::{SpanId, TraceId};
+use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, SPAN};
+use crate::record::{
+    EventRecord, Kind, LostRecord, OwnedValue, PanicRecord, Record, RequestRecord, SpanRecord,
+};
+
+/// The first 8 bytes of a record.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct Header {
+    pub(crate) length: u32,
+    pub(crate) kind: u8,
+}
+
+impl Header {
+    pub(crate) fn read(word: u64) -> Self {
+        let [a, b, c, d, kind, ..] = word.to_ne_bytes();
+        Self { length: u32::from_ne_bytes([a, b, c, d]), kind }
+    }
+
+    /// How a record of this kind is counted when it is not read; events stand for what is unknown.
+    pub(crate) fn counted_as(self) -> Kind {
+        match self.kind {
+            REQUEST | LOST => Kind::Request,
+            SPAN => Kind::Span,
+            _ => Kind::Event,
+        }
+    }
+}
+
+/// Decodes a payload. A longer payload of a known kind is taken and its tail ignored; an unknown kind is `None`.
+pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Record> {
+    let mut input = Input(payload);
+    match kind {
+        REQUEST => input.request().map(Record::Request),
+        SPAN => input.span().map(Record::Span),
+        EVENT => input.event().map(Record::Event),
+        PANIC => input.panic().map(Record::Panic),
+        LOST => input.lost().map(Record::Lost),
+        _ => None,
+    }
+}
+
+/// Says whether this version knows records of a kind; others are skipped by their length, without complaint.
+pub(crate) fn is_known(kind: u8) -> bool {
+    matches!(kind, REQUEST | SPAN | EVENT | PANIC | LOST)
+}
+
+/// A fact that may be absent in a record that is whole; the outer option says whether the record is.
+type Maybe<T> = Option<T>;
+
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn request(&mut self) -> Option<RequestRecord> {
+        let (start_wall_ns, duration_ns) = (self.u64()?, self.u64()?);
+        let (trace, span, parent) = (self.trace()?, self.span_id()?, self.span_id()?);
+        let (request_bytes, response_bytes) = (self.u64()?, self.u64()?);
+        let client = self.address()?;
+        let cpu_samples = self.u32()?;
+        let status = self.u16()?;
+        let (client_port, server_port) = (self.u16()?, self.u16()?);
+        let method = Method::from_number(self.u8()?)?;
+        let protocol = Protocol::from_number(self.u8()?)?;
+        let outcome = Outcome::from_number(self.u8()?)?;
+        let sampling = Sampling::from_number(self.u8()?)?;
+        let remote_parent = self.u8()? != 0;
+        let route = self.text()?;
+        let exception = Some(self.text()?).filter(|text| !text.is_empty());
+        Some(RequestRecord {
+            start_wall_ns,
+            duration_ns,
+            trace,
+            span,
+            parent,
+            remote_parent,
+            route,
+            exception,
+            request_bytes,
+            response_bytes,
+            status: Some(status).filter(|status| *status != 0),
+            client,
+            client_port,
+            server_port,
+            cpu_samples,
+            method,
+            protocol,
+            outcome,
+            sampling,
+            path: self.text()?,
+            request_id: self.text()?,
+            user_agent: self.text()?,
+            server_address: self.text()?,
+            method_text: self.text()?,
+            tracestate: self.text()?,
+        })
+    }
+
+    fn lost(&mut self) -> Option<LostRecord> {
+        let count = self.u64()?;
+        let (slot, pid) = (self.u32()?, self.u32()?);
+        let (signal, exit_code) = (self.optional_i32()?, self.optional_i32()?);
+        let reason = LostReason::from_number(self.u8()?)?;
+        let request = self.request()?;
+        Some(LostRecord { request, slot, pid, signal, exit_code, reason, count })
+    }
+
+    fn span(&mut self) -> Option<SpanRecord> {
+        Some(SpanRecord {
+            start_ns: self.u64()?,
+            duration_ns: self.u64()?,
+            trace: self.trace()?,
+            span: self.span_id()?,
+            parent: self.span_id()?,
+            kind: SpanKind::from_number(self.u8()?)?,
+            status: SpanStatus::from_number(self.u8()?)?,
+            status_text: self.text()?,
+            name: self.text()?,
+            attributes: self.fields()?,
+        })
+    }
+
+    fn event(&mut self) -> Option<EventRecord> {
+        let wall_ns = self.u64()?;
+        let (trace, span) = (self.trace()?, self.span_id()?);
+        let level = Level::from_number(self.u8()?)?;
+        let (target, message, request_id) = (self.text()?, self.text()?, self.text()?);
+        let fields = self.fields()?;
+        Some(EventRecord { wall_ns, level, target, message, trace, span, request_id, fields })
+    }
+
+    fn panic(&mut self) -> Option<PanicRecord> {
+        Some(PanicRecord {
+            wall_ns: self.u64()?,
+            trace: self.trace()?,
+            span: self.span_id()?,
+            route: self.text()?,
+            message: self.text()?,
+            location: self.text()?,
+            backtrace: self.text()?,
+        })
+    }
+
+    fn fields(&mut self) -> Option<Vec<(String, OwnedValue)>> {
+        let count = usize::from(self.u8()?);
+        if count > MOST_FIELDS {
+            return None;
+        }
+        let mut fields = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = self.text()?;
+            let value = match self.u8()? {
+                0 => OwnedValue::Str(self.text()?),
+                1 => OwnedValue::U64(self.u64()?),
+                2 => OwnedValue::I64(self.u64()?.cast_signed()),
+                3 => OwnedValue::F64(f64::from_bits(self.u64()?)),
+                4 => OwnedValue::Bool(self.u64()? != 0),
+                _ => return None,
+            };
+            fields.push((key, value));
+        }
+        Some(fields)
+    }
+
+    fn address(&mut self) -> Option<Maybe<IpAddr>> {
+        let address = Ipv6Addr::from(*self.take::<16>()?);
+        Some(
+            Some(address)
+                .filter(|address| !address.is_unspecified())
+                .map(|v6| v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)),
+        )
+    }
+
+    fn optional_i32(&mut self) -> Option<Maybe<i32>> {
+        let bits = self.u32()?;
+        Some(Some(bits).filter(|bits| *bits != u32::MAX).map(u32::cast_signed))
+    }
+
+    fn trace(&mut self) -> Option<TraceId> {
+        self.take().map(|bytes| TraceId(*bytes))
+    }
+
+    fn span_id(&mut self) -> Option<SpanId> {
+        self.take().map(|bytes| SpanId(*bytes))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok().map(str::to_owned)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| *byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(|bytes| u16::from_ne_bytes(*bytes))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(|bytes| u32::from_ne_bytes(*bytes))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<&[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Value;
+    use crate::record::encode::{Encoder, Ended, Event, HEADER, Lost, Span};
+
+    fn request<'a>(path: &'a str, agent: &'a [u8]) -> Ended<'a> {
+        Ended {
+            start_wall_ns: 7,
+            duration_ns: 8,
+            trace: TraceId([1; 16]),
+            span: SpanId([2; 8]),
+            parent: SpanId::NONE,
+            remote_parent: true,
+            route: "/items/{id}",
+            exception: "",
+            request_bytes: 9,
+            response_bytes: 10,
+            status: 200,
+            client: Some("127.0.0.1".parse().unwrap()),
+            client_port: 11,
+            server_port: 12,
+            cpu_samples: 13,
+            method: Method::Get,
+            protocol: Protocol::Http11,
+            outcome: Outcome::Ok,
+            sampling: Sampling::Ratio,
+            path,
+            request_id: "r",
+            user_agent: agent,
+            server_address: "h",
+            method_text: "",
+            tracestate: "",
+        }
+    }
+
+    #[test]
+    fn a_request_reads_back() {
+        let mut bytes = Vec::new();
+        Encoder::request(&mut bytes, &request("/items/7", b"curl"));
+        assert_eq!(bytes.len() % 8, 0);
+        let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
+        assert_eq!(
+            (read.path.as_str(), read.route.as_str(), read.status),
+            ("/items/7", "/items/{id}", Some(200))
+        );
+        assert_eq!(read.client, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!((read.user_agent.as_str(), &read.exception), ("curl", &None));
+        assert_eq!(read.end_wall_ns(), 15);
+    }
+
+    #[test]
+    fn a_lost_request_reads_back() {
+        let mut bytes = Vec::new();
+        let lost = Lost {
+            request: request("/", b""),
+            slot: 3,
+            pid: 4,
+            signal: Some(9),
+            exit_code: None,
+            reason: LostReason::Crash,
+            count: 1,
+        };
+        Encoder::lost(&mut bytes, &lost);
+        let Some(Record::Lost(read)) = decode(LOST, &bytes[HEADER..]) else { panic!() };
+        assert_eq!((read.slot, read.pid, read.signal, read.exit_code), (3, 4, Some(9), None));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let mut bytes = Vec::new();
+        let path = "é".repeat(600);
+        Encoder::request(&mut bytes, &request(&path, &[0xff; 400]));
+        let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
+        assert_eq!(read.path.len(), 1_024);
+        assert!(read.user_agent.len() <= 256 && read.user_agent.starts_with('\u{fffd}'));
+    }
+
+    #[test]
+    fn every_kind_of_value_reads_back() {
+        let mut bytes = Vec::new();
+        let attributes = [
+            ("text", Value::Str("x")),
+            ("u", Value::U64(u64::MAX)),
+            ("i", Value::I64(-1)),
+            ("f", Value::F64(0.5)),
+            ("b", Value::Bool(true)),
+        ];
+        let span = Span {
+            start_ns: 1,
+            duration_ns: 2,
+            trace: TraceId([1; 16]),
+            span: SpanId([2; 8]),
+            parent: SpanId([3; 8]),
+            kind: SpanKind::Client,
+            status: SpanStatus::Error,
+            status_text: "no",
+            name: "SELECT",
+            attributes: &attributes,
+        };
+        Encoder::span(&mut bytes, &span);
+        let Some(Record::Span(read)) = decode(SPAN, &bytes[HEADER..]) else { panic!() };
+        let values: Vec<_> = read.attributes.into_iter().map(|(_, value)| value).collect();
+        assert_eq!(
+            values,
+            [
+                OwnedValue::Str("x".into()),
+                OwnedValue::U64(u64::MAX),
+                OwnedValue::I64(-1),
+                OwnedValue::F64(0.5),
+                OwnedValue::Bool(true)
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_reads_back_and_any_bytes_are_survived(
+            message in ".{0,200}",
+            keys in prop::collection::vec(".{0,20}", 0..70),
+            noise in prop::collection::vec(any::<u8>(), 0..600),
+            kind in any::<u8>(),
+            at in any::<prop::sample::Index>(),
+            flip in any::<u8>(),
+        ) {
+            let fields: Vec<_> = keys.iter().map(|key| (key.as_str(), Value::Str(key))).collect();
+            let event = Event {
+                wall_ns: 1,
+                level: Level::Warn,
+                target: "t",
+                message: &message,
+                trace: TraceId::NONE,
+                span: SpanId::NONE,
+                request_id: "",
+                fields: &fields,
+            };
+            let mut bytes = Vec::new();
+            Encoder::event(&mut bytes, &event);
+            let Some(Record::Event(read)) = decode(EVENT, &bytes[HEADER..]) else { panic!() };
+            prop_assert_eq!(&read.message, &message);
+            prop_assert_eq!(read.fields.len(), keys.len().min(MOST_FIELDS));
+            let _ = decode(kind, &noise);
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let _ = decode(EVENT, &bytes[HEADER..]);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The ring of records in a slot file: one writer, any number of readers, never blocks.
+//!
+//! Full, it drops the newest record and counts it: overwriting would race with the observer's copy (there is no reader
+//! lock), waiting would let a reader stop a request. What a record means is in `record.rs`.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
+
+use crate::layout::{
+    CURSORS, OWNER_CURSORS_AT, OWNER_HEAD_AT, RECORDS_DROPPED_AT, SHARED_CURSORS_AT,
+    SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, long, size, wide,
+};
+use crate::map::Map;
+use crate::record::decode::{Header, decode, is_known};
+use crate::record::encode::{HEADER, LONGEST, PAD};
+use crate::record::{Kind, Record};
+
+/// Which of the two rings of a slot.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub enum RingName {
+    /// The one that the worker's event loop writes.
+    Owner,
+    /// The one that its other threads write.
+    Shared,
+}
+
+/// Who reads: each stage has its own cursor in the file (F48).
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub enum Stage {
+    /// The writer of lines.
+    Log,
+    /// The exporter of spans.
+    Otlp,
+    /// The labels of profiles.
+    Profile,
+}
+
+impl Stage {
+    const fn number(self) -> usize {
+        match self {
+            Self::Log => 0,
+            Self::Otlp => 1,
+            Self::Profile => 2,
+        }
+    }
+}
+
+/// Where one ring of a file stands.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Ring {
+    section: Section,
+    pub(crate) head_at: usize,
+    cursors_at: usize,
+    dropped_at: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(sections: &Sections, name: RingName) -> Self {
+        match name {
+            RingName::Owner => Self {
+                section: sections.owner_ring,
+                head_at: OWNER_HEAD_AT,
+                cursors_at: OWNER_CURSORS_AT,
+                dropped_at: RECORDS_DROPPED_AT,
+            },
+            RingName::Shared => Self {
+                section: sections.shared_ring,
+                head_at: SHARED_HEAD_AT,
+                cursors_at: SHARED_CURSORS_AT,
+                dropped_at: SHARED_DROPPED_AT,
+            },
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        long(self.section.capacity)
+    }
+
+    pub(crate) fn head(&self, map: &Map) -> u64 {
+        map.word(self.head_at).load(Acquire)
+    }
+
+    pub(crate) fn cursor(&self, map: &Map, stage: Stage) -> u64 {
+        map.load(self.cursor_at(stage.number()))
+    }
+
+    /// Moves a cursor forward; one that is further already stays. Two threads of an observer may do so.
+    pub(crate) fn commit(&self, map: &Map, stage: Stage, position: u64) {
+        map.word(self.cursor_at(stage.number())).fetch_max(position, Release);
+    }
+
+    /// Sets a cursor that was impossible.
+    pub(crate) fn repair(&self, map: &Map, stage: Stage, position: u64) {
+        map.word(self.cursor_at(stage.number())).store(position, Release);
+    }
+
+    /// Says whether every stage is done with everything that was published.
+    pub(crate) fn is_read(&self, map: &Map) -> bool {
+        let head = self.head(map);
+        self.slowest_cursor(map, head) == head
+    }
+
+    /// Sets every cursor before the first use: the stages of the observer to 0, the free ones out of the way.
+    pub(crate) fn reset_cursors(&self, map: &Map, stages: &[Stage]) {
+        for number in 0..CURSORS {
+            let used = stages.iter().any(|stage| stage.number() == number);
+            map.store(self.cursor_at(number), if used { 0 } else { u64::MAX });
+        }
+    }
+
+    pub(crate) fn dropped_at(&self, kind: Kind) -> usize {
+        let number = Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0);
+        self.dropped_at.saturating_add(number.saturating_mul(8))
+    }
+
+    /// Everything from here to the head is whole: the writer never passes the slowest cursor.
+    pub(crate) fn oldest(&self, map: &Map) -> u64 {
+        fence(Acquire); // after the copy that this judges
+        let head = self.head(map);
+        let slowest = self.slowest_cursor(map, head);
+        if head.wrapping_sub(slowest) <= self.capacity() { slowest } else { head }
+    }
+
+    fn slowest_cursor(&self, map: &Map, head: u64) -> u64 {
+        let cursors = map.words(self.cursors_at, CURSORS).iter();
+        let slowest = cursors.map(|cursor| cursor.load(Acquire)).min().unwrap_or(head);
+        slowest.min(head) // none in use, or one that is damaged
+    }
+
+    fn cursor_at(&self, number: usize) -> usize {
+        self.cursors_at.saturating_add(number.saturating_mul(8))
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        self.section.offset.saturating_add(self.within(position))
+    }
+
+    fn within(&self, position: u64) -> usize {
+        size(position).checked_rem(self.section.capacity).unwrap_or(0)
+    }
+}
+
+/// The writing end. There is one for each ring and process, and one thread at a time uses it.
+pub(crate) struct Producer {
+    ring: Ring,
+    head: u64,
+    slowest: u64,
+}
+
+impl Producer {
+    /// Goes on where the ring's head stands: a dead writer's unpublished bytes are overwritten.
+    pub(crate) fn resume(map: &Map, ring: Ring) -> Self {
+        // A damaged head may be anything; positions of ours are multiples of 8.
+        let head = ring.head(map) & !7;
+        Self { ring, head, slowest: ring.slowest_cursor(map, head) }
+    }
+
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Writes a record behind the head without publishing it. `Some(head)` is what to publish; `None` means no room, or
+    /// longer than a record may be: the record is to be counted as dropped.
+    pub(crate) fn stage(&mut self, map: &Map, record: &mut [u8]) -> Option<u64> {
+        let length = long(record.len());
+        let capacity = self.ring.capacity();
+        if record.len() > LONGEST || length.checked_mul(2)? > capacity {
+            return None;
+        }
+        let left = capacity.checked_sub(long(self.ring.within(self.head)))?;
+        let pad = if left < length { left } else { 0 };
+        let end = self.head.checked_add(pad)?.checked_add(length)?;
+        if end.wrapping_sub(self.slowest) > capacity {
+            self.slowest = self.ring.slowest_cursor(map, self.head);
+            if end.wrapping_sub(self.slowest) > capacity {
+                return None;
+            }
+        }
+        if pad > 0 {
+            self.write_pad(map, pad);
+        }
+        let position = end.checked_sub(length)?;
+        record.get_mut(8..HEADER)?.copy_from_slice(&position.to_ne_bytes());
+        map.copy_in(self.ring.offset(position), record);
+        self.head = end;
+        Some(end)
+    }
+
+    /// Writes and publishes; a record that finds no room is counted.
+    pub(crate) fn push(&mut self, map: &Map, record: &mut [u8], kind: Kind) -> bool {
+        let before = self.head;
+        if let Some(head) = self.stage(map, record) {
+            map.word(self.ring.head_at).store(head, Release);
+            true
+        } else {
+            self.head = before;
+            let cell = self.ring.dropped_at(kind);
+            map.store(cell, map.load(cell).wrapping_add(1));
+            false
+        }
+    }
+
+    /// Says whether the last record took the ring over its half, by the cached cursor (the bell's rule).
+    pub(crate) fn passed_half(&self, before: u64) -> bool {
+        let half = self.ring.capacity() / 2;
+        let used = |head: u64| head.wrapping_sub(self.slowest);
+        used(before) <= half && used(self.head) > half
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    fn write_pad(&self, map: &Map, pad: u64) {
+        // Records are multiples of 8, so a pad has at least room for its own first word.
+        let [a, b, c, d, ..] = pad.to_le_bytes();
+        let word = u64::from_ne_bytes([a, b, c, d, PAD, 1, 0, 0]);
+        let at = self.ring.offset(self.head);
+        map.store(at, word);
+        if pad >= 16 {
+            map.store(at.saturating_add(8), self.head);
+        }
+    }
+}
+
+/// What a reader found at a position.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the reader's stack")]
+pub enum Entry {
+    /// A record.
+    Record(Record),
+    /// A record of a kind that this version does not know: skipped.
+    Unknown,
+    /// The rest of the ring up to its head cannot be read: it is skipped and counts as one dropped record.
+    Damaged(Kind),
+}
+
+/// Reads one ring from a position on. Trusts no byte (F47).
+pub(crate) struct Consumer<'m> {
+    pub(crate) map: &'m Map,
+    pub(crate) ring: Ring,
+}
+
+impl Consumer<'_> {
+    /// Where to begin when a stage's cursor says `cursor`: there, or at the head if the cursor is impossible (F49).
+    pub(crate) fn start(&self, cursor: u64) -> (u64, u64) {
+        let head = self.ring.head(self.map);
+        let possible = cursor <= head
+            && cursor.is_multiple_of(8)
+            && head.wrapping_sub(cursor) <= self.ring.capacity();
+        (if possible { cursor } else { head }, head)
+    }
+
+    /// The entry at `position` and where the next one is. `None`: nothing is published there yet.
+    pub(crate) fn read(
+        &self,
+        mut position: u64,
+        head: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Option<(u64, Entry)> {
+        loop {
+            if position >= head {
+                return None;
+            }
+            if !position.is_multiple_of(8) {
+                return Some((head, Entry::Damaged(Kind::Event))); // behind a damaged head
+            }
+            let at = self.ring.offset(position);
+            let header = Header::read(self.map.load(at));
+            let damaged = Some((head, Entry::Damaged(header.counted_as())));
+            let length = u64::from(header.length);
+            let left = self.ring.capacity().saturating_sub(long(self.ring.within(position)));
+            let Some(next) = position.checked_add(length) else { return damaged };
+            if length < 8 || !length.is_multiple_of(8) || length > left || next > head {
+                return damaged;
+            }
+            if header.kind == PAD {
+                position = next;
+                continue;
+            }
+            let longest = wide(header.length) <= LONGEST && length >= long(HEADER);
+            if !longest || self.map.load(at.saturating_add(8)) != position {
+                return damaged;
+            }
+            self.map.copy_out(at, wide(header.length), bytes);
+            fence(Acquire);
+            let payload = bytes.get(HEADER..).unwrap_or_default();
+            return match decode(header.kind, payload) {
+                Some(record) => Some((next, Entry::Record(record))),
+                None if is_known(header.kind) => damaged,
+                None => Some((next, Entry::Unknown)),
+            };
+        }
+    }
+
+    pub(crate) fn dropped(&self, kind: Kind) -> u64 {
+        self.map.word(self.ring.dropped_at(kind)).load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::closed::{Level, Role};
+    use crate::ids::{SpanId, TraceId};
+    use crate::layout::Shape;
+    use crate::record::encode::{Encoder, Event};
+
+    fn ring() -> (File, Map, Ring) {
+        let shape = Shape { ring_bytes: 128 << 10, ..Shape::default() };
+        let sections = shape.sections(Role::Worker);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(long(sections.samples.end())).unwrap();
+        let map = Map::writable(&file, sections.samples.end()).unwrap();
+        let ring = Ring::new(&sections, RingName::Owner);
+        ring.reset_cursors(&map, &[Stage::Log, Stage::Otlp]);
+        (file, map, ring)
+    }
+
+    fn event(number: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let message = format!("{number}:{}", "x".repeat(length));
+        let event = Event {
+            wall_ns: 0,
+            level: Level::Info,
+            target: "t",
+            message: &message,
+            trace: TraceId::NONE,
+            span: SpanId::NONE,
+            request_id: "",
+            fields: &[],
+        };
+        Encoder::event(&mut bytes, &event);
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn what_was_accepted_is_read_in_order(
+            steps in prop::collection::vec((0_usize..3_000, 0_usize..6, any::<bool>()), 1..400),
+        ) {
+            let (_file, map, ring) = ring();
+            let mut producer = Producer::resume(&map, ring);
+            let consumer = Consumer { map: &map, ring };
+            let (mut expected, mut seen) = (Vec::new(), [Vec::new(), Vec::new()]);
+            let mut bytes = Vec::new();
+            let mut dropped = 0;
+            for (number, (length, reads, slow)) in steps.into_iter().enumerate() {
+                if producer.push(&map, &mut event(number, length), Kind::Event) {
+                    expected.push(number);
+                } else {
+                    dropped += 1;
+                }
+                for (stage, seen) in [Stage::Log, Stage::Otlp].into_iter().zip(&mut seen) {
+                    let (mut position, head) = consumer.start(ring.cursor(&map, stage));
+                    for _ in 0..if slow && stage == Stage::Otlp { 0 } else { reads } {
+                        let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
+                        let Entry::Record(Record::Event(event)) = entry else { panic!("{entry:?}") };
+                        seen.push(event.message.split(':').next().unwrap().parse::<usize>().unwrap());
+                        position = next;
+                        ring.commit(&map, stage, position);
+                    }
+                }
+            }
+            prop_assert_eq!(consumer.dropped(Kind::Event), dropped);
+            for (stage, seen) in [Stage::Log, Stage::Otlp].into_iter().zip(&mut seen) {
+                let (mut position, head) = consumer.start(ring.cursor(&map, stage));
+                while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+                    let Entry::Record(Record::Event(event)) = entry else { panic!("{entry:?}") };
+                    seen.push(event.message.split(':').next().unwrap().parse::<usize>().unwrap());
+                    position = next;
+                }
+                prop_assert_eq!(&*seen, &expected);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(
+            noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 0..64),
+            start in any::<u64>(),
+            head in 0_u64..400_000,
+        ) {
+            let (_file, map, ring) = ring();
+            let mut producer = Producer::resume(&map, ring);
+            for number in 0..50 {
+                producer.push(&map, &mut event(number, number * 40), Kind::Event);
+            }
+            for (at, word) in noise {
+                map.store(ring.offset(long(at.index(16 << 10)) * 8), word);
+            }
+            map.store(ring.head_at, head);
+            let consumer = Consumer { map: &map, ring };
+            let (mut position, head) = consumer.start(start);
+            let mut bytes = Vec::new();
+            let mut turns = 0;
+            while let Some((next, _)) = consumer.read(position, head, &mut bytes) {
+                prop_assert!(next > position);
+                position = next;
+                turns += 1;
+                prop_assert!(turns < 100_000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_longer_than_the_bound_is_dropped() {
+        let (_file, map, ring) = ring();
+        let mut producer = Producer::resume(&map, ring);
+        let mut bytes = vec![0; LONGEST];
+        crate::record::encode::put_header(&mut bytes, 3, 0);
+        assert!(producer.push(&map, &mut bytes, Kind::Event));
+        let mut bytes = vec![0; LONGEST + 8];
+        crate::record::encode::put_header(&mut bytes, 3, 0);
+        assert!(!producer.push(&map, &mut bytes, Kind::Event));
+    }
+}

@@ -1,0 +1,304 @@
+//! All rings of a run directory, as the observer reads them: with cursors that outlive it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::bell::Bell;
+use crate::closed::{Role, SlotState};
+use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};
+use crate::in_flight::entry::InFlightEntry;
+use crate::layout::HEADER_BYTES;
+use crate::map::Map;
+use crate::record::Kind;
+use crate::ring::{Consumer, Entry, Ring, RingName, Stage};
+use crate::samples::{Found, SampleRing};
+use crate::view::{Seen, View, file_name};
+
+/// The rings of one epoch.
+pub struct Rings {
+    directory: PathBuf,
+    epoch: u64,
+    slots: Vec<Slot>,
+    bell: Option<Bell>,
+}
+
+/// The two rings of one slot, and what else its file says.
+pub struct Slot {
+    view: View,
+    rings: [(RingName, Ring); 2],
+    bytes: Vec<u8>,
+}
+
+/// A place in a ring: bytes since its beginning, never wrapping.
+pub type Position = u64;
+
+impl Rings {
+    /// Opens the rings of the epoch in use.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if no server runs there or its files may not be read.
+    pub fn open(run_dir: &Path) -> Result<Self, ReadError> {
+        let (directory, epoch) = current(run_dir)?;
+        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None };
+        rings.refresh()?;
+        Ok(rings)
+    }
+
+    /// Opens the rings of a named epoch: one of [`leftovers`], to be read to the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if it is gone or its files may not be read.
+    pub fn open_epoch(run_dir: &Path, epoch: u64) -> Result<Self, ReadError> {
+        let directory = run_dir.join(format!("epoch-{epoch:06}"));
+        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None };
+        rings.refresh()?;
+        Ok(rings)
+    }
+
+    /// Opens slots that have come since. Call it when workers may have been added: once a second is soon enough.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the directory is gone.
+    pub fn refresh(&mut self) -> Result<Vec<BadSlot>, ReadError> {
+        let is_open = |role, number| {
+            self.slots.iter().any(|slot| (slot.role(), slot.number()) == (role, number))
+        };
+        let (views, bad) = open_new(&self.directory, self.epoch, true, is_open)?;
+        self.slots.extend(views.into_iter().map(Slot::new));
+        if self.bell.is_none() {
+            let path = self.directory.join(file_name(Role::Supervisor, 0));
+            let supervisor = View::open(&path, self.epoch, Role::Supervisor, 0, true);
+            self.bell = supervisor.ok().map(|view| Bell::new(view.map));
+        }
+        Ok(bad)
+    }
+
+    /// The slots, to look at.
+    pub fn all(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The slots, to read from: supervisor and observer first.
+    pub fn slots(&mut self) -> &mut [Slot] {
+        &mut self.slots
+    }
+
+    /// Sleeps until a worker rings or `timeout` has passed. `deep`: any finished request ends it, for an idle server; else
+    /// only a ring that is half full does. Ends at once if a ring has something behind `stage`'s cursor.
+    pub fn wait(&self, stage: Stage, deep: bool, timeout: Duration) {
+        let anything_new = || deep && self.slots.iter().any(|slot| slot.has_new(stage));
+        if let Some(bell) = &self.bell {
+            bell.wait(deep, timeout, anything_new);
+        }
+    }
+
+    /// Number of the epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+/// The epochs that a dead supervisor left in a run directory, oldest first, without one that its own observer still reads.
+///
+/// Read each to its end and commit: the supervisor then deletes it. That happens within a minute in any case, and
+/// [`Rings::refresh`] fails from then on.
+pub fn leftovers(run_dir: &Path) -> Vec<u64> {
+    let Ok((_, in_use)) = current(run_dir) else { return Vec::new() };
+    let is_observed = |directory: &Path| {
+        let path = directory.join(file_name(Role::Observer, 0));
+        std::fs::File::open(path).is_ok_and(|file| crate::slot::is_locked(&file))
+    };
+    let others = epochs(run_dir).into_iter().filter(|(epoch, _)| *epoch < in_use);
+    others.filter(|(_, path)| !is_observed(path)).map(|(epoch, _)| epoch).collect()
+}
+
+impl Slot {
+    fn new(view: View) -> Self {
+        let rings =
+            [RingName::Owner, RingName::Shared].map(|name| (name, Ring::new(&view.sections, name)));
+        Self { view, rings, bytes: Vec::new() }
+    }
+
+    /// Whose slot it is.
+    pub fn role(&self) -> Role {
+        self.view.role
+    }
+
+    /// The number: the label `worker` of a worker's slot.
+    pub fn number(&self) -> u32 {
+        self.view.number
+    }
+
+    /// What the header says of its owner.
+    pub fn seen(&self) -> Seen {
+        self.view.seen()
+    }
+
+    /// Says whether a process owns it now.
+    pub fn is_live(&self) -> bool {
+        self.view.is_live()
+    }
+
+    /// Says whether a dead owner's slot still waits for the supervisor: its lost requests are not yet in the ring.
+    pub fn is_unburied(&self) -> bool {
+        self.seen().state != SlotState::Free && !self.is_live()
+    }
+
+    /// The requests being served now, oldest first.
+    pub fn in_flight(&mut self) -> Vec<InFlightEntry> {
+        self.view.in_flight()
+    }
+
+    /// Where a stage is to go on, after a death of the observer too; an impossible cursor is the head.
+    pub fn start(&self, name: RingName, stage: Stage) -> Position {
+        let consumer = self.consumer(name);
+        let cursor = consumer.ring.cursor(&self.view.map, stage);
+        let (position, _) = consumer.start(cursor);
+        if position != cursor {
+            consumer.ring.repair(&self.view.map, stage, position);
+        }
+        position
+    }
+
+    /// A cursor that another thread of the observer may move: the one that writes to stdout.
+    ///
+    /// # Errors
+    ///
+    /// What mapping one page of the file said.
+    pub fn cursor(&self, name: RingName, stage: Stage) -> std::io::Result<Cursor> {
+        let map = Map::writable(&self.view.file, HEADER_BYTES)?;
+        Ok(Cursor { map, ring: self.ring(name), stage })
+    }
+
+    /// Reads entries from a position on until `each` says stop or nothing is left; returns where it stopped. `each` gets the
+    /// position behind the entry.
+    pub fn read(
+        &mut self,
+        name: RingName,
+        mut position: Position,
+        mut each: impl FnMut(Position, Entry) -> Reading,
+    ) -> Position {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let consumer = self.consumer(name);
+        let head = self.head(name);
+        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+            position = next;
+            if each(next, entry) == Reading::Stop {
+                break;
+            }
+        }
+        self.bytes = bytes;
+        position
+    }
+
+    /// Where a guest without a cursor begins (F51): the oldest place that no stage has freed, or the head.
+    pub fn oldest(&self, name: RingName) -> Position {
+        self.ring(name).oldest(&self.view.map)
+    }
+
+    /// Reads as a guest: for `saola log` and its like, who have no cursor and so hold nothing up. What is overwritten while
+    /// it is read is left out, and the reading goes on at the oldest place that is still whole.
+    pub fn read_as_guest(
+        &mut self,
+        name: RingName,
+        mut position: Position,
+        mut each: impl FnMut(Position, Entry) -> Reading,
+    ) -> Position {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let consumer = self.consumer(name);
+        let head = self.head(name);
+        position = position.max(self.oldest(name));
+        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+            let oldest = self.oldest(name);
+            if position < oldest {
+                position = oldest; // it may have been written over while it was copied
+                continue;
+            }
+            position = next;
+            if each(next, entry) == Reading::Stop {
+                break;
+            }
+        }
+        self.bytes = bytes;
+        position
+    }
+
+    /// Positions of the sample ring: what may still be read, and where the next sample will stand. Empty without a ring.
+    pub fn samples(&self) -> std::ops::Range<Position> {
+        SampleRing::new(self.view.sections.samples).map_or(0..0, |ring| {
+            let head = SampleRing::head(&self.view.map);
+            head.saturating_sub(ring.entries())..head
+        })
+    }
+
+    /// What stands at a position of the sample ring.
+    pub fn sample(&self, position: Position) -> Found {
+        SampleRing::new(self.view.sections.samples)
+            .map_or(Found::Overwritten, |ring| ring.read(&self.view.map, position))
+    }
+
+    /// Says that a stage is done with everything before a position: the writer may use that space again.
+    pub fn commit(&self, name: RingName, stage: Stage, position: Position) {
+        self.ring(name).commit(&self.view.map, stage, position);
+    }
+
+    /// The writer's position.
+    pub fn head(&self, name: RingName) -> Position {
+        self.ring(name).head(&self.view.map)
+    }
+
+    /// Bytes that the ring holds.
+    pub fn capacity(&self, name: RingName) -> u64 {
+        self.ring(name).capacity()
+    }
+
+    /// Records of a kind that found no room, ever, in this slot.
+    pub fn dropped(&self, kind: Kind) -> u64 {
+        [RingName::Owner, RingName::Shared]
+            .map(|name| self.consumer(name).dropped(kind))
+            .iter()
+            .sum()
+    }
+
+    fn has_new(&self, stage: Stage) -> bool {
+        self.rings.iter().any(|(name, ring)| ring.cursor(&self.view.map, stage) < self.head(*name))
+    }
+
+    fn ring(&self, name: RingName) -> Ring {
+        let [owner, shared] = self.rings;
+        match name {
+            RingName::Owner => owner.1,
+            RingName::Shared => shared.1,
+        }
+    }
+
+    fn consumer(&self, name: RingName) -> Consumer<'_> {
+        Consumer { map: &self.view.map, ring: self.ring(name) }
+    }
+}
+
+/// One stage's cursor in one ring.
+pub struct Cursor {
+    map: Map,
+    ring: Ring,
+    stage: Stage,
+}
+
+impl Cursor {
+    /// Says that the stage is done with everything before a position; it never goes back.
+    pub fn advance(&self, position: Position) {
+        self.ring.commit(&self.map, self.stage, position);
+    }
+}
+
+/// Whether to read on.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Reading {
+    /// There is room for more.
+    On,
+    /// Enough for now.
+    Stop,
+}

@@ -1,0 +1,394 @@
+//! The owner's side of a slot file: a process takes it over, counts and records in it, and leaves it to be read.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::bell::Bell;
+use crate::clock::{keep_wall_ns, monotonic_ns, wall_ns};
+use crate::closed::{Role, SlotState};
+use crate::header::{self, Identity, WhyBad};
+use crate::in_flight::InFlight;
+use crate::keys::Family;
+use crate::layout::{
+    ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, EPOCH_AT, FILE_BYTES,
+    HEADER_BYTES, HEARTBEAT_AT, IN_FLIGHT_OVERFLOW_AT, LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT,
+    NUMBER_AT, PID_AT, SINCE_AT, START_TIME_AT, STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT,
+    UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT, long,
+};
+use crate::map::Map;
+use crate::record::Kind;
+use crate::records::{Records, Shared};
+use crate::redo;
+use crate::ring::{Ring, RingName};
+use crate::samples::{Sample, SampleRing};
+use crate::series::{Found, Place, Refusal, Series};
+use crate::view::View;
+
+/// What a child needs of its slot: fresh descriptions of its own file and of the bell's page.
+///
+/// The parent makes it just before the fork and drops it just after, so that exactly one process holds them (F13).
+#[derive(Debug)]
+pub struct SlotFiles {
+    pub(crate) file: File,
+    pub(crate) bell: File,
+}
+
+impl SlotFiles {
+    /// The descriptors that a child must keep open until it has attached.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.file.as_fd(), self.bell.as_fd()]
+    }
+}
+
+/// A slot file could not be taken over or made.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// Somebody holds it: a worker that was believed dead.
+    #[error("slot {0} is still locked by another process")]
+    Locked(u32),
+    /// It is not what it should be.
+    #[error("cannot use the file of slot {number}: {why}")]
+    Bad {
+        /// The slot.
+        number: u32,
+        /// What is wrong with it.
+        why: WhyBad,
+    },
+    /// The system refused.
+    #[error("cannot {attempt}")]
+    System {
+        /// What was attempted.
+        attempt: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SlotError {
+    pub(crate) fn system(attempt: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { attempt: attempt.into(), source: source.into() }
+    }
+}
+
+/// A slot file that this process owns. There is one for each process, for all of its life.
+pub struct Slot {
+    pub(crate) map: Map,
+    file: File,
+    bell: Option<Bell>,
+    sections: Sections,
+    number: u32,
+    role: Role,
+    series: Mutex<Series>,
+    shared: Mutex<Shared>,
+}
+
+thread_local! {
+    /// The owner's private state, on the one thread that may use plain stores.
+    static OWNED: Cell<Option<&'static InFlight>> = const { Cell::new(None) };
+}
+
+impl Slot {
+    /// Takes the slot over for this process: locks it, finishes what a dead owner had begun, and from now on every metric
+    /// of this process counts there. The calling thread becomes the owner, the one that serves.
+    ///
+    /// A child calls this before any code that counts.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::Locked`] if another process holds the slot, [`SlotError::Bad`] if the file is damaged,
+    /// [`SlotError::System`] if it cannot be mapped.
+    pub fn attach(files: SlotFiles) -> Result<&'static Self, SlotError> {
+        let slot = Self::open(files.file, Some(&files.bell))?;
+        crate::metrics::bind(slot);
+        Ok(slot)
+    }
+
+    /// A slot in private memory, for tests and tools: the same layout, no file that others could read. The calling thread is
+    /// its owner. The metrics of the process do not go there.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no memory for it.
+    #[expect(clippy::expect_used, reason = "a tool or a test can do nothing without it")]
+    pub fn in_memory() -> &'static Self {
+        Self::try_in_memory(Shape::default())
+            .expect("64 MiB of address space and 2 MiB of memory are there")
+    }
+
+    pub(crate) fn try_in_memory(shape: Shape) -> Result<&'static Self, SlotError> {
+        let attempt = "make a slot in memory";
+        let flags = MFdFlags::MFD_CLOEXEC;
+        let file = File::from(
+            memfd_create(c"saola-slot", flags)
+                .map_err(|errno| SlotError::system(attempt, errno))?,
+        );
+        let identity = Identity { epoch: 1, created_ns: wall_ns(), number: 0, role: Role::Worker };
+        header::create(&file, identity, shape)
+            .map_err(|error| SlotError::system(attempt, error))?;
+        Self::open(file, None)
+    }
+
+    /// A slot in memory that no thread owns: the calling thread keeps the one that it has.
+    pub(crate) fn ownerless(shape: Shape) -> Result<&'static Self, SlotError> {
+        let before = OWNED.get();
+        let slot = Self::try_in_memory(shape);
+        OWNED.set(before);
+        slot
+    }
+
+    pub(crate) fn open(file: File, bell: Option<&File>) -> Result<&'static Self, SlotError> {
+        let length =
+            file.metadata().map_err(|error| SlotError::system("look at a slot file", error))?.len();
+        if length < long(FILE_BYTES) {
+            // A touch behind the end would be SIGBUS. Its number is not known either.
+            return Err(SlotError::Bad { number: 0, why: WhyBad::TooShort });
+        }
+        let mapped = |error| {
+            SlotError::system("map a slot file (64 MiB of address space; see RLIMIT_AS)", error)
+        };
+        let map = Map::writable(&file, FILE_BYTES).map_err(mapped)?;
+        let [a, b, c, d, role, ..] = map.load(NUMBER_AT).to_ne_bytes();
+        let number = u32::from_ne_bytes([a, b, c, d]);
+        let bad = |why| SlotError::Bad { number, why };
+        let role = Role::from_number(role).ok_or(bad(WhyBad::Header))?;
+        lock(&file, number)?;
+        let epoch = map.load(EPOCH_AT);
+        let sections = header::check(&map, length, epoch, number, role).map_err(bad)?;
+        redo::replay(&map);
+        let place = Place { map: &map, file: &file, sections: &sections };
+        let series = Series::take_over(place).map_err(|_| bad(WhyBad::Contents))?;
+        let bell = bell
+            .map(|file| Map::writable(file, HEADER_BYTES).map(Bell::new))
+            .transpose()
+            .map_err(mapped)?;
+        let shared = Mutex::new(Shared::resume(&map, &sections));
+        let series = Mutex::new(series);
+        let slot: &'static Self =
+            Box::leak(Box::new(Self { map, file, bell, sections, number, role, series, shared }));
+        slot.take_over();
+        OWNED.set(Some(InFlight::new(slot)));
+        Ok(slot)
+    }
+
+    /// Writes the owner's line of the header. The state is left to the one who forked, but for those that nobody forked.
+    fn take_over(&self) {
+        let map = &self.map;
+        map.store(PID_AT, u64::from(std::process::id()));
+        map.store(START_TIME_AT, crate::process::start_time(std::process::id()).unwrap_or(0));
+        map.store(BIRTHS_AT, map.load(BIRTHS_AT).wrapping_add(1));
+        for cell in
+            [LOOP_LAG_AT, LOOP_LAG_MAX_AT, LOOP_BUSY_AT, CONNECTIONS_AT, IN_FLIGHT_OVERFLOW_AT]
+        {
+            map.store(cell, 0);
+        }
+        map.store(HEARTBEAT_AT, monotonic_ns());
+        self.set_state(SlotState::Starting);
+    }
+
+    /// The number of the slot: the label `worker`.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The kind of process that owns it.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Says to readers how far the life of the owner is.
+    pub fn set_state(&self, state: SlotState) {
+        self.map.store(SINCE_AT, wall_ns());
+        self.map.word(STATE_AT).store(u64::from(state.number()), Release);
+    }
+
+    /// The table of running requests.
+    ///
+    /// # Panics
+    ///
+    /// On any thread but the one that attached: the table has one writer.
+    #[expect(clippy::panic, reason = "a second writer would break the exactness of every count")]
+    pub fn in_flight(&'static self) -> &'static InFlight {
+        match self.owned() {
+            Some(in_flight) => in_flight,
+            None => {
+                panic!("requests begin and end on the thread that attached slot {}", self.number)
+            }
+        }
+    }
+
+    /// Where spans, events and panics are written, from any thread.
+    pub fn records(&'static self) -> Records {
+        Records { slot: self }
+    }
+
+    /// Writes a profile sample; `false` and a count if there is no room or three others were faster. A signal handler may
+    /// call it: no lock, no allocation, no system call.
+    pub fn push_sample(&self, sample: &Sample) -> bool {
+        let ring = SampleRing::new(self.sections.samples);
+        let is_written = ring.is_some_and(|ring| ring.push(&self.map, sample));
+        if !is_written {
+            let at = Ring::new(&self.sections, RingName::Shared).dropped_at(Kind::Sample);
+            self.count(at);
+        }
+        is_written
+    }
+
+    /// The cells by which the supervisor sees that the owner lives.
+    pub fn liveness(&self) -> Liveness<'_> {
+        Liveness { map: &self.map }
+    }
+
+    pub(crate) fn owned(&self) -> Option<&'static InFlight> {
+        OWNED.get().filter(|in_flight| std::ptr::eq(in_flight.slot(), self))
+    }
+
+    pub(crate) fn sections(&self) -> &Sections {
+        &self.sections
+    }
+
+    pub(crate) fn bell(&self) -> Option<&Bell> {
+        self.bell.as_ref()
+    }
+
+    pub(crate) fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cells of a label set, made if they are new. A refusal is counted, and is no error of the caller.
+    pub(crate) fn find(
+        &self,
+        family: &Family<'_>,
+        values: &[&str],
+        foreign: bool,
+    ) -> Option<Found> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        match series.find(self.place(), family, values, foreign) {
+            Ok(found) => {
+                if found.overflow {
+                    self.count(UPDATES_LIMIT_AT);
+                }
+                Some(found)
+            }
+            Err(Refusal::NoSpace) => {
+                self.count(UPDATES_NO_SPACE_AT);
+                None
+            }
+            Err(Refusal::Conflict) => {
+                self.count(UPDATES_CONFLICT_AT);
+                None
+            }
+        }
+    }
+
+    /// As [`Self::find`], but where there is no space the overflow series of the family serves: for counts that must agree
+    /// with others.
+    pub(crate) fn find_or_other(&self, family: &Family<'_>, values: &[&str]) -> Option<Found> {
+        let others = vec![crate::series::OTHER; values.len()];
+        self.find(family, values, false).or_else(|| self.find(family, &others, false))
+    }
+
+    pub(crate) fn string(&self, text: &str) -> u32 {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.string(self.place(), text)
+    }
+
+    /// Adds 1 to a cell of the header that several threads write.
+    pub(crate) fn count(&self, cell: usize) {
+        self.map.word(cell).fetch_add(1, Relaxed);
+    }
+
+    /// This file as a reader sees it, for a process that reads itself.
+    pub(crate) fn view(&self) -> Result<View, WhyBad> {
+        let file = self.file.try_clone().map_err(|_| WhyBad::NoSlotFile)?;
+        View::of(file, self.map.load(EPOCH_AT), self.role, self.number, false)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { map: &self.map, file: &self.file, sections: &self.sections }
+    }
+}
+
+/// The cells of the liveness line, each a plain store of the owner's.
+#[derive(Copy, Clone)]
+pub struct Liveness<'s> {
+    map: &'s Map,
+}
+
+impl Liveness<'_> {
+    /// Says that the event loop turns, at monotonic nanoseconds.
+    pub fn beat(self, now_ns: u64) {
+        self.map.store(HEARTBEAT_AT, now_ns);
+        keep_wall_ns(wall_ns());
+    }
+
+    /// How late the last tick of the loop was, in nanoseconds; the greatest since the supervisor looked is kept beside it.
+    pub fn set_loop_lag_ns(self, lag_ns: u64) {
+        self.map.store(LOOP_LAG_AT, lag_ns);
+        self.map.word(LOOP_LAG_MAX_AT).fetch_max(lag_ns, Relaxed);
+    }
+
+    /// Nanoseconds of the last second that the loop was busy.
+    pub fn set_loop_busy_ns(self, busy_ns: u64) {
+        self.map.store(LOOP_BUSY_AT, busy_ns);
+    }
+
+    /// Connections accepted, ever, by this and earlier owners of the slot.
+    pub fn add_accepted(self, connections: u64) {
+        self.map.store(ACCEPTED_AT, self.map.load(ACCEPTED_AT).wrapping_add(connections));
+    }
+
+    /// Connections open now, and how many may be.
+    pub fn set_connections(self, open: u64, limit: u64) {
+        self.map.store(CONNECTIONS_AT, open);
+        self.map.store(CONNECTIONS_LIMIT_AT, limit);
+    }
+}
+
+/// Takes the lock that says "this slot has a living owner". It belongs to the open file description: it ends with the
+/// process, whatever ends it, and no other descriptor's closing can lose it (unlike POSIX locks).
+fn lock(file: &File, number: u32) -> Result<(), SlotError> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+        Ok(_) => Ok(()),
+        Err(Errno::EAGAIN | Errno::EACCES) => Err(SlotError::Locked(number)),
+        Err(errno) => Err(SlotError::system("lock a slot file", errno)),
+    }
+}
+
+/// Says whether somebody holds the lock, without taking it.
+pub(crate) fn is_locked(file: &File) -> bool {
+    let mut lock = whole_file(libc::F_WRLCK);
+    match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
+        Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
+        Err(_) => true, // unknown: better to believe that it lives
+    }
+}
+
+pub(crate) fn whole_file(kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).unwrap_or(i16::MAX),
+        l_whence: 0, // SEEK_SET
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// A second description of a file that this process has open, which shares no lock with the first.
+pub(crate) fn reopen(directory: &OwnedFd, name: &str) -> Result<File, SlotError> {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::Mode;
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| SlotError::system(format!("open the slot file {name}"), errno))
+}

@@ -1,0 +1,595 @@
+//! What others do to the files: cut, deleted, replaced, overwritten, of another kind, without space. The writer lives, and a
+//! scrape shows either the truth or a gap. It forks, so each fault has a process of its own.
+//!
+//! `SAOLA_FLIPS` says how many random flips and random files are read (100,000 is the long form, 5,000 the default).
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::float_cmp,
+    clippy::similar_names,
+    reason = "a test with its own main"
+)]
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+use saola_observability::metrics::{Counter, CounterVec, Histogram};
+use saola_observability::reader::Reader;
+use saola_observability::rings::{Reading, Rings};
+use saola_observability::{
+    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RingName, RunDir,
+    RunDirError, Sampling, Shape, Slot, SlotError, SlotState, SpanId, Stage, TraceId,
+};
+
+static WORK: Counter = Counter::new("test_work_total", "Work.");
+static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
+static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
+
+fn main() {
+    let tests: [(&str, fn()); 11] = [
+        ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
+        ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
+        (
+            "a_full_file_system_refuses_only_what_is_new",
+            a_full_file_system_refuses_only_what_is_new,
+        ),
+        ("requests_agree_when_space_ends_before_attach", requests_agree_without_space_at_attach),
+        ("requests_agree_when_space_ends_later", requests_agree_when_space_ends_later),
+        ("no_space_at_the_start_is_said_at_the_start", no_space_at_the_start_is_said_at_the_start),
+        ("two_supervisors_never_share_a_directory", two_supervisors_never_share_a_directory),
+        ("a_slot_has_one_owner", a_slot_has_one_owner),
+        ("random_flips_are_survived", random_flips_are_survived),
+        ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
+        ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
+    ];
+    let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let mut failed = 0;
+    for (name, test) in tests {
+        if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let is_passed = in_child(test);
+        println!("test {name} ... {}", if is_passed { "ok" } else { "FAILED" });
+        failed += u8::from(!is_passed);
+    }
+    assert!(failed == 0, "{failed} tests failed");
+    println!("\ntest result: ok. {} passed; 0 failed", tests.len());
+}
+
+/// Each test has its own process: a slot is attached once, for life.
+fn in_child(test: fn()) -> bool {
+    #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
+    // SAFETY: fork(2) asks for one thread: this process has one.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        ForkResult::Parent { child } => {
+            matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
+        }
+        ForkResult::Child => {
+            let passed = std::panic::catch_unwind(test).is_ok();
+            std::process::exit(i32::from(!passed));
+        }
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    run_dir: RunDir,
+    epoch: Epoch,
+}
+
+fn shape() -> Shape {
+    Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: false }
+}
+
+fn choice(run: PathBuf) -> Choice {
+    Choice {
+        given: Some(run),
+        runtime_directory: None,
+        xdg_runtime_dir: None,
+        name: String::new(),
+        slots_at_peak: 1,
+        shape: shape(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn within(folder: tempfile::TempDir) -> Self {
+        let mut run_dir = RunDir::choose(&choice(folder.path().join("run"))).unwrap().dir;
+        run_dir.lock("0").unwrap();
+        let epoch = Epoch::create(&run_dir, shape()).unwrap();
+        epoch.publish().unwrap();
+        Self { folder, run_dir, epoch }
+    }
+
+    fn worker(&mut self) -> &'static Slot {
+        let slot = Slot::attach(self.epoch.open_worker(0, 1).unwrap()).unwrap();
+        slot.set_state(SlotState::Ready);
+        slot
+    }
+
+    fn run(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn slot_path(&self) -> PathBuf {
+        self.run().join("epoch-000001").join("slot-0000")
+    }
+
+    /// The number of a counter, `None` while it is not shown, as a reader that opens now sees it.
+    fn shown(&self, name: &str) -> Option<f64> {
+        shown(&mut Reader::open(&self.run()).unwrap(), name)
+    }
+}
+
+fn shown(reader: &mut Reader, name: &str) -> Option<f64> {
+    let families = reader.read().unwrap();
+    let family = families.list().iter().find(|family| family.name == name && family.is_known)?;
+    Some(family.series.iter().map(|series| series.value.as_f64()).sum())
+}
+
+fn a_writer_outlives_a_file_that_is_cut() {
+    let mut world = World::new();
+    let slot = world.worker();
+    WORK.inc();
+    for length in [32 << 20, 4096, 0] {
+        File::options().write(true).open(world.slot_path()).unwrap().set_len(length).unwrap();
+        WORK.inc();
+        VALUES.observe(1.0);
+        MANY.with(["new"]).inc();
+        slot.liveness().beat(1);
+        slot.records().event(&event());
+    }
+    assert_eq!(world.shown("test_work_total"), None);
+    assert!(!world.epoch.is_whole(0));
+}
+
+fn event() -> Event<'static> {
+    Event {
+        wall_ns: 1,
+        level: Level::Info,
+        target: "t",
+        message: "m",
+        trace: TraceId::NONE,
+        span: SpanId::NONE,
+        request_id: "",
+        fields: &[],
+    }
+}
+
+fn a_damaged_slot_leaves_a_gap_and_no_fall() {
+    type Fault = fn(&Path);
+    let faults: [(&str, Fault); 9] = [
+        ("cut to 0", |path| cut(path, 0)),
+        ("cut to half", |path| cut(path, 33 << 20)),
+        ("cut and grown again", |path| {
+            cut(path, 33 << 20);
+            cut(path, 16 << 20);
+            cut(path, 64 << 20);
+        }),
+        ("deleted", |path| fs::remove_file(path).unwrap()),
+        ("replaced by a link", |path| {
+            fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+        }),
+        ("replaced by a directory", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("replaced by a FIFO", |path| {
+            fs::remove_file(path).unwrap();
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }),
+        ("overwritten header", |path| write(path, 0, &[0xAA; 4096])),
+        ("overwritten keys", |path| write(path, 16 << 20, &[0xAA; 4096])),
+    ];
+    for (what, fault) in faults {
+        assert!(
+            in_child_with(|| {
+                let mut world = World::new();
+                let _slot = world.worker();
+                WORK.add(5);
+                let mut before = Reader::open(&world.run()).unwrap();
+                assert_eq!(shown(&mut before, "test_work_total"), Some(5.0));
+                fault(&world.slot_path());
+                WORK.inc();
+                for seen in [world.shown("test_work_total"), shown(&mut before, "test_work_total")]
+                {
+                    assert!(seen.is_none_or(|seen| seen >= 5.0), "{what}: {seen:?}");
+                }
+                assert_eq!(world.shown("test_work_total"), None, "{what}");
+                assert!(world.shown("saola_slots_bad").is_some_and(|bad| bad >= 1.0), "{what}");
+                assert!(!world.epoch.is_whole(0), "{what}");
+            }),
+            "{what}"
+        );
+    }
+}
+
+fn in_child_with(test: impl FnOnce()) -> bool {
+    #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
+    // SAFETY: fork(2) asks for one thread: this process has one.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        ForkResult::Parent { child } => {
+            matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
+        }
+        ForkResult::Child => {
+            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_ok();
+            std::process::exit(i32::from(!passed));
+        }
+    }
+}
+
+fn cut(path: &Path, length: u64) {
+    File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+}
+
+fn write(path: &Path, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+/// A file system of its own, or none: that needs root.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        match mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some(&*options))
+        {
+            Ok(()) => Some(Self(folder)),
+            Err(errno) => {
+                println!("SKIPPED: cannot mount a small tmpfs ({errno}); run this test as root");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount(self.0.path()); // a mount that stays is in a temporary folder
+    }
+}
+
+fn a_full_file_system_refuses_only_what_is_new() {
+    let Some(small) = Small::new("6m") else { return };
+    let mut world = World::within(tempfile::tempdir_in(small.0.path()).unwrap());
+    let _slot = world.worker();
+    MANY.with(["old"]).inc();
+    let ballast = world.folder.path().join("ballast");
+    let file = File::create_new(&ballast).unwrap();
+    let mut written = 0;
+    while file.write_all_at(&[1; 4096], written).is_ok() {
+        written += 4096;
+    }
+    // Keys of 250 bytes: the 64 KiB that a slot has are full after some 100.
+    let label = |number: u32| format!("{number:0250}");
+    for number in 0..500 {
+        MANY.with([label(number)]).inc();
+        MANY.with(["old"]).inc();
+    }
+    let sum = world.shown("test_many_total").unwrap();
+    let dropped = world.shown("saola_metrics_series_dropped_total").unwrap();
+    assert!(dropped > 0.0, "the file system was not full");
+    assert_eq!(sum + dropped, 1_001.0);
+    drop(file);
+    fs::remove_file(ballast).unwrap();
+    // It is tried again at most once a second.
+    let start = std::time::Instant::now();
+    while world.shown("test_many_total").unwrap() <= sum {
+        MANY.with([label(499)]).inc();
+        assert!(start.elapsed().as_secs() < 10, "no recovery");
+    }
+    world.epoch.remove();
+}
+
+/// Started, finished, lost and running requests, as a new reader sees them.
+fn identity(world: &mut World) -> [f64; 4] {
+    let shown = |name| world.shown(name).unwrap_or(0.0);
+    let [started, finished, lost] = [
+        "http_server_requests_started_total",
+        "http_server_request_duration_seconds",
+        "http_server_requests_lost_total",
+    ]
+    .map(shown);
+    let running = u32::try_from(world.epoch.in_flight(0).len()).unwrap();
+    [started, finished, lost, f64::from(running)]
+}
+
+fn assert_agreed(world: &mut World) -> f64 {
+    let all @ [started, finished, lost, running] = identity(world);
+    assert_eq!(started, finished + lost + running, "{all:?}");
+    started
+}
+
+fn fill(world: &World) -> PathBuf {
+    let ballast = world.folder.path().join("ballast");
+    let file = File::create_new(&ballast).unwrap();
+    let mut written = 0;
+    while file.write_all_at(&[1; 4096], written).is_ok() {
+        written += 4096;
+    }
+    ballast
+}
+
+/// No owner made the cells of requests, and there is no space for them: as after a death at the wrong moment.
+fn requests_agree_without_space_at_attach() {
+    let Some(small) = Small::new("6m") else { return };
+    let mut world = World::within(tempfile::tempdir_in(small.0.path()).unwrap());
+    let files = world.epoch.open_worker(0, 1).unwrap();
+    // `key_len` (docs/slot-file.md) says that the first step is full, and no more can be had.
+    let file = File::options().write(true).open(world.slot_path()).unwrap();
+    file.write_all_at(&(64_u64 << 10).to_ne_bytes(), 0x180).unwrap();
+    let ballast = fill(&world);
+    let slot = Slot::attach(files).unwrap();
+    slot.set_state(SlotState::Ready);
+    let across = slot.in_flight().begin(&begin());
+    for _ in 0..20 {
+        slot.in_flight().begin(&begin()).end(&end());
+        assert_agreed(&mut world);
+    }
+    assert_eq!(identity(&mut world)[0], 0.0, "there was space");
+    fs::remove_file(ballast).unwrap();
+    let start = std::time::Instant::now();
+    while assert_agreed(&mut world) < 3.0 {
+        slot.in_flight().begin(&begin()).end(&end());
+        assert!(start.elapsed().as_secs() < 10, "no recovery");
+    }
+    across.end(&end()); // begun uncounted, so its end is not counted
+    assert_agreed(&mut world);
+    let running = slot.in_flight().begin(&begin());
+    assert_agreed(&mut world);
+    running.end(&end());
+    assert_agreed(&mut world);
+    world.epoch.remove();
+}
+
+fn requests_agree_when_space_ends_later() {
+    let Some(small) = Small::new("6m") else { return };
+    let mut world = World::within(tempfile::tempdir_in(small.0.path()).unwrap());
+    let slot = world.worker();
+    let ballast = fill(&world);
+    for number in 0..500 {
+        MANY.with([format!("{number:0250}")]).inc();
+    }
+    // Every route of these is one label set more than there is space for.
+    for number in 0..200 {
+        let mut request = slot.in_flight().begin(&begin());
+        request.set_route(&format!("/{number:0120}"));
+        assert_agreed(&mut world);
+        request.end(&End { exception: Some("panic"), ..end() });
+        assert_agreed(&mut world);
+    }
+    assert_eq!(identity(&mut world)[..2], [200.0, 200.0]);
+    fs::remove_file(ballast).unwrap();
+    let start = std::time::Instant::now();
+    while !routes(&world).contains(&format!("/{:0120}", 199)) {
+        let mut request = slot.in_flight().begin(&begin());
+        request.set_route(&format!("/{:0120}", 199));
+        request.end(&end());
+        assert!(start.elapsed().as_secs() < 10, "no recovery");
+    }
+    assert_agreed(&mut world);
+    world.epoch.remove();
+}
+
+fn routes(world: &World) -> String {
+    let mut reader = Reader::open(&world.run()).unwrap();
+    let families = reader.read().unwrap().list();
+    let durations =
+        families.iter().find(|family| family.name == "http_server_request_duration_seconds");
+    durations.unwrap().series.iter().map(|series| series.labels.as_str()).collect()
+}
+
+fn begin() -> Begin<'static> {
+    Begin {
+        method: Method::Get,
+        protocol: Protocol::Http11,
+        start_ns: 1,
+        start_wall_ns: 1,
+        trace: TraceId::NONE,
+        span: SpanId::NONE,
+        parent: SpanId::NONE,
+        remote_parent: false,
+        sampled: false,
+        client: None,
+        client_port: 0,
+        request_id: "",
+        path: "/",
+    }
+}
+
+fn end() -> End<'static> {
+    End {
+        end_ns: 2,
+        outcome: Outcome::Ok,
+        status: Some(200),
+        request_bytes: 1,
+        response_bytes: 2,
+        sampling: Sampling::Dropped,
+        exception: None,
+        path: "/",
+        method_text: "",
+        user_agent: b"",
+        server_address: "",
+        server_port: 0,
+        tracestate: "",
+        request_id: "",
+    }
+}
+
+fn no_space_at_the_start_is_said_at_the_start() {
+    let Some(small) = Small::new("512k") else { return };
+    let refused = RunDir::choose(&choice(small.0.path().join("run")));
+    assert!(matches!(refused, Err(RunDirError::NoSpace { .. })), "{refused:?}");
+}
+
+fn two_supervisors_never_share_a_directory() {
+    let world = World::new();
+    let mut second = RunDir::choose(&choice(world.run())).unwrap().dir;
+    let refused = second.lock("1");
+    let Err(RunDirError::InUse { owner, .. }) = refused else { panic!("{refused:?}") };
+    assert!(owner.starts_with(&format!("pid {}", std::process::id())), "{owner}");
+    world.epoch.remove();
+    world.run_dir.release();
+    let mut third = RunDir::choose(&choice(world.folder.path().join("run"))).unwrap().dir;
+    third.lock("1").unwrap();
+}
+
+fn a_slot_has_one_owner() {
+    let mut world = World::new();
+    let _slot = world.worker();
+    let again = Slot::attach(world.epoch.open_worker(0, 2).unwrap());
+    assert!(matches!(again, Err(SlotError::Locked(0))));
+}
+
+/// A number that looks random: xorshift.
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn random_flips_are_survived() {
+    let flips: u32 =
+        std::env::var("SAOLA_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
+    let mut world = World::new();
+    let slot = world.worker();
+    for number in 0..40_u32 {
+        MANY.with([format!("v{number}")]).inc();
+        slot.records().event(&event());
+    }
+    let held = slot.in_flight().begin(&saola_observability::Begin {
+        method: saola_observability::Method::Get,
+        protocol: saola_observability::Protocol::Http11,
+        start_ns: 1,
+        start_wall_ns: 1,
+        trace: TraceId([1; 16]),
+        span: SpanId([1; 8]),
+        parent: SpanId::NONE,
+        remote_parent: false,
+        sampled: false,
+        client: None,
+        client_port: 0,
+        request_id: "r",
+        path: "/p",
+    });
+    let known: Vec<String> = names(&world.run()).unwrap();
+    let file = File::options().read(true).write(true).open(world.slot_path()).unwrap();
+    let regions =
+        [(0_u64, 4096_u64), (4096, 4096), (8192, 4096), (16 << 20, 8192), (32 << 20, 4096)];
+    let mut state = 0x9E37_79B9_7F4A_7C15;
+    for turn in 0..flips {
+        let (start, length) = regions[usize::try_from(next(&mut state) % 5).unwrap()];
+        // Every tenth turn is a file of noise in one region; else one to three flipped bytes.
+        let count = if turn % 10 == 0 { length } else { 1 + next(&mut state) % 3 };
+        let at = if turn % 10 == 0 { start } else { start + next(&mut state) % (length - 8) };
+        let mut before = vec![0; usize::try_from(count).unwrap()];
+        file.read_exact_at(&mut before, at).unwrap();
+        let noise: Vec<u8> =
+            before.iter().map(|byte| byte ^ next(&mut state).to_le_bytes()[3]).collect();
+        file.write_all_at(&noise, at).unwrap();
+        if let Some(seen) = names(&world.run()) {
+            for name in seen {
+                assert!(known.contains(&name), "turn {turn}: a series of nobody's: {name}");
+            }
+        }
+        if let Ok(mut rings) = Rings::open(&world.run()) {
+            for slot in rings.slots() {
+                let _ = slot.in_flight();
+                for ring in [RingName::Owner, RingName::Shared] {
+                    let start = slot.start(ring, Stage::Log);
+                    slot.read(ring, start, |_, _| Reading::On);
+                }
+            }
+        }
+        file.write_all_at(&before, at).unwrap();
+    }
+    drop(held);
+}
+
+/// Names and labels of all test series; none while they are not shown.
+fn names(run: &Path) -> Option<Vec<String>> {
+    let mut reader = Reader::open(run).ok()?;
+    let families = reader.read().ok()?;
+    let shown = families.list().iter().filter(|family| family.is_known);
+    let shown = shown.filter(|family| family.name.starts_with("test_"));
+    Some(
+        shown
+            .flat_map(|family| {
+                family.series.iter().map(|series| format!("{}{}", family.name, series.labels))
+            })
+            .collect(),
+    )
+}
+
+fn a_million_label_values_stay_bounded() {
+    let many: u32 = if std::env::var("SAOLA_CRASH_ROUNDS").is_ok() { 1_000_000 } else { 50_000 };
+    let mut world = World::new();
+    let _slot = world.worker();
+    for number in 0..many {
+        MANY.with([format!("value {number}")]).inc();
+    }
+    let mut reader = Reader::open(&world.run()).unwrap();
+    let families = reader.read().unwrap();
+    let family = families.list().iter().find(|family| family.name == "test_many_total").unwrap();
+    assert_eq!(family.series.len(), 1_001);
+    assert_eq!(
+        family.series.iter().map(|series| series.value.as_f64()).sum::<f64>(),
+        f64::from(many)
+    );
+    let other = family.series.iter().find(|series| series.labels == "a=\"other\"").unwrap();
+    assert_eq!(other.value.as_f64(), f64::from(many - 1_000));
+    let dropped = world.shown("saola_metrics_series_dropped_total").unwrap();
+    assert_eq!(dropped, f64::from(many - 1_000));
+}
+
+/// Reads a file by nothing but the offsets of `docs/slot-file.md`.
+fn the_page_about_the_layout() {
+    let mut world = World::new();
+    let _slot = world.worker();
+    WORK.add(42);
+    let file = fs::read(world.slot_path()).unwrap();
+    let word = |at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
+    let half = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap());
+    let short = |at: usize| u16::from_ne_bytes(file[at..at + 2].try_into().unwrap());
+    let index = |number: u64| usize::try_from(number).unwrap();
+    assert_eq!(&file[..8], b"SAOLASLT");
+    assert_eq!(short(0x08), 1);
+    let (keys, values) = (index(word(0x40 + 4 * 16)), index(word(0x40 + 5 * 16)));
+    let keys_length = index(word(0x180));
+    let (mut at, mut families, mut found) = (64, Vec::new(), None);
+    while at < keys_length {
+        let start = keys + at;
+        let length = usize::try_from(half(start)).unwrap();
+        let (first, second) = (usize::from(short(start + 20)), usize::from(short(start + 22)));
+        match file[start + 4] {
+            1 => {
+                let name = start + 24 + usize::from(file[start + 7]) * 8;
+                families.push((at, String::from_utf8(file[name..name + first].to_vec()).unwrap()));
+            }
+            2 => {
+                let family = usize::try_from(half(start + 12)).unwrap();
+                let name = &families.iter().find(|(offset, _)| *offset == family).unwrap().1;
+                if name == "test_work_total" {
+                    assert_eq!((first, second), (0, 0));
+                    found = Some(word(values + usize::try_from(half(start + 16)).unwrap()));
+                }
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    assert_eq!(found, Some(42));
+}

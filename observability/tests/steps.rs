@@ -1,0 +1,337 @@
+//! A worker that dies at *every* instruction: a child runs one operation under a debugger, a step at a time, and after each
+//! step that changed its slot file a copy of the file is what a `kill -9` would have left there. From each copy a successor
+//! takes over, and counts must be exact. It forks, so it is its own `main` with one thread.
+//!
+//! `SAOLA_STEPS=all` looks at every change; else at most 24 of each operation.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::float_cmp,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    clippy::mem_forget,
+    reason = "a test with its own main"
+)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use saola_observability::metrics::{CounterVec, Gauge, GaugeMode, Histogram};
+use saola_observability::reader::{Reader, ValueRead};
+use saola_observability::rings::{Reading, Rings};
+use saola_observability::{
+    Begin, Choice, Death, End, Entry, Epoch, LostReason, Method, Outcome, Protocol, Record,
+    RingName, RunDir, Sampling, Shape, Slot, SlotFiles, SpanId, Stage, TraceId,
+};
+
+static BY: CounterVec<1> = CounterVec::new("test_by_total", "Counts.", ["a"]);
+static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
+static LAST: Gauge = Gauge::new("test_last", "The last one.").mode(GaugeMode::Last);
+
+/// What the child does between its two stops, and what it did before.
+struct Operation {
+    name: &'static str,
+    before: fn(&'static Slot),
+    run: fn(&'static Slot),
+}
+
+const OPERATIONS: [Operation; 6] = [
+    Operation {
+        name: "begin",
+        before: warm,
+        run: |slot| std::mem::forget(slot.in_flight().begin(&begin(9))),
+    },
+    Operation {
+        name: "end",
+        before: |slot| {
+            warm(slot);
+            HELD.set(Some(slot.in_flight().begin(&begin(9))));
+        },
+        run: |_| {
+            if let Some(request) = HELD.take() {
+                request.end(&end());
+            }
+        },
+    },
+    Operation { name: "observe", before: warm, run: |_| VALUES.observe(1.5) },
+    Operation { name: "new series", before: warm, run: |_| BY.with(["new"]).inc() },
+    Operation { name: "set last", before: warm, run: |_| LAST.set(8.0) },
+    Operation {
+        name: "first request",
+        before: |_| (),
+        run: |slot| slot.in_flight().begin(&begin(9)).end(&end()),
+    },
+];
+
+thread_local! {
+    static HELD: std::cell::Cell<Option<saola_observability::Request>> = const { std::cell::Cell::new(None) };
+}
+
+fn main() {
+    let is_all = std::env::var("SAOLA_STEPS").is_ok_and(|value| value == "all");
+    for operation in &OPERATIONS {
+        let world = World::new();
+        let copies = world.copies_of(operation, if is_all { usize::MAX } else { 24 });
+        let count = copies.len();
+        for (at, copy) in copies.into_iter().enumerate() {
+            check(operation, at, &copy);
+        }
+        println!("test {} ... ok ({count} files)", operation.name);
+    }
+    println!("\ntest result: ok. {} passed; 0 failed", OPERATIONS.len());
+}
+
+/// Some of everything, so that the operation meets what exists.
+fn warm(slot: &'static Slot) {
+    BY.with(["known"]).inc();
+    VALUES.observe(0.5);
+    LAST.set(7.0);
+    slot.in_flight().begin(&begin(1)).end(&end());
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    _run_dir: RunDir,
+    epoch: Epoch,
+    files: Option<SlotFiles>,
+}
+
+fn shape() -> Shape {
+    Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: false }
+}
+
+fn slot_path(run: &Path) -> PathBuf {
+    run.join("epoch-000001").join("slot-0000")
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let choice = Choice {
+            given: Some(folder.path().join("run")),
+            runtime_directory: None,
+            xdg_runtime_dir: None,
+            name: String::new(),
+            slots_at_peak: 1,
+            shape: shape(),
+        };
+        let mut run_dir = RunDir::choose(&choice).unwrap().dir;
+        run_dir.lock("0").unwrap();
+        let mut epoch = Epoch::create(&run_dir, shape()).unwrap();
+        epoch.publish().unwrap();
+        let files = Some(epoch.open_worker(0, 1).unwrap());
+        Self { folder, _run_dir: run_dir, epoch, files }
+    }
+
+    /// Every state of the slot file that a death inside the operation could leave, thinned to `most`.
+    fn copies_of(mut self, operation: &Operation, most: usize) -> Vec<Copy> {
+        let files = self.files.take().unwrap();
+        #[expect(unsafe_code, reason = "the test of a death needs a life")]
+        // SAFETY: fork(2) asks for one thread: this process has one.
+        let child = match unsafe { nix::unistd::fork() }.unwrap() {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                ptrace::traceme().unwrap();
+                let slot = Slot::attach(files).unwrap();
+                (operation.before)(slot);
+                raise(Signal::SIGSTOP).unwrap();
+                (operation.run)(slot);
+                raise(Signal::SIGSTOP).unwrap();
+                loop {
+                    nix::unistd::pause();
+                }
+            }
+        };
+        drop(files);
+        wait_for_stop(child);
+        let file = File::open(slot_path(&self.folder.path().join("run"))).unwrap();
+        let mut copies = vec![Copy::of(&file)];
+        loop {
+            ptrace::step(child, None).unwrap();
+            match waitpid(child, None).unwrap() {
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+                WaitStatus::Stopped(_, Signal::SIGSTOP) => break,
+                other => panic!("{}: {other:?}", operation.name),
+            }
+            if copies.last().is_some_and(|last| !last.is(&file)) {
+                copies.push(Copy::of(&file));
+            }
+        }
+        ptrace::kill(child).unwrap();
+        waitpid(child, None).unwrap();
+        self.epoch.remove();
+        assert!(copies.len() > 1, "{} changes nothing", operation.name);
+        let step = copies.len().div_ceil(most).max(1);
+        let last = copies.len() - 1;
+        let kept = copies.into_iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last);
+        kept.map(|(_, copy)| copy).collect()
+    }
+}
+
+fn wait_for_stop(child: Pid) {
+    match waitpid(child, None).unwrap() {
+        WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The parts of a file that an operation reaches: header, table and the first records; keys; values.
+struct Copy([Vec<u8>; 3]);
+
+const PARTS: [(u64, usize); 3] = [(0, 16 << 10), (16 << 20, 16 << 10), (32 << 20, 8 << 10)];
+
+impl Copy {
+    fn of(file: &File) -> Self {
+        Self(PARTS.map(|(at, length)| {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, at).unwrap();
+            bytes
+        }))
+    }
+
+    /// Says whether the file has not changed since.
+    fn is(&self, file: &File) -> bool {
+        let now = Self::of(file);
+        self.0 == now.0
+    }
+
+    fn write_to(&self, file: &File) {
+        for ((at, _), bytes) in PARTS.iter().zip(&self.0) {
+            file.write_all_at(bytes, *at).unwrap();
+        }
+    }
+}
+
+/// Buries the worker that left this file, reads all counts, and lets a successor begin where it ended.
+fn check(operation: &Operation, at: usize, copy: &Copy) {
+    let mut world = World::new();
+    let run = world.folder.path().join("run");
+    copy.write_to(&File::options().write(true).open(slot_path(&run)).unwrap());
+    let what = format!("{} at change {at}", operation.name);
+    let death = Death { pid: 1, signal: Some(9), exit_code: None, reason: LostReason::Crash };
+    let buried = world.epoch.bury(0, &death);
+    let first = counts(&run, &what);
+    assert_eq!(first.started, first.finished + first.lost, "{what}: {first:?}");
+    assert!((first.lost - buried.lost.len() as f64).abs() < 0.5, "{what}");
+    assert!((first.records - first.finished).abs() < 0.5, "{what}: {first:?}");
+    // A successor takes over and nothing moves by that; what it counts is added.
+    if let Some(files) = world.files.take() {
+        let slot = Slot::attach(files).unwrap();
+        let second = counts(&run, &what);
+        assert_eq!(first, second, "{what}: taking over changed a count");
+        BY.with(["known"]).inc();
+        VALUES.observe(0.5);
+        slot.in_flight().begin(&begin(3)).end(&end());
+        let third = counts(&run, &what);
+        assert_eq!(third.finished, second.finished + 1.0, "{what}");
+        assert_eq!(third.values, second.values + 1.0, "{what}");
+        assert_eq!(third.sum, second.sum + 0.5, "{what}");
+    }
+    world.epoch.remove();
+}
+
+#[derive(PartialEq, Debug)]
+struct Counts {
+    started: f64,
+    finished: f64,
+    lost: f64,
+    records: f64,
+    values: f64,
+    sum: f64,
+    last: f64,
+}
+
+fn counts(run: &Path, what: &str) -> Counts {
+    let mut reader = Reader::open(run).unwrap();
+    let families = reader.read().unwrap();
+    let sum = |name: &str| {
+        let family = families.list().iter().find(|family| family.name == name);
+        assert!(family.is_none_or(|family| family.is_known), "{what}: the slot is bad");
+        let series = family.into_iter().flat_map(|family| &family.series);
+        series.map(|series| series.value.as_f64()).sum::<f64>()
+    };
+    let values = families.list().iter().find(|family| family.name == "test_values");
+    let value = values.and_then(|family| family.series.first()).map(|series| series.value.clone());
+    let (buckets, total) = match value {
+        Some(ValueRead::Histogram(buckets, total)) => (buckets, total),
+        _ => (vec![0; 3], 0.0),
+    };
+    // Each 0.5 is in the first bucket, each 1.5 in the second: the sum must say the same.
+    let expected = buckets[0] as f64 * 0.5 + buckets[1] as f64 * 1.5;
+    assert!((expected - total).abs() < 1e-9, "{what}: {buckets:?} {total}");
+    let last = sum("test_last");
+    assert!(last == 0.0 || last == 7.0 || last == 8.0, "{what}: {last}");
+    Counts {
+        started: sum("http_server_requests_started_total"),
+        finished: sum("http_server_request_duration_seconds"),
+        lost: sum("http_server_requests_lost_total"),
+        records: records(run, what),
+        values: sum("test_values"),
+        sum: total,
+        last,
+    }
+}
+
+fn records(run: &Path, what: &str) -> f64 {
+    let mut rings = Rings::open(run).unwrap();
+    let mut count = 0.0;
+    for slot in rings.slots() {
+        let start = slot.start(RingName::Owner, Stage::Log);
+        slot.read(RingName::Owner, start, |_, entry| {
+            match entry {
+                Entry::Record(Record::Request(request)) => {
+                    assert_eq!(request.path, "/some/path", "{what}");
+                    count += 1.0;
+                }
+                Entry::Record(Record::Lost(lost)) => assert_eq!(lost.request.path, "/some/path"),
+                other => panic!("{what}: {other:?}"),
+            }
+            Reading::On
+        });
+    }
+    count
+}
+
+fn begin(number: u8) -> Begin<'static> {
+    Begin {
+        method: Method::Get,
+        protocol: Protocol::Http11,
+        start_ns: 1_000,
+        start_wall_ns: 2_000,
+        trace: TraceId([number; 16]),
+        span: SpanId([number; 8]),
+        parent: SpanId::NONE,
+        remote_parent: false,
+        sampled: true,
+        client: None,
+        client_port: 0,
+        request_id: "request",
+        path: "/some/path",
+    }
+}
+
+fn end() -> End<'static> {
+    End {
+        end_ns: 2_000_000,
+        outcome: Outcome::Ok,
+        status: Some(200),
+        request_bytes: 3,
+        response_bytes: 5,
+        sampling: Sampling::Ratio,
+        exception: None,
+        path: "/some/path",
+        method_text: "",
+        user_agent: b"",
+        server_address: "",
+        server_port: 80,
+        tracestate: "",
+        request_id: "request",
+    }
+}

@@ -1,0 +1,240 @@
+//! The admin listener: metrics, health, status, and the requests being served now.
+//!
+//! It answers from the same files as everything else, on the observer's own thread.
+
+mod answers;
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use saola_observability::reader;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::Settings;
+use crate::reader::{Files, Reader};
+
+/// An answer, whole in memory.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// What the answers are made of.
+pub(crate) struct Admin {
+    run_dir: PathBuf,
+    service: String,
+    version: String,
+    reader: Rc<RefCell<Reader<Files>>>,
+    metrics: RefCell<Option<reader::Reader>>,
+    connections: Cell<usize>,
+    /// Names by which a listener on the loopback may be called, besides addresses and `localhost`.
+    hosts: Hosts,
+}
+
+/// Which `Host` a request may name (DNS rebinding).
+#[derive(Clone, Eq, PartialEq, Debug)]
+enum Hosts {
+    Any,
+    Loopback { bound_name: String },
+}
+
+impl Admin {
+    pub(crate) fn new(settings: &Settings, reader: Rc<RefCell<Reader<Files>>>) -> Self {
+        Self {
+            run_dir: settings.run_dir.clone(),
+            service: settings.service.name.clone(),
+            version: settings.service.version.clone(),
+            reader,
+            metrics: RefCell::new(None),
+            connections: Cell::new(0),
+            hosts: Hosts::Loopback { bound_name: settings.admin_name.clone().unwrap_or_default() },
+        }
+    }
+}
+
+/// Answers until the runtime ends. Returns early only if the listener cannot be used.
+pub(crate) async fn serve(listener: OwnedFd, admin: Rc<Admin>) -> io::Result<()> {
+    let listener = TcpListener::from(listener);
+    // A unix socket has no address of this kind.
+    let Ok(address) = listener.local_addr() else {
+        let listener = UnixListener::from(OwnedFd::from(listener));
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => answer_connection(stream, &admin, Hosts::Any),
+                Err(_) => sleep(ACCEPT_AGAIN_AFTER).await,
+            }
+        }
+    };
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let hosts = if address.ip().is_loopback() { admin.hosts.clone() } else { Hosts::Any };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => answer_connection(stream, &admin, hosts.clone()),
+            // Out of descriptors, for instance: others may free some.
+            Err(_) => sleep(ACCEPT_AGAIN_AFTER).await,
+        }
+    }
+}
+
+fn answer_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    admin: &Rc<Admin>,
+    hosts: Hosts,
+) {
+    if admin.connections.get() >= MOST_CONNECTIONS {
+        return;
+    }
+    let counted = Counted::new(Rc::clone(admin));
+    spawn_local(async move {
+        let service = service_fn(|request: Request<Incoming>| {
+            let answer = counted.0.answer(&request, &hosts);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAY_TAKE)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        // A client that leaves or sends rubbish has had its answer.
+        let _ = connection.await;
+    });
+}
+
+/// Counts a connection as long as it lives.
+struct Counted(Rc<Admin>);
+
+impl Counted {
+    fn new(admin: Rc<Admin>) -> Self {
+        admin.connections.set(admin.connections.get() + 1);
+        Self(admin)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+impl Admin {
+    fn answer<B: Body>(&self, request: &Request<B>, hosts: &Hosts) -> Answer {
+        let mut answer = self.routed(request, hosts);
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
+    }
+
+    fn routed<B: Body>(&self, request: &Request<B>, hosts: &Hosts) -> Answer {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        if !hosts.allow(host) {
+            return text(StatusCode::FORBIDDEN, "host not allowed\n");
+        }
+        let path = request.uri().path();
+        let query = request.uri().query().unwrap_or("");
+        if !PATHS.contains(&path) {
+            return text(StatusCode::NOT_FOUND, "not found\n");
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        if !request.body().is_end_stream() {
+            return text(StatusCode::BAD_REQUEST, "a request here has no body\n");
+        }
+        match path {
+            "/" => text(StatusCode::OK, INDEX),
+            "/metrics" => self.metrics(request.headers()),
+            "/health" => self.health(),
+            "/ready" => self.ready(),
+            "/status" => self.status(),
+            _ => self.requests(query),
+        }
+    }
+}
+
+impl Hosts {
+    fn allow(&self, host: Option<&str>) -> bool {
+        let Self::Loopback { bound_name } = self else { return true };
+        // Only HTTP/1.0 has none, and no browser speaks it.
+        let Some(host) = host else { return true };
+        let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        name.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || (!bound_name.is_empty() && name.eq_ignore_ascii_case(bound_name))
+    }
+}
+
+/// An answer of one line or so.
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    body_of(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
+pub(crate) fn body_of(
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+const PATHS: [&str; 6] = ["/", "/metrics", "/health", "/ready", "/status", "/debug/requests"];
+const INDEX: &str = "\
+GET /metrics         Prometheus text, or OpenMetrics by Accept
+GET /health          200 while the supervisor lives
+GET /ready           200 while a worker is ready
+GET /status          JSON: workers and observer
+GET /debug/requests  JSON: requests being served now, longest first; ?route=, ?min_ms=
+";
+const MOST_CONNECTIONS: usize = 16;
+const HEAD_MAY_TAKE: Duration = Duration::from_secs(5);
+const HEAD_BYTES: usize = 8 * 1024;
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_on_another_name_cannot_read_a_listener_on_the_loopback() {
+        let hosts = Hosts::Loopback { bound_name: "saola.test".into() };
+        for good in [
+            "127.0.0.1:9090",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:9090",
+            "10.0.0.1",
+            "saola.test:9090",
+        ] {
+            assert!(hosts.allow(Some(good)), "{good}");
+        }
+        for bad in ["evil.example:9090", "localhost.evil.example", "127.0.0.1.nip.io", ""] {
+            assert!(!hosts.allow(Some(bad)), "{bad}");
+        }
+        assert!(Hosts::Any.allow(Some("evil.example")));
+    }
+}

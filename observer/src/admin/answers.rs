@@ -1,0 +1,252 @@
+//! What each path answers.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use saola_observability::closed::{Role, SlotState};
+use saola_observability::exposition::{self, Encoding, Negotiated};
+use saola_observability::reader::{self, ReadError};
+use saola_observability::{InFlightEntry, clock};
+use serde_json::{Value, json};
+
+use super::{Admin, Answer, body_of, text};
+use crate::otlp::Reason;
+
+impl Admin {
+    pub(super) fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let wanted = Negotiated::from_headers(header(ACCEPT), header(ACCEPT_ENCODING));
+        let mut body = match self.exposition(wanted) {
+            Ok(body) => body,
+            Err(error) => {
+                return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
+            }
+        };
+        let mut is_compressed = false;
+        if wanted.encoding == Encoding::Gzip
+            && body.len() >= Negotiated::GZIP_FROM_BYTES
+            && let Ok(compressed) = exposition::gzip(&body)
+        {
+            body = compressed;
+            is_compressed = true;
+        }
+        let content_type = HeaderValue::from_static(wanted.format.content_type());
+        let mut answer = body_of(StatusCode::OK, content_type, body);
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if is_compressed {
+            answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        answer
+    }
+
+    fn exposition(&self, wanted: Negotiated) -> Result<Vec<u8>, ReadError> {
+        let mut metrics = self.metrics.borrow_mut();
+        let reader = match &mut *metrics {
+            Some(reader) => reader,
+            none => none.insert(reader::Reader::open(&self.run_dir)?),
+        };
+        Ok(exposition::text(reader.read()?, wanted.format))
+    }
+
+    pub(super) fn health(&self) -> Answer {
+        let mut reader = self.reader.borrow_mut();
+        let now = clock::monotonic_ns();
+        let is_alive = reader.rings.slots().iter().any(|slot| {
+            let age = now.saturating_sub(slot.seen().heartbeat_ns);
+            slot.role() == Role::Supervisor && Duration::from_nanos(age) <= SILENT
+        });
+        if is_alive {
+            text(StatusCode::OK, "ok\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "supervisor gone\n")
+        }
+    }
+
+    pub(super) fn ready(&self) -> Answer {
+        let mut reader = self.reader.borrow_mut();
+        let workers = reader.rings.slots().iter().filter(|slot| slot.role() == Role::Worker);
+        let states: Vec<_> =
+            workers.filter(|slot| slot.is_live()).map(|slot| slot.seen().state).collect();
+        let word = [
+            (SlotState::Ready, "ready\n"),
+            (SlotState::Starting, "starting\n"),
+            (SlotState::Draining, "stopping\n"),
+        ];
+        let word = word.into_iter().find(|(state, _)| states.contains(state));
+        match word {
+            Some((SlotState::Ready, word)) => text(StatusCode::OK, word),
+            Some((_, word)) => text(StatusCode::SERVICE_UNAVAILABLE, word),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "no_workers\n"),
+        }
+    }
+
+    pub(super) fn status(&self) -> Answer {
+        let mut reader = self.reader.borrow_mut();
+        let now = clock::wall_ns();
+        let [log, otlp] = reader.lag_bytes();
+        let mut workers = Vec::new();
+        let (mut generation, mut since) = (0, now);
+        for slot in reader.rings.slots() {
+            let seen = slot.seen();
+            match slot.role() {
+                Role::Supervisor => since = seen.since_wall_ns,
+                Role::Observer => {}
+                Role::Worker => {
+                    generation = generation.max(seen.generation);
+                    let in_flight = slot.in_flight().len();
+                    workers.push(json!({
+                        "slot": slot.number(),
+                        "pid": seen.pid,
+                        "state": seen.state.as_str(),
+                        "is_live": slot.is_live(),
+                        "since_seconds": seconds(now.saturating_sub(seen.since_wall_ns)),
+                        "restarts": seen.births.saturating_sub(1),
+                        "in_flight": in_flight,
+                        "connections": seen.connections,
+                        "accepted": seen.accepted,
+                        "lag_ms": seconds(seen.loop_lag_ns) * 1_000.0,
+                    }));
+                }
+            }
+        }
+        let traces = reader.traces.as_ref().map(|traces| {
+            let tally = traces.tally();
+            let dropped: serde_json::Map<_, _> = Reason::ALL
+                .iter()
+                .map(|reason| (reason.as_str().to_owned(), Value::from(tally.dropped(*reason))))
+                .collect();
+            json!({
+                "queue": traces.queued(),
+                "exported": tally.exported(),
+                "dropped": dropped,
+                "last_export_unix_seconds": tally.last_export_ns().map(seconds),
+                "last_error": tally.last_error(),
+            })
+        });
+        json_of(&json!({
+            "schema": 1,
+            "service": self.service,
+            "version": self.version,
+            "generation": generation,
+            "uptime_seconds": seconds(now.saturating_sub(since)),
+            "workers": workers,
+            "observer": {
+                "pid": std::process::id(),
+                "lag_bytes": { "log": log, "otlp": otlp },
+                "lines_written": reader.lines.written(),
+                "lines_dropped": reader.lines.lost(),
+                "rings_damaged": reader.rings.damaged(),
+                "traces": traces,
+            },
+        }))
+    }
+
+    pub(super) fn requests(&self, query: &str) -> Answer {
+        let wanted = match Wanted::parse(query) {
+            Ok(wanted) => wanted,
+            Err(reason) => return text(StatusCode::BAD_REQUEST, reason),
+        };
+        let now = clock::monotonic_ns();
+        let mut reader = self.reader.borrow_mut();
+        let slots = reader.rings.slots().iter_mut();
+        let mut found: Vec<(u32, InFlightEntry)> = slots
+            .filter(|slot| slot.role() == Role::Worker && slot.is_live())
+            .flat_map(|slot| {
+                let number = slot.number();
+                slot.in_flight().into_iter().map(move |entry| (number, entry))
+            })
+            .filter(|(_, entry)| wanted.has(entry, now))
+            .collect();
+        found.sort_by_key(|(_, entry)| entry.start_ns);
+        let requests: Vec<_> = found
+            .iter()
+            .take(MOST_REQUESTS)
+            .map(|(worker, entry)| shown(*worker, entry, now))
+            .collect();
+        json_of(&json!({
+            "schema": 1,
+            "requests": requests,
+            "truncated": found.len() > MOST_REQUESTS,
+        }))
+    }
+}
+
+/// What `/debug/requests` was asked for.
+#[derive(Default, PartialEq, Debug)]
+struct Wanted {
+    route: Option<String>,
+    least: Option<Duration>,
+}
+
+impl Wanted {
+    fn parse(query: &str) -> Result<Self, &'static str> {
+        let mut wanted = Self::default();
+        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let is_repeated = match key {
+                "route" => wanted
+                    .route
+                    .replace(crate::otlp::percent_decoded(value).ok_or(BAD_ROUTE)?)
+                    .is_some(),
+                "min_ms" => {
+                    let milliseconds = value.parse::<u32>().map_err(|_| BAD_MIN_MS)?;
+                    wanted.least.replace(Duration::from_millis(milliseconds.into())).is_some()
+                }
+                _ => false,
+            };
+            if is_repeated {
+                return Err("a key may stand once\n");
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn has(&self, entry: &InFlightEntry, now: u64) -> bool {
+        let age = Duration::from_nanos(now.saturating_sub(entry.start_ns));
+        self.route.as_ref().is_none_or(|route| *route == entry.route)
+            && self.least.is_none_or(|least| age >= least)
+    }
+}
+
+fn shown(worker: u32, entry: &InFlightEntry, now: u64) -> Value {
+    json!({
+        "method": entry.method.as_str(),
+        "route": entry.route,
+        "path": entry.path,
+        "age_ms": seconds(now.saturating_sub(entry.start_ns)) * 1_000.0,
+        "phase": entry.phase.as_str(),
+        "worker": worker,
+        "trace_id": entry.trace.to_string(),
+        "request_id": entry.request_id,
+        "client": entry.client.map(|client| client.to_string()),
+    })
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
+}
+
+fn json_of(value: &Value) -> Answer {
+    body_of(StatusCode::OK, HeaderValue::from_static("application/json"), format!("{value}\n"))
+}
+
+const SILENT: Duration = Duration::from_secs(10);
+const MOST_REQUESTS: usize = 1_000;
+const BAD_MIN_MS: &str = "min_ms must be a number of milliseconds\n";
+const BAD_ROUTE: &str = "route must be percent-encoded\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_strictly() {
+        let wanted = Wanted::parse("route=%2Fitems%2F{id}&min_ms=250").unwrap();
+        assert_eq!(wanted.route.as_deref(), Some("/items/{id}"));
+        assert_eq!(wanted.least, Some(Duration::from_millis(250)));
+        assert_eq!(Wanted::parse(""), Ok(Wanted::default()));
+        for bad in ["min_ms=-1", "min_ms=abc", "min_ms=", "route=%zz", "min_ms=1&min_ms=2"] {
+            assert!(Wanted::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One line under construction: keys in order, values bounded, never more than [`LINE_BYTES`].
+
+use saola_observability::record::Value;
+
+use super::{escape, json};
+
+/// A line with its newline has at most this many bytes: Linux keeps a pipe write of that size whole.
+pub const LINE_BYTES: usize = 4096;
+
+/// How `key=value` pairs are written.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Syntax {
+    Logfmt,
+    Json,
+    /// Only the fields of events, behind the text for people.
+    Pretty,
+}
+
+/// How much of each value may stand on the line.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Room {
+    /// The bounds of the specification.
+    Usual,
+    /// Hostile values grew so much by escaping that the line was too long: 120 bytes for each, escaped.
+    Tight,
+}
+
+impl Room {
+    fn escaped_bytes(self) -> usize {
+        match self {
+            Self::Usual => usize::MAX,
+            Self::Tight => 120,
+        }
+    }
+}
+
+pub(super) struct Line<'a> {
+    out: &'a mut Vec<u8>,
+    begin: usize,
+    syntax: Syntax,
+    room: Room,
+    is_first: bool,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>, syntax: Syntax, room: Room) -> Self {
+        let begin = out.len();
+        Self { out, begin, syntax, room, is_first: true }
+    }
+
+    /// Bytes that need no escaping and no key: the readable part of a pretty line.
+    pub(super) fn raw(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+        self.is_first = false;
+    }
+
+    /// Text without a key, escaped, never quoted.
+    pub(super) fn prose(&mut self, value: &str, max_bytes: usize) {
+        let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
+        escape::inside(self.out, kept);
+        if kept.len() < value.len() {
+            self.raw("…");
+        }
+        self.is_first = false;
+    }
+
+    /// Lends the buffer to a printer whose output needs no escaping.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.is_first = false;
+        self.out
+    }
+
+    pub(super) fn text(&mut self, key: &str, value: &str, max_bytes: usize) {
+        self.key(key);
+        let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
+        let is_cut = kept.len() < value.len();
+        if self.syntax != Syntax::Json && !is_cut && escape::is_bare(kept) {
+            self.out.extend_from_slice(kept.as_bytes());
+        } else {
+            json::text(self.out, kept, is_cut);
+        }
+    }
+
+    /// Like [`Line::text`], but an empty value leaves the key out.
+    pub(super) fn text_if_any(&mut self, key: &str, value: &str, max_bytes: usize) {
+        if !value.is_empty() {
+            self.text(key, value, max_bytes);
+        }
+    }
+
+    /// An identifier as lower-case hexadecimal, unless it is all zero.
+    pub(super) fn id(&mut self, key: &str, id: &[u8]) {
+        if id.iter().all(|byte| *byte == 0) {
+            return;
+        }
+        self.key(key);
+        self.quote_in_json();
+        hex(self.out, id);
+        self.quote_in_json();
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: impl itoa::Integer) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Nanoseconds as milliseconds with three decimals.
+    pub(super) fn milliseconds(&mut self, key: &str, nanoseconds: u64) {
+        self.key(key);
+        milliseconds(self.out, nanoseconds);
+    }
+
+    /// A value whose text a printer appends; quoted in JSON, where it is no number.
+    pub(super) fn printed(&mut self, key: &str, print: impl FnOnce(&mut Vec<u8>)) {
+        self.key(key);
+        self.quote_in_json();
+        print(self.out);
+        self.quote_in_json();
+    }
+
+    pub(super) fn value(&mut self, key: &str, value: Value<'_>, max_bytes: usize) {
+        match value {
+            Value::Str(text) => self.text(key, text, max_bytes),
+            Value::U64(number) => self.number(key, number),
+            Value::I64(number) => self.number(key, number),
+            Value::F64(number) => self.float(key, number),
+            Value::Bool(true) => self.literal(key, "true"),
+            Value::Bool(false) => self.literal(key, "false"),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.out.len() - self.begin
+    }
+
+    pub(super) fn cut_to(&mut self, len: usize) {
+        self.out.truncate(self.begin + len);
+    }
+
+    /// Whether `key` stands at `at` bytes from the line's beginning.
+    pub(super) fn has_key_at(&self, at: usize, key: &[u8]) -> bool {
+        self.out[self.begin + at..].starts_with(key)
+            && self.out.get(self.begin + at + key.len()).is_some_and(|end| b"=\"".contains(end))
+    }
+
+    /// Where the text of a key written now would begin.
+    pub(super) fn next_key(&self) -> usize {
+        self.len() + if self.syntax == Syntax::Json { 2 } else { usize::from(!self.is_first) }
+    }
+
+    /// Room that the end of the line still needs.
+    pub(super) fn closing_bytes(&self) -> usize {
+        if self.syntax == Syntax::Json { 2 } else { 1 }
+    }
+
+    /// Ends the line; false if it is longer than a line may be.
+    pub(super) fn end(self) -> bool {
+        match self.syntax {
+            Syntax::Json => self.out.push(b'}'),
+            Syntax::Pretty if self.out.ends_with(b" ") => _ = self.out.pop(),
+            Syntax::Logfmt | Syntax::Pretty => {}
+        }
+        self.out.push(b'\n');
+        self.out.len() - self.begin <= LINE_BYTES
+    }
+
+    fn key(&mut self, key: &str) {
+        match self.syntax {
+            Syntax::Json => json::key(self.out, self.is_first, key),
+            Syntax::Logfmt | Syntax::Pretty => {
+                if !self.is_first {
+                    self.out.push(b' ');
+                }
+                self.out.extend_from_slice(key.as_bytes());
+                self.out.push(b'=');
+            }
+        }
+        self.is_first = false;
+    }
+
+    fn literal(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.out.extend_from_slice(value.as_bytes());
+    }
+
+    fn float(&mut self, key: &str, value: f64) {
+        let name = match value {
+            _ if value.is_nan() => "NaN",
+            f64::INFINITY => "Inf",
+            f64::NEG_INFINITY => "-Inf",
+            _ => {
+                self.key(key);
+                float(self.out, value);
+                return;
+            }
+        };
+        self.text(key, name, usize::MAX);
+    }
+
+    fn quote_in_json(&mut self) {
+        if self.syntax == Syntax::Json {
+            self.out.push(b'"');
+        }
+    }
+}
+
+pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {
+    let microseconds = nanoseconds / 1_000;
+    out.extend_from_slice(itoa::Buffer::new().format(microseconds / 1_000).as_bytes());
+    out.push(b'.');
+    let mut rest = microseconds % 1_000;
+    for unit in [100, 10, 1] {
+        out.push(DIGITS[usize::try_from(rest / unit).unwrap_or(0)]);
+        rest %= unit;
+    }
+}
+
+/// Shortest text that reads back as the same number; large and small ones with an exponent.
+fn float(out: &mut Vec<u8>, value: f64) {
+    use std::io::Write as _;
+    let magnitude = value.abs();
+    let written = if magnitude != 0.0 && !(1e-5..1e16).contains(&magnitude) {
+        write!(out, "{value:e}")
+    } else {
+        write!(out, "{value}")
+    };
+    debug_assert!(written.is_ok(), "a vector takes all bytes");
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";

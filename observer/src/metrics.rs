@@ -1,0 +1,47 @@
+//! The observer's own metrics. They live in its slot file, so they survive its death.
+
+use saola_observability::closed::Level;
+use saola_observability::metrics::{Counter, CounterVec, register};
+use saola_observability::names;
+
+use crate::otlp::Reason;
+use crate::reader::LostLines;
+
+static LINES: CounterVec<1> =
+    CounterVec::new(names::SAOLA_LOG_LINES, "Log lines written to stdout.", ["level"]);
+static LINES_DROPPED: CounterVec<1> =
+    CounterVec::new(names::SAOLA_LOG_LINES_DROPPED, "Log lines not written.", ["reason"]);
+static SPANS: Counter =
+    Counter::new(names::SAOLA_SPANS_EXPORTED, "Spans that the collector acknowledged.");
+static SPANS_DROPPED: CounterVec<1> =
+    CounterVec::new(names::SAOLA_SPANS_DROPPED, "Spans not exported.", ["reason"]);
+
+/// Makes every series appear at 0: a counter that begins at 1 hides its first event from a rate.
+pub(crate) fn init() {
+    register(&[&LINES, &LINES_DROPPED, &SPANS, &SPANS_DROPPED]);
+    for level in Level::ALL {
+        LINES.with([level.as_str()]).add(0);
+    }
+    for reason in LostLines::ALL {
+        LINES_DROPPED.with([reason.as_str()]).add(0);
+    }
+    for reason in Reason::ALL {
+        SPANS_DROPPED.with([reason.as_str()]).add(0);
+    }
+}
+
+pub(crate) fn line_written(level: Level) {
+    LINES.with([level.as_str()]).inc();
+}
+
+pub(crate) fn lines_dropped(reason: LostLines, count: u64) {
+    LINES_DROPPED.with([reason.as_str()]).add(count);
+}
+
+pub(crate) fn spans_exported(count: u64) {
+    SPANS.add(count);
+}
+
+pub(crate) fn spans_dropped(reason: Reason, count: u64) {
+    SPANS_DROPPED.with([reason.as_str()]).add(count);
+}

@@ -1,0 +1,190 @@
+//! Spans: records in, batches to a collector out. A collector that hangs or is away costs spans, nothing else.
+
+mod export;
+mod queue;
+mod settings;
+mod span;
+mod witness;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::trace::SpanData;
+use saola_observability::closed::Sampling;
+use saola_observability::record::RequestRecord;
+use tokio::sync::{Notify, watch};
+
+pub(crate) use export::Exporter;
+pub(crate) use queue::{Fate, Reason};
+use queue::{Queue, Worth};
+pub(crate) use settings::percent_decoded;
+pub use settings::{Compression, OtlpSettings, Resource, SettingError, SpanLimits};
+use span::Builder;
+
+use crate::metrics;
+use crate::voice::Voice;
+
+/// The entrance: turns kept requests into spans and queues them.
+#[derive(Clone, Debug)]
+pub(crate) struct Traces {
+    builder: Builder,
+    queue: Rc<RefCell<Queue>>,
+    arrived: Rc<Notify>,
+    tally: Rc<Tally>,
+    settings: OtlpSettings,
+}
+
+impl Traces {
+    pub(crate) fn new(settings: OtlpSettings) -> Self {
+        Self {
+            builder: Builder::new(settings.limits),
+            queue: Rc::new(RefCell::new(Queue::new(settings.max_queue_size.get()))),
+            arrived: Rc::new(Notify::new()),
+            tally: Rc::new(Tally::default()),
+            settings,
+        }
+    }
+
+    /// An exporter for what is queued. Needs the runtime that will run it; `stop` says by when all must be sent,
+    /// once nothing more is produced.
+    pub(crate) fn exporter(
+        &self,
+        resource: &Resource,
+        voice: Voice,
+        stop: watch::Receiver<Option<Instant>>,
+    ) -> Result<Exporter, ExporterBuildError> {
+        // What an exporter that panicked had in its hands is gone with it.
+        let forgotten = self.queue.borrow_mut().forget_taken();
+        self.tally.lose(Reason::Rejected, forgotten);
+        Ok(Exporter {
+            client: export::client(&self.settings, resource)?,
+            settings: self.settings.clone(),
+            queue: Rc::clone(&self.queue),
+            arrived: Rc::clone(&self.arrived),
+            tally: Rc::clone(&self.tally),
+            voice,
+            stop,
+            pause: Duration::from_secs(1),
+            outage: None,
+        })
+    }
+
+    /// Queues the server span of a request, if its trace is kept.
+    pub(crate) fn request(&self, worker: Option<u32>, record: &RequestRecord) -> Option<Fate> {
+        let worth = match record.sampling {
+            Sampling::Dropped => return None,
+            Sampling::Ratio | Sampling::Parent => Worth::Sampled,
+            Sampling::Error | Sampling::Slow => Worth::Notable,
+        };
+        Some(self.push(self.builder.request(worker, record), worth))
+    }
+
+    /// Queues the span of a request that died with its worker, sampled or not; requests nobody knows have no ids.
+    pub(crate) fn lost(&self, slot: u32, record: &RequestRecord) -> Option<Fate> {
+        let is_known = !record.trace.is_none() && !record.span.is_none();
+        is_known.then(|| self.push(self.builder.request(Some(slot), record), Worth::Notable))
+    }
+
+    /// What became of spans so far.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Spans that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.borrow().len()
+    }
+
+    fn push(&self, span: SpanData, worth: Worth) -> Fate {
+        let mut queue = self.queue.borrow_mut();
+        let (dropped, fate) = queue.push(span, worth, Instant::now());
+        self.tally.lose(Reason::Queue, dropped);
+        // Not for each span: the exporter wakes when there is something at all, and when a batch is full.
+        if queue.len() == 1 || queue.len() == self.settings.max_export_batch_size.get() {
+            self.arrived.notify_one();
+        }
+        fate
+    }
+}
+
+/// What became of spans: for the metrics, for `/status` and for the lines about outages.
+#[derive(Default, Debug)]
+pub(crate) struct Tally {
+    exported: Cell<u64>,
+    dropped: Cell<[u64; Reason::ALL.len()]>,
+    last_export_ns: Cell<Option<u64>>,
+    last_error: RefCell<Option<String>>,
+}
+
+impl Tally {
+    fn export(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.exported.set(self.exported.get() + count);
+        self.last_export_ns.set(Some(saola_observability::clock::wall_ns()));
+        metrics::spans_exported(count);
+    }
+
+    fn lose(&self, reason: Reason, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let mut dropped = self.dropped.get();
+        for (of, cell) in Reason::ALL.iter().zip(&mut dropped) {
+            *cell += if *of == reason { count } else { 0 };
+        }
+        self.dropped.set(dropped);
+        metrics::spans_dropped(reason, count);
+    }
+
+    fn remember_error(&self, error: String) {
+        *self.last_error.borrow_mut() = Some(error);
+    }
+
+    pub(crate) fn exported(&self) -> u64 {
+        self.exported.get()
+    }
+
+    pub(crate) fn dropped(&self, reason: Reason) -> u64 {
+        let all = Reason::ALL.iter().zip(self.dropped.get());
+        all.filter(|(of, _)| **of == reason).map(|(_, count)| count).sum()
+    }
+
+    pub(crate) fn dropped_in_all(&self) -> u64 {
+        self.dropped.get().iter().sum()
+    }
+
+    pub(crate) fn last_export_ns(&self) -> Option<u64> {
+        self.last_export_ns.get()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.borrow().clone()
+    }
+}
+
+impl Resource {
+    /// The same as the SDK's type, with what Saola adds.
+    fn sdk(&self) -> opentelemetry_sdk::Resource {
+        let own = [
+            ("service.name", self.name.as_str()),
+            ("service.version", &self.version),
+            ("service.instance.id", &self.instance),
+            ("host.name", &self.host),
+            ("process.runtime.name", "rust"),
+            ("telemetry.sdk.name", "saola"),
+            ("telemetry.sdk.language", "rust"),
+            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        ];
+        let given = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let all = given.chain(own).filter(|(_, value)| !value.is_empty());
+        opentelemetry_sdk::Resource::builder_empty()
+            .with_attributes(
+                all.map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned())),
+            )
+            .build()
+    }
+}

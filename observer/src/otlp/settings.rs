@@ -1,0 +1,540 @@
+//! The `OTEL_*` variables that decide where spans go and what they carry; every mistake is collected.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+
+/// A variable whose value cannot be used.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct SettingError {
+    /// Its name.
+    pub variable: String,
+    /// What it says; `***` where values are secrets.
+    pub value: String,
+    /// What it may say, or what is missing.
+    pub allowed: String,
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}: {}", self.variable, self.value, self.allowed)
+    }
+}
+
+/// How request bodies of the export are compressed.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// Bounds of a span.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct SpanLimits {
+    /// `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, default 128.
+    pub attributes: usize,
+    /// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`, else `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`; default 1,024 bytes.
+    pub value_bytes: usize,
+    /// `OTEL_SPAN_EVENT_COUNT_LIMIT`, default 32.
+    pub events: usize,
+}
+
+impl Default for SpanLimits {
+    fn default() -> Self {
+        Self { attributes: 128, value_bytes: 1_024, events: 32 }
+    }
+}
+
+/// Where spans go, and how.
+#[derive(Clone, Eq, PartialEq)]
+pub struct OtlpSettings {
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT` with its scheme. Default `http://localhost:4317`.
+    pub endpoint: String,
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]HEADERS`, decoded. Values are secrets: never printed.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]TIMEOUT`: one call with its retries. Default 10 s.
+    pub timeout: Duration,
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]COMPRESSION`. Default none.
+    pub compression: Compression,
+    /// `OTEL_BSP_SCHEDULE_DELAY`: the longest a span waits for company. Default 1 s.
+    pub schedule_delay: Duration,
+    /// `OTEL_BSP_MAX_QUEUE_SIZE` in spans. Default 16,384.
+    pub max_queue_size: NonZeroUsize,
+    /// `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` in spans. Default 512.
+    pub max_export_batch_size: NonZeroUsize,
+    /// `OTEL_BSP_EXPORT_TIMEOUT`: after it an export is given up, whatever hangs. Default 30 s.
+    pub export_timeout: Duration,
+    /// Bounds of each span.
+    pub limits: SpanLimits,
+}
+
+impl fmt::Debug for OtlpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| format!("{name}=***")).collect();
+        f.debug_struct("OtlpSettings")
+            .field("endpoint", &self.endpoint)
+            .field("headers", &names)
+            .field("timeout", &self.timeout)
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OtlpSettings {
+    /// Reads all variables through `lookup`; `None` when no endpoint is set and no exporter is asked for.
+    ///
+    /// A variable for traces beats the general one; an empty one counts as not set.
+    ///
+    /// # Errors
+    ///
+    /// Every variable that cannot be used, also when nothing would be exported.
+    pub fn from_env(
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, Vec<SettingError>> {
+        let mut env = Env { lookup, errors: Vec::new() };
+        let is_disabled = env.boolean("OTEL_SDK_DISABLED");
+        let exporter = env.one_of("OTEL_TRACES_EXPORTER", &["otlp", "none"]);
+        let is_on = match exporter.as_deref() {
+            Some("none") => false,
+            Some(_) => true,
+            None => env.find("ENDPOINT").is_some(),
+        };
+        let is_on = is_on && !is_disabled;
+        env.grpc_only();
+        let settings = Self {
+            endpoint: env.endpoint(is_on),
+            headers: env.headers(),
+            timeout: env.exporter_duration("TIMEOUT", 10_000),
+            compression: env.compression(),
+            schedule_delay: env.duration("OTEL_BSP_SCHEDULE_DELAY", 1_000),
+            max_queue_size: env.count("OTEL_BSP_MAX_QUEUE_SIZE", 16_384),
+            max_export_batch_size: env.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
+            export_timeout: env.duration("OTEL_BSP_EXPORT_TIMEOUT", 30_000),
+            limits: env.limits(),
+        };
+        if env.errors.is_empty() { Ok(is_on.then_some(settings)) } else { Err(env.errors) }
+    }
+
+    /// What is worth a warning at start: signals that are asked for and not exported this way.
+    pub fn warnings(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+        [
+            ("OTEL_METRICS_EXPORTER", "metrics are scraped"),
+            ("OTEL_LOGS_EXPORTER", "logs are read from stdout"),
+        ]
+        .into_iter()
+        .filter(|(variable, _)| lookup(variable).as_deref() == Some("otlp"))
+        .map(|(variable, instead)| format!("{variable}=otlp has no effect: {instead}"))
+        .collect()
+    }
+}
+
+/// Who the spans are from.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Resource {
+    /// `service.name`.
+    pub name: String,
+    /// `service.version`.
+    pub version: String,
+    /// `service.instance.id`, default `{hostname}:{port}`.
+    pub instance: String,
+    /// `host.name`.
+    pub host: String,
+    /// All other attributes of `OTEL_RESOURCE_ATTRIBUTES`, in their order.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl Resource {
+    /// `defaults` with what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say instead.
+    ///
+    /// # Errors
+    ///
+    /// The attribute list is malformed.
+    pub fn from_env(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        defaults: Self,
+    ) -> Result<Self, Vec<SettingError>> {
+        let mut env = Env { lookup, errors: Vec::new() };
+        let mut resource = defaults;
+        for (key, value) in env.pairs("OTEL_RESOURCE_ATTRIBUTES", Secrecy::Open) {
+            match key.as_str() {
+                "service.name" => resource.name = value,
+                "service.version" => resource.version = value,
+                "service.instance.id" => resource.instance = value,
+                "host.name" => resource.host = value,
+                _ => resource.attributes.push((key, value)),
+            }
+        }
+        if let Some(name) = env.get("OTEL_SERVICE_NAME") {
+            resource.name = name;
+        }
+        if env.errors.is_empty() { Ok(resource) } else { Err(env.errors) }
+    }
+
+    /// The value of an attribute that has no field of its own.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Whether a value may be shown in an error.
+#[derive(Copy, Clone, Eq, PartialEq)]
+enum Secrecy {
+    Open,
+    Secret,
+}
+
+/// The environment under reading, and what was wrong with it.
+struct Env<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    errors: Vec<SettingError>,
+}
+
+impl Env<'_> {
+    fn get(&self, variable: &str) -> Option<String> {
+        (self.lookup)(variable)
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The variable for traces, else the general one; with its name.
+    fn find(&self, suffix: &str) -> Option<(String, String)> {
+        ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].into_iter().find_map(|prefix| {
+            let variable = format!("{prefix}{suffix}");
+            self.get(&variable).map(|value| (variable, value))
+        })
+    }
+
+    fn refuse(&mut self, variable: &str, value: &str, allowed: &str) {
+        self.errors.push(SettingError {
+            variable: variable.to_owned(),
+            value: value.to_owned(),
+            allowed: allowed.to_owned(),
+        });
+    }
+
+    fn boolean(&mut self, variable: &str) -> bool {
+        self.get(variable).is_some_and(|value| self.read_boolean(variable, &value))
+    }
+
+    fn read_boolean(&mut self, variable: &str, value: &str) -> bool {
+        match value.to_ascii_lowercase().as_str() {
+            "true" => true,
+            "false" => false,
+            _ => {
+                self.refuse(variable, value, "true or false");
+                false
+            }
+        }
+    }
+
+    fn one_of(&mut self, variable: &str, allowed: &[&str]) -> Option<String> {
+        let value = self.get(variable)?;
+        if allowed.contains(&value.as_str()) {
+            return Some(value);
+        }
+        self.refuse(variable, &value, &allowed.join(" or "));
+        None
+    }
+
+    fn parsed<T: FromStr>(&mut self, variable: &str, default: T, allowed: &str) -> T {
+        let Some(value) = self.get(variable) else { return default };
+        value.parse().unwrap_or_else(|_| {
+            self.refuse(variable, &value, allowed);
+            default
+        })
+    }
+
+    fn duration(&mut self, variable: &str, default: u32) -> Duration {
+        let milliseconds = self.parsed(variable, default, "milliseconds, a whole number");
+        Duration::from_millis(milliseconds.into())
+    }
+
+    fn exporter_duration(&mut self, suffix: &str, default: u32) -> Duration {
+        let variable = self.find(suffix).map(|(variable, _)| variable).unwrap_or_default();
+        self.duration(&variable, default)
+    }
+
+    fn count(&mut self, variable: &str, default: usize) -> NonZeroUsize {
+        let default = NonZeroUsize::new(default).unwrap_or(NonZeroUsize::MIN);
+        let count = self.parsed(variable, default, "a number from 1 to 1000000");
+        if count.get() > 1_000_000 {
+            self.refuse(variable, &count.to_string(), "a number from 1 to 1000000");
+        }
+        count
+    }
+
+    fn limits(&mut self) -> SpanLimits {
+        let default = SpanLimits::default();
+        let general = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT";
+        let value_bytes = self.parsed(general, default.value_bytes, NUMBER);
+        let (span, count) =
+            ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT");
+        SpanLimits {
+            attributes: self.parsed(count, default.attributes, NUMBER),
+            value_bytes: self.parsed(span, value_bytes, NUMBER),
+            events: self.parsed("OTEL_SPAN_EVENT_COUNT_LIMIT", default.events, NUMBER),
+        }
+    }
+
+    fn grpc_only(&mut self) {
+        let Some((variable, value)) = self.find("PROTOCOL") else { return };
+        match value.as_str() {
+            "grpc" => {}
+            "http/protobuf" => {
+                self.refuse(&variable, &value, "not built into this version; use grpc");
+            }
+            _ => self.refuse(&variable, &value, "grpc"),
+        }
+    }
+
+    fn compression(&mut self) -> Compression {
+        match self.find("COMPRESSION") {
+            None => Compression::None,
+            Some((_, value)) if value == "none" => Compression::None,
+            Some((_, value)) if value == "gzip" => Compression::Gzip,
+            Some((variable, value)) => {
+                self.refuse(&variable, &value, "gzip or none");
+                Compression::None
+            }
+        }
+    }
+
+    fn endpoint(&mut self, is_on: bool) -> String {
+        let is_insecure = self
+            .find("INSECURE")
+            .is_some_and(|(variable, value)| self.read_boolean(&variable, &value));
+        for suffix in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+            if let Some((variable, value)) = self.find(suffix) {
+                self.refuse(&variable, &value, NO_TLS);
+            }
+        }
+        let Some((variable, given)) = self.find("ENDPOINT") else {
+            return "http://localhost:4317".to_owned();
+        };
+        let scheme = match given.contains("://") {
+            true => "",
+            false if is_insecure => "http://",
+            false => "https://",
+        };
+        let endpoint = format!("{scheme}{given}");
+        let uri = endpoint
+            .parse::<Uri>()
+            .ok()
+            .filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        let shown = without_user(&given);
+        match uri.as_ref().and_then(Uri::scheme_str) {
+            Some(scheme) if scheme == "http" || (scheme == "https" && !is_on) => {}
+            Some("https") if scheme.is_empty() => self.refuse(&variable, &shown, NO_TLS),
+            Some("https") => self.refuse(
+                &variable,
+                &shown,
+                "without a scheme it means https, which needs TLS, and this build has none; \
+                 write http:// in front, or set OTEL_EXPORTER_OTLP_INSECURE=true",
+            ),
+            _ => self.refuse(&variable, &shown, "a URL such as http://localhost:4317"),
+        }
+        endpoint
+    }
+
+    fn headers(&mut self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some((variable, _)) = self.find("HEADERS") else { return Vec::new() };
+        let mut headers = Vec::new();
+        for (key, value) in self.pairs(&variable, Secrecy::Secret) {
+            match (HeaderName::from_str(&key), HeaderValue::from_str(&value)) {
+                (Ok(name), Ok(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.push((name, value));
+                }
+                _ => self.refuse(&variable, "***", PAIRS),
+            }
+        }
+        headers
+    }
+
+    /// `k=v,k2=v2`, percent-decoded.
+    fn pairs(&mut self, variable: &str, secrecy: Secrecy) -> Vec<(String, String)> {
+        let Some(list) = self.get(variable) else { return Vec::new() };
+        let mut pairs = Vec::new();
+        for item in list.split(',').filter(|item| !item.trim().is_empty()) {
+            let pair = item.split_once('=').and_then(|(key, value)| {
+                let key = percent_decoded(key.trim()).filter(|key| !key.is_empty())?;
+                Some((key, percent_decoded(value.trim())?))
+            });
+            match pair {
+                Some(pair) => pairs.push(pair),
+                None if secrecy == Secrecy::Secret => self.refuse(variable, "***", PAIRS),
+                None => self.refuse(variable, item, PAIRS),
+            }
+        }
+        pairs
+    }
+}
+
+const NUMBER: &str = "a whole number";
+const PAIRS: &str = "key=value pairs with commas between, percent-encoded";
+const NO_TLS: &str = "needs TLS, which is not built into this version; use an http:// endpoint";
+
+/// A URL that may be shown: user and password taken out.
+pub(super) fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let Some((_, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    if scheme.is_empty() { format!("***@{host}") } else { format!("{scheme}://***@{host}") }
+}
+
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            let digits = std::str::from_utf8(&digits).ok().filter(|pair| !pair.starts_with('+'))?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<OtlpSettings>, Vec<SettingError>> {
+        OtlpSettings::from_env(&|name| {
+            pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned())
+        })
+    }
+
+    fn on(pairs: &[(&str, &str)]) -> OtlpSettings {
+        read(pairs).expect("no mistakes").expect("export is on")
+    }
+
+    fn refused(pairs: &[(&str, &str)]) -> Vec<String> {
+        read(pairs).expect_err("a mistake").iter().map(|error| error.variable.clone()).collect()
+    }
+
+    const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+
+    #[test]
+    fn export_is_off_until_something_asks_for_it() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), Ok(None));
+        assert_eq!(read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
+        assert_eq!(read(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]), Ok(None));
+        assert_eq!(on(&[("OTEL_TRACES_EXPORTER", "otlp")]).endpoint, "http://localhost:4317");
+        assert_eq!(on(&[ENDPOINT]).endpoint, "http://collector:4317");
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let settings = on(&[ENDPOINT]);
+        assert_eq!(settings.timeout, Duration::from_secs(10));
+        assert_eq!(settings.compression, Compression::None);
+        assert_eq!(settings.schedule_delay, Duration::from_secs(1));
+        assert_eq!(settings.max_queue_size.get(), 16_384);
+        assert_eq!(settings.max_export_batch_size.get(), 512);
+        assert_eq!(settings.export_timeout, Duration::from_secs(30));
+        assert_eq!(settings.limits, SpanLimits::default());
+    }
+
+    #[test]
+    fn variables_for_traces_beat_general_ones() {
+        let settings = on(&[
+            ENDPOINT,
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tempo:4317"),
+            ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "250"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20eDp5, x-tenant=a"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "7"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "9"),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "11"),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", "12"),
+        ]);
+        assert_eq!(settings.endpoint, "http://tempo:4317");
+        assert_eq!(settings.timeout, Duration::from_millis(250));
+        assert_eq!(settings.compression, Compression::Gzip);
+        assert_eq!(settings.headers[0].0, "authorization");
+        assert_eq!(settings.headers[0].1, "Basic eDp5");
+        assert_eq!(settings.headers[1].1, "a");
+        assert_eq!(settings.schedule_delay, Duration::from_millis(5));
+        assert_eq!(settings.max_queue_size.get(), 7);
+        assert_eq!(settings.max_export_batch_size.get(), 8);
+        assert_eq!(settings.export_timeout, Duration::from_millis(9));
+        assert_eq!(settings.limits, SpanLimits { attributes: 11, value_bytes: 10, events: 12 });
+        assert!(!format!("{settings:?}").contains("eDp5"), "headers are secrets");
+    }
+
+    #[test]
+    fn every_mistake_is_collected() {
+        let mistakes = refused(&[
+            ("OTEL_SDK_DISABLED", "yes"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+        ]);
+        assert_eq!(mistakes.len(), 9, "{mistakes:?}");
+    }
+
+    #[test]
+    fn what_needs_tls_says_so() {
+        for endpoint in ["https://collector:4317", "collector:4317"] {
+            let errors =
+                read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]).expect_err("no TLS yet");
+            assert!(errors[0].allowed.contains("TLS"), "{}", errors[0]);
+        }
+        let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem");
+        assert_eq!(refused(&[ENDPOINT, certificate]), ["OTEL_EXPORTER_OTLP_CERTIFICATE"]);
+    }
+
+    #[test]
+    fn an_error_never_shows_a_secret() {
+        let errors =
+            read(&[("OTEL_EXPORTER_OTLP_HEADERS", "k=%zzsecret")]).expect_err("bad encoding");
+        assert!(!errors[0].to_string().contains("secret"));
+        let errors =
+            read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@c:1")]).expect_err("TLS");
+        assert!(!errors[0].to_string().contains("secret"));
+    }
+
+    #[test]
+    fn the_resource_is_what_the_environment_says() {
+        let defaults = Resource {
+            name: "app".into(),
+            version: "1".into(),
+            instance: "host:80".into(),
+            host: "host".into(),
+            attributes: vec![],
+        };
+        let read = |list: &'static str, name: Option<&'static str>| {
+            let lookup = move |variable: &str| match variable {
+                "OTEL_RESOURCE_ATTRIBUTES" => Some(list.to_owned()),
+                "OTEL_SERVICE_NAME" => name.map(str::to_owned),
+                _ => None,
+            };
+            Resource::from_env(&lookup, defaults.clone())
+        };
+        let resource =
+            read("service.name=a,deployment.environment.name=x%2Cy", Some("shop")).unwrap();
+        assert_eq!(resource.name, "shop");
+        assert_eq!(resource.attribute("deployment.environment.name"), Some("x,y"));
+        assert_eq!(resource.instance, "host:80");
+        assert!(read("service.name", None).is_err());
+        assert!(read("=x", None).is_err());
+    }
+}

@@ -1,0 +1,308 @@
+//! Passes over the rings of all slots: each record becomes a line and, if its trace is kept, a span.
+//!
+//! The two stages read on their own, each with its own cursor, so that neither waits for the other: a stdout that
+//! nobody reads costs lines, a collector that hangs costs spans, and only a dead observer fills a ring.
+
+mod files;
+mod lines;
+mod open;
+
+use std::collections::VecDeque;
+
+use saola_observability::record::Record;
+
+pub(crate) use files::{Files, News};
+pub(crate) use lines::{Lines, LostLines};
+
+use crate::logfmt::Origin;
+use crate::otlp::{Fate, Traces};
+use open::Open;
+
+/// Who reads a ring; each has its own cursor in the file.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Stage {
+    /// Lines. Its cursor moves when `write(2)` has returned.
+    Log,
+    /// Spans. Its cursor moves when the span is queued.
+    Otlp,
+}
+
+/// The rings of all slots, two for each, as the reader needs them: a *source* is one ring.
+pub(crate) trait Rings {
+    /// A place in a ring.
+    type Position: Copy + Ord + Send + 'static;
+
+    /// Looks for slots that appeared or vanished.
+    fn refresh(&mut self);
+
+    /// How many sources there are; they keep their numbers.
+    fn sources(&self) -> usize;
+
+    /// Who writes there.
+    fn origin(&mut self, source: usize) -> Origin;
+
+    /// Hands out at most `most` records that this stage has not seen, in order.
+    fn read(
+        &mut self,
+        source: usize,
+        stage: Stage,
+        most: usize,
+        take: &mut dyn FnMut(Self::Position, Record),
+    );
+
+    /// Stores the stage's cursor: all before and at this record is done with.
+    fn commit(&mut self, source: usize, stage: Stage, position: Self::Position);
+
+    /// Bytes that the stage has not read yet.
+    fn unread(&mut self, source: usize, stage: Stage) -> u64;
+
+    /// Bytes that the stage has not committed yet.
+    fn uncommitted(&mut self, source: usize, stage: Stage) -> u64;
+
+    /// Bytes that the source holds.
+    fn capacity(&mut self, source: usize) -> u64;
+}
+
+/// What a pass found.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
+pub(crate) enum Found {
+    /// Nothing new.
+    Nothing,
+    /// Some records.
+    Some,
+    /// A ring that is filling: look again at once.
+    Plenty,
+}
+
+/// The reader: rings in, lines and spans out.
+pub(crate) struct Reader<R: Rings> {
+    pub(crate) rings: R,
+    pub(crate) lines: Lines<R::Position>,
+    pub(crate) traces: Option<Traces>,
+    /// Read for lines, in the order of their time, and not yet encoded.
+    pending: VecDeque<Pending<R::Position>>,
+    /// Per source: the last record read for lines, and the cursor as it was last stored.
+    marks: Vec<Marks<R::Position>>,
+    /// Per source: what was read for spans whose fate is open.
+    open: Vec<Open<R::Position>>,
+}
+
+/// A record on its way to its line.
+struct Pending<P> {
+    source: usize,
+    position: P,
+    origin: Origin,
+    record: Record,
+}
+
+#[derive(Clone)]
+struct Marks<P> {
+    reached: Option<P>,
+    committed: Option<P>,
+    /// The cursor of spans while no spans are exported: it follows what was read for lines.
+    spans: Option<P>,
+}
+
+impl<P: Copy + Ord> Marks<P> {
+    /// Without an exporter: where the cursor of spans goes next.
+    fn spans_follow(&mut self) -> Option<P> {
+        let next = self.reached.filter(|reached| self.spans < Some(*reached))?;
+        self.spans = Some(next);
+        Some(next)
+    }
+}
+
+impl<R: Rings> Reader<R> {
+    pub(crate) fn new(rings: R, lines: Lines<R::Position>, traces: Option<Traces>) -> Self {
+        Self { rings, lines, traces, pending: VecDeque::new(), marks: Vec::new(), open: Vec::new() }
+    }
+
+    /// One pass over all slots.
+    pub(crate) fn pass(&mut self) -> Found {
+        self.rings.refresh();
+        self.marks
+            .resize(self.rings.sources(), Marks { reached: None, committed: None, spans: None });
+        self.open.resize_with(self.rings.sources(), Open::default);
+        self.commit_written();
+        let is_filling = (0..self.rings.sources()).any(|source| {
+            let unread =
+                self.rings.unread(source, Stage::Log).max(self.rings.unread(source, Stage::Otlp));
+            unread > self.rings.capacity(source) / 4
+        });
+        let lines = self.pass_lines();
+        let spans = self.pass_spans();
+        match lines.max(spans) {
+            Found::Some if is_filling => Found::Plenty,
+            found => found,
+        }
+    }
+
+    /// Whether every record was read, turned into a line and written.
+    pub(crate) fn has_written_all(&mut self) -> bool {
+        self.pending.is_empty()
+            && self.lines.is_idle()
+            && (0..self.rings.sources()).all(|source| self.rings.unread(source, Stage::Log) == 0)
+    }
+
+    /// Whether every span of the rings is queued.
+    pub(crate) fn has_queued_all(&mut self) -> bool {
+        (0..self.rings.sources()).all(|source| self.rings.unread(source, Stage::Otlp) == 0)
+    }
+
+    /// Bytes that wait in the rings for lines, and for spans.
+    pub(crate) fn lag_bytes(&mut self) -> [u64; 2] {
+        [Stage::Log, Stage::Otlp].map(|stage| {
+            (0..self.rings.sources()).map(|source| self.rings.uncommitted(source, stage)).sum()
+        })
+    }
+
+    /// At the end: counts what no longer becomes a line. Returns how many lines that is.
+    pub(crate) fn give_up_lines(&mut self) -> u64 {
+        let mut count = self.lines.give_up();
+        for pending in std::mem::take(&mut self.pending) {
+            count += u64::from(self.lines.lose(LostLines::Shutdown, &pending.record));
+        }
+        for source in 0..self.rings.sources() {
+            while self.rings.unread(source, Stage::Log) > 0 {
+                let mut read = 0;
+                let (rings, lines) = (&mut self.rings, &mut self.lines);
+                rings.read(source, Stage::Log, PER_PASS, &mut |_, record| {
+                    read += 1;
+                    count += u64::from(lines.lose(LostLines::Shutdown, &record));
+                });
+                if read == 0 {
+                    break;
+                }
+            }
+        }
+        count
+    }
+
+    fn commit_written(&mut self) {
+        let (rings, marks) = (&mut self.rings, &mut self.marks);
+        self.lines.finish(&mut |source, position| {
+            if let Some(mark) = marks.get_mut(source)
+                && mark.committed < Some(position)
+            {
+                mark.committed = Some(position);
+                rings.commit(source, Stage::Log, position);
+            }
+        });
+    }
+
+    fn pass_lines(&mut self) -> Found {
+        let has_room = self.lines.has_room();
+        if has_room && self.pending.is_empty() {
+            self.fill();
+        }
+        let mut found = Found::Nothing;
+        while self.lines.has_room()
+            && let Some(next) = self.pending.pop_front()
+        {
+            found = Found::Some;
+            self.lines.take(next.source, next.position, next.origin, &next.record);
+        }
+        if has_room {
+            self.lines.flush();
+        }
+        self.relieve(has_room);
+        found
+    }
+
+    /// Reads a part of each ring, and merges by time what different slots wrote.
+    fn fill(&mut self) {
+        let sources = self.rings.sources();
+        let most = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
+        let mut read = Vec::new();
+        for source in 0..sources {
+            // Never smaller than the one before in the same source: sorting keeps the order of each.
+            let mut time = 0;
+            let origin = self.rings.origin(source);
+            let mark = &mut self.marks[source];
+            self.rings.read(source, Stage::Log, most, &mut |position, record| {
+                time = record.wall_ns().max(time);
+                mark.reached = Some(position);
+                read.push((time, Pending { source, position, origin, record }));
+            });
+        }
+        read.sort_by_key(|(time, _)| *time);
+        self.pending.extend(read.into_iter().map(|(_, entry)| entry));
+    }
+
+    /// Keeps each cursor within half a ring; while nobody reads stdout that costs the oldest lines.
+    fn relieve(&mut self, has_room: bool) {
+        for source in 0..self.rings.sources() {
+            let half = self.rings.capacity(source) / 2;
+            if self.rings.uncommitted(source, Stage::Log) <= half {
+                continue;
+            }
+            while !has_room && self.rings.unread(source, Stage::Log) > half {
+                let before = self.rings.unread(source, Stage::Log);
+                let (rings, lines, mark) =
+                    (&mut self.rings, &mut self.lines, &mut self.marks[source]);
+                rings.read(source, Stage::Log, PER_RING.0, &mut |position, record| {
+                    mark.reached = Some(position);
+                    lines.lose(LostLines::Blocked, &record);
+                });
+                if self.rings.unread(source, Stage::Log) >= before {
+                    break;
+                }
+            }
+            // What is encoded or pending stays in memory and is written later: only a crash of the observer can
+            // take it now.
+            let mark = &mut self.marks[source];
+            if let Some(reached) = mark.reached.filter(|reached| mark.committed < Some(*reached)) {
+                mark.committed = Some(reached);
+                self.rings.commit(source, Stage::Log, reached);
+            }
+        }
+    }
+
+    fn pass_spans(&mut self) -> Found {
+        let mut found = Found::Nothing;
+        for source in 0..self.rings.sources() {
+            let Some(traces) = &self.traces else {
+                if let Some(last) = self.marks[source].spans_follow() {
+                    self.rings.commit(source, Stage::Otlp, last);
+                }
+                continue;
+            };
+            let worker = self.rings.origin(source).worker;
+            let open = &mut self.open[source];
+            self.rings.read(source, Stage::Otlp, PER_RING.1, &mut |position, record| {
+                found = Found::Some;
+                open.read(position, to_spans(traces, worker, &record));
+            });
+            if let Some(position) = open.settled() {
+                self.rings.commit(source, Stage::Otlp, position);
+            }
+            // Never more than half a ring behind. What is released stays in memory; only its safety from a death of the
+            // observer is given up, when a collector is away for longer than the ring is deep.
+            let half = self.rings.capacity(source) / 2;
+            while self.rings.uncommitted(source, Stage::Otlp) > half
+                && let Some(position) = self.open[source].release()
+            {
+                self.rings.commit(source, Stage::Otlp, position);
+            }
+        }
+        found
+    }
+}
+
+/// Queues the span of a record, if it has one that is kept.
+fn to_spans(traces: &Traces, worker: Option<u32>, record: &Record) -> Option<Fate> {
+    match record {
+        Record::Request(request) => traces.request(worker, request),
+        Record::Lost(lost) => traces.lost(lost.slot, &lost.request),
+        // Children, and events on spans, come with issue 6.
+        Record::Span(_) | Record::Event(_) | Record::Panic(_) => None,
+    }
+}
+
+/// Records of one ring in one pass, at least and at most.
+const PER_RING: (usize, usize) = (32, 256);
+/// Records in memory between reading and encoding.
+const PER_PASS: usize = 2_048;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use saola_observability::closed::Role;
+use saola_observability::reader::ReadError;
+use saola_observability::record::Record;
+use saola_observability::rings::{self, Position, Reading};
+use saola_observability::{Entry, Kind, RingName};
+
+use super::{Rings, Stage};
+use crate::logfmt::Origin;
+
+/// All rings of one run directory.
+pub(crate) struct Files {
+    rings: rings::Rings,
+    sources: Vec<Source>,
+    refreshed: Instant,
+    damaged: u64,
+    told: Told,
+}
+
+/// What was already said about records that nobody will see.
+#[derive(Default)]
+struct Told {
+    /// Per slot and kind.
+    dropped: Vec<[u64; Kind::ALL.len()]>,
+    damaged: u64,
+}
+
+/// Records that were lost on their way here.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum News {
+    /// A ring was full.
+    Dropped {
+        /// The worker's slot; absent for the supervisor and the observer.
+        worker: Option<u32>,
+        /// The kind of the records.
+        kind: Kind,
+        /// How many since the last time.
+        count: u64,
+    },
+    /// The rest of so many rings could not be read and was skipped.
+    Damaged(u64),
+}
+
+/// One ring.
+struct Source {
+    slot: usize,
+    ring: RingName,
+    read: [Position; 2],
+    committed: [Position; 2],
+}
+
+impl Files {
+    pub(crate) fn open(run_dir: &Path) -> Result<Self, ReadError> {
+        let rings = rings::Rings::open(run_dir)?;
+        let mut files = Self {
+            rings,
+            sources: Vec::new(),
+            refreshed: Instant::now(),
+            damaged: 0,
+            told: Told::default(),
+        };
+        files.add_sources();
+        Ok(files)
+    }
+
+    /// Rings whose rest had to be skipped because it could not be read.
+    pub(crate) fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// What was lost since the last call.
+    pub(crate) fn news(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
+        let slots = self.rings.slots();
+        self.told.dropped.resize(slots.len(), [0; Kind::ALL.len()]);
+        for (slot, told) in slots.iter().zip(&mut self.told.dropped) {
+            let worker = (slot.role() == Role::Worker).then_some(slot.number());
+            for (kind, told) in Kind::ALL.into_iter().zip(told) {
+                let dropped = slot.dropped(kind);
+                let count = dropped.saturating_sub(*told);
+                *told = dropped;
+                if count > 0 {
+                    news.push(News::Dropped { worker, kind, count });
+                }
+            }
+        }
+        if self.damaged > self.told.damaged {
+            news.push(News::Damaged(self.damaged - self.told.damaged));
+            self.told.damaged = self.damaged;
+        }
+        news
+    }
+
+    /// Looks for new slots now: at the end there is no later.
+    pub(crate) fn refresh_now(&mut self) {
+        self.refreshed = Instant::now();
+        // A directory that is gone has no new slots; those that are mapped are read on.
+        if self.rings.refresh().is_ok() {
+            self.add_sources();
+        }
+    }
+
+    /// Says whether a worker lives.
+    pub(crate) fn has_live_worker(&mut self) -> bool {
+        self.rings.slots().iter().any(|slot| slot.role() == Role::Worker && slot.is_live())
+    }
+
+    /// The slots, for those who show them.
+    pub(crate) fn slots(&mut self) -> &mut [rings::Slot] {
+        self.rings.slots()
+    }
+
+    fn add_sources(&mut self) {
+        let slots = self.rings.slots();
+        let known = self.sources.len() / 2;
+        for (number, slot) in slots.iter().enumerate().skip(known) {
+            for ring in [RingName::Owner, RingName::Shared] {
+                let starts = STAGES.map(|stage| slot.start(ring, stage));
+                self.sources.push(Source { slot: number, ring, read: starts, committed: starts });
+            }
+        }
+    }
+
+    fn slot(&mut self, source: usize) -> Option<(&Source, &rings::Slot)> {
+        let source = self.sources.get(source)?;
+        Some((source, self.rings.slots().get(source.slot)?))
+    }
+
+    fn behind(&mut self, source: usize, position: impl Fn(&Source) -> Position) -> u64 {
+        let Some((source, slot)) = self.slot(source) else { return 0 };
+        slot.head(source.ring).saturating_sub(position(source))
+    }
+}
+
+impl Rings for Files {
+    type Position = Position;
+
+    fn refresh(&mut self) {
+        if self.refreshed.elapsed() >= REFRESH_EVERY {
+            self.refresh_now();
+        }
+    }
+
+    fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    fn origin(&mut self, source: usize) -> Origin {
+        let Some((_, slot)) = self.slot(source) else { return Origin::default() };
+        let pid = slot.seen().pid;
+        Origin {
+            worker: (slot.role() == Role::Worker).then_some(slot.number()),
+            pid: (pid != 0).then_some(pid),
+        }
+    }
+
+    fn read(
+        &mut self,
+        source: usize,
+        stage: Stage,
+        most: usize,
+        take: &mut dyn FnMut(Position, Record),
+    ) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        let Some(slot) = self.rings.slots().get_mut(source.slot) else { return };
+        let mut left = most;
+        let mut damaged = 0;
+        let from = source.read[stage.index()];
+        source.read[stage.index()] = slot.read(source.ring, from, |position, entry| {
+            match entry {
+                Entry::Record(record) => take(position, record),
+                Entry::Unknown => {}
+                Entry::Damaged(_) => damaged += 1,
+            }
+            left = left.saturating_sub(1);
+            if left == 0 { Reading::Stop } else { Reading::On }
+        });
+        if stage == Stage::Log {
+            self.damaged += damaged;
+        }
+    }
+
+    fn commit(&mut self, source: usize, stage: Stage, position: Position) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        source.committed[stage.index()] = position;
+        // Who commits without reading has nothing to read there any more.
+        source.read[stage.index()] = source.read[stage.index()].max(position);
+        if let Some(slot) = self.rings.slots().get(source.slot) {
+            slot.commit(source.ring, STAGES[stage.index()], position);
+        }
+    }
+
+    fn unread(&mut self, source: usize, stage: Stage) -> u64 {
+        self.behind(source, |source| source.read[stage.index()])
+    }
+
+    fn uncommitted(&mut self, source: usize, stage: Stage) -> u64 {
+        self.behind(source, |source| source.committed[stage.index()])
+    }
+
+    fn capacity(&mut self, source: usize) -> u64 {
+        self.slot(source).map_or(0, |(source, slot)| slot.capacity(source.ring))
+    }
+}
+
+impl Stage {
+    fn index(self) -> usize {
+        match self {
+            Self::Log => 0,
+            Self::Otlp => 1,
+        }
+    }
+}
+
+/// The cursors of a file, in the order of [`Stage::index`].
+const STAGES: [saola_observability::Stage; 2] =
+    [saola_observability::Stage::Log, saola_observability::Stage::Otlp];
+/// A line is to come out within 100 ms, also the first one of a new slot.
+const REFRESH_EVERY: Duration = Duration::from_millis(100);

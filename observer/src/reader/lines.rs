@@ -1,0 +1,287 @@
+//! From records to chunks on their way to stdout, and the account of lines that did not make it.
+
+use std::collections::VecDeque;
+
+use saola_observability::Event;
+use saola_observability::clock::wall_ns;
+use saola_observability::closed::Level;
+use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::record::{Record, Value};
+
+use crate::filter::LineFilter;
+use crate::logfmt::{Encoder, LINE_BYTES, Origin, time};
+use crate::metrics;
+use crate::output::{Chunk, Failure, Output};
+
+/// Why a line was not written; the label `reason` of `saola_log_lines_dropped_total`.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum LostLines {
+    /// Nobody read stdout for so long that a ring was filling up.
+    Blocked,
+    /// Stdout is a pipe without a reader.
+    Closed,
+    /// Stdout refuses bytes.
+    WriteError,
+    /// The observer stopped.
+    Shutdown,
+}
+
+impl LostLines {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Blocked, Self::Closed, Self::WriteError, Self::Shutdown];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Closed => "closed",
+            Self::WriteError => "write_error",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Where the cursors may go once a chunk is done with.
+type Cursors<P> = Vec<(usize, P)>;
+
+/// Encodes records and hands whole chunks to the output.
+pub(crate) struct Lines<P> {
+    encoder: Encoder,
+    filter: LineFilter,
+    own: Origin,
+    output: Output<Cursors<P>>,
+    chunk: Chunk<Cursors<P>>,
+    /// Chunks that the output had no room for: one, and what the observer itself says meanwhile.
+    held: VecDeque<Chunk<Cursors<P>>>,
+    line: Vec<u8>,
+    untold: [Untold; LostLines::ALL.len()],
+    written: u64,
+    lost: u64,
+}
+
+/// Lines lost since the last line that said so.
+#[derive(Copy, Clone, Default)]
+struct Untold {
+    count: u64,
+    since_ns: u64,
+}
+
+impl<P: Copy + Send + 'static> Lines<P> {
+    pub(crate) fn new(
+        encoder: Encoder,
+        filter: LineFilter,
+        own: Origin,
+        output: Output<Cursors<P>>,
+    ) -> Self {
+        Self {
+            encoder,
+            filter,
+            own,
+            output,
+            chunk: empty_chunk(),
+            held: VecDeque::new(),
+            line: Vec::with_capacity(LINE_BYTES),
+            untold: [Untold::default(); LostLines::ALL.len()],
+            written: 0,
+            lost: 0,
+        }
+    }
+
+    /// Whether a record may be taken now.
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.offer_held();
+        self.held.is_empty() && self.output.has_room()
+    }
+
+    /// Turns a record into its line, if it has one; its cursor follows when that is written.
+    pub(crate) fn take(&mut self, slot: usize, position: P, origin: Origin, record: &Record) {
+        self.say_what_was_lost(&[LostLines::Blocked]);
+        self.line.clear();
+        let level = self.level(record);
+        if let Some(level) = level {
+            match record {
+                Record::Request(request) => self.encoder.request(&mut self.line, origin, request),
+                Record::Lost(lost) => self.encoder.lost(&mut self.line, lost),
+                Record::Event(event) => self.encoder.event_record(&mut self.line, origin, event),
+                Record::Panic(panic) => self.encoder.panic(&mut self.line, origin, panic),
+                Record::Span(_) => {}
+            }
+            self.append(level);
+        }
+        match self.chunk.tag.iter_mut().find(|(other, _)| *other == slot) {
+            Some((_, reached)) => *reached = position,
+            None => self.chunk.tag.push((slot, position)),
+        }
+    }
+
+    /// Hands out what was taken, also when it does not fill a chunk.
+    pub(crate) fn flush(&mut self) {
+        if self.chunk.bytes.is_empty() && self.chunk.tag.is_empty() {
+            return;
+        }
+        let chunk = self.take_chunk();
+        self.held.push_back(chunk);
+        self.offer_held();
+    }
+
+    /// Accounts for the chunks that are done with.
+    pub(crate) fn finish(&mut self, commit: &mut dyn FnMut(usize, P)) {
+        for done in self.output.finished() {
+            let (written, unwritten) = done.chunk.levels.split_at(done.written);
+            for level in written {
+                metrics::line_written(*level);
+            }
+            self.written += u64::try_from(written.len()).unwrap_or(0);
+            let reason = match done.failure {
+                None => {
+                    if !done.chunk.levels.is_empty() {
+                        self.say_what_was_lost(&[LostLines::Closed, LostLines::WriteError]);
+                    }
+                    None
+                }
+                Some(Failure::Closed) => Some(LostLines::Closed),
+                Some(Failure::WriteError) => Some(LostLines::WriteError),
+            };
+            if let Some(reason) = reason {
+                self.count_lost(reason, unwritten.len());
+            }
+            for (slot, position) in done.chunk.tag {
+                commit(slot, position);
+            }
+        }
+    }
+
+    /// Counts the line that this record will not become; false if it would have had none.
+    pub(crate) fn lose(&mut self, reason: LostLines, record: &Record) -> bool {
+        let has_line = self.level(record).is_some();
+        if has_line {
+            self.count_lost(reason, 1);
+        }
+        has_line
+    }
+
+    /// At the end: counts what is encoded and not written. Returns how many lines that is.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        let chunk = self.take_chunk();
+        let waiting = self.held.drain(..).chain([chunk]);
+        let lines: usize = waiting.map(|chunk| chunk.levels.len()).sum();
+        let queued = self.output.give_up();
+        self.count_lost(LostLines::Shutdown, lines + queued);
+        u64::try_from(lines + queued).unwrap_or(u64::MAX)
+    }
+
+    /// Adds a line of the observer itself, past the rings.
+    pub(crate) fn say(&mut self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
+        self.line.clear();
+        let event = Event {
+            wall_ns: wall_ns(),
+            level,
+            target: "saola::observer",
+            message,
+            trace: TraceId::NONE,
+            span: SpanId::NONE,
+            request_id: "",
+            fields,
+        };
+        self.encoder.event(&mut self.line, self.own, &event);
+        self.append(level);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.chunk.levels.is_empty() && self.output.is_idle()
+    }
+
+    pub(crate) fn output(&self) -> &Output<Cursors<P>> {
+        &self.output
+    }
+
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The level of the line that a record becomes.
+    fn level(&self, record: &Record) -> Option<Level> {
+        match record {
+            Record::Request(request) => {
+                let level = self.encoder.level(request);
+                self.filter.allows_request(request, level).then_some(level)
+            }
+            // Somebody's request died: no filter hides that.
+            Record::Lost(_) | Record::Panic(_) => Some(Level::Error),
+            Record::Event(event) => {
+                self.filter.levels.allows(&event.target, event.level).then_some(event.level)
+            }
+            Record::Span(_) => None,
+        }
+    }
+
+    /// Moves the encoded line into the chunk; a full chunk goes first.
+    fn append(&mut self, level: Level) {
+        if self.chunk.bytes.len() + self.line.len() > LINE_BYTES {
+            self.flush();
+        }
+        self.chunk.bytes.extend_from_slice(&self.line);
+        self.chunk.levels.push(level);
+    }
+
+    fn say_what_was_lost(&mut self, reasons: &[LostLines]) {
+        for reason in reasons {
+            let untold = self.untold(*reason);
+            let Untold { count, since_ns } = std::mem::take(untold);
+            if count == 0 {
+                continue;
+            }
+            let mut since = Vec::new();
+            time(&mut since, since_ns);
+            let fields = [
+                ("count", Value::U64(count)),
+                ("since", Value::Str(std::str::from_utf8(&since).unwrap_or_default())),
+                ("reason", Value::Str(reason.as_str())),
+            ];
+            self.say(Level::Warn, "log lines dropped", &fields);
+        }
+    }
+
+    fn count_lost(&mut self, reason: LostLines, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        if count == 0 {
+            return;
+        }
+        let untold = self.untold(reason);
+        if untold.count == 0 {
+            untold.since_ns = wall_ns();
+        }
+        untold.count += count;
+        self.lost += count;
+        metrics::lines_dropped(reason, count);
+    }
+
+    fn untold(&mut self, reason: LostLines) -> &mut Untold {
+        match reason {
+            LostLines::Blocked => &mut self.untold[0],
+            LostLines::Closed => &mut self.untold[1],
+            LostLines::WriteError => &mut self.untold[2],
+            LostLines::Shutdown => &mut self.untold[3],
+        }
+    }
+
+    fn offer_held(&mut self) {
+        while let Some(chunk) = self.held.pop_front() {
+            if let Err(refused) = self.output.offer(chunk) {
+                self.held.push_front(refused);
+                return;
+            }
+        }
+    }
+
+    fn take_chunk(&mut self) -> Chunk<Cursors<P>> {
+        std::mem::replace(&mut self.chunk, empty_chunk())
+    }
+}
+
+fn empty_chunk<P>() -> Chunk<Cursors<P>> {
+    Chunk { bytes: Vec::with_capacity(LINE_BYTES), levels: Vec::new(), tag: Vec::new() }
+}

@@ -1,0 +1,316 @@
+//! The life of an observer: read until told to stop, then bring everything out within two seconds.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
+use saola_observability::closed::{Level, SlotState};
+use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::record::Value;
+use saola_observability::{Event, Slot, clock};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
+use tokio::time::sleep;
+
+use crate::admin::{self, Admin};
+use crate::logfmt::{Encoder, Origin};
+use crate::otlp::{Reason, Resource, Traces};
+use crate::output::Output;
+use crate::reader::{Files, Found, Lines, News, Reader};
+use crate::voice::{Reminder, Voice};
+use crate::{Error, ExitReason, Settings, metrics};
+
+/// What the observer is given besides its settings.
+pub(crate) struct Given {
+    pub(crate) slot: &'static Slot,
+    pub(crate) lifeline: OwnedFd,
+    pub(crate) admin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+}
+
+/// Runs until the lifeline says stop; everything of it lives on this thread but `saola-out`.
+pub(crate) fn run(settings: Settings, given: Given) -> ExitReason {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitReason::Failed(Error::Runtime(error)),
+    };
+    let outcome = LocalSet::new().block_on(&runtime, observe(settings, given));
+    // A blocked look-up of a name must not hold up the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitReason::Stopped,
+        Err(error) => ExitReason::Failed(error),
+    }
+}
+
+type Shared = Rc<RefCell<Reader<Files>>>;
+
+async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
+    let Given { slot, lifeline, admin, stdout } = given;
+    metrics::init();
+    let lifeline = pipe::Receiver::from_owned_fd(lifeline).map_err(Error::Lifeline)?;
+    let voice = Voice::new(move |level, message, fields| say(slot, level, message, fields));
+    let traces = settings.otlp.clone().map(Traces::new);
+    let reader = Reader::new(
+        Files::open(&settings.run_dir)?,
+        lines(&settings, stdout).map_err(Error::Output)?,
+        traces.clone(),
+    );
+    let reader = Rc::new(RefCell::new(reader));
+    for warning in &settings.warnings {
+        voice.say(Level::Warn, warning, &[]);
+    }
+    let (stop, stopped) = watch::channel(None);
+    let exporter = traces.as_ref().map(|traces| {
+        spawn_local(keep_exporting(
+            traces.clone(),
+            settings.service.clone(),
+            voice.clone(),
+            stopped,
+        ))
+    });
+    if let Some(listener) = admin {
+        let admin = Admin::new(&settings, Rc::clone(&reader));
+        spawn_local(keep_answering(listener, Rc::new(admin), voice.clone()));
+    }
+    slot.set_state(SlotState::Ready);
+    let end = read_until_stopped(slot, &reader, &lifeline, &voice).await;
+    slot.set_state(SlotState::Draining);
+    if end == End::SupervisorGone {
+        wait_for_workers(slot, &reader).await;
+    }
+    drain(slot, &reader, exporter, stop).await;
+    last_words(&reader, traces.as_ref()).await;
+    Ok(())
+}
+
+fn lines(settings: &Settings, stdout: OwnedFd) -> io::Result<Lines<u64>> {
+    let encoder = Encoder {
+        format: settings.format,
+        has_colour: settings.has_colour,
+        service: settings.service.name.clone(),
+        slow_request: settings.slow_request,
+        zone: jiff::tz::TimeZone::system(),
+    };
+    let own = Origin { worker: None, pid: Some(std::process::id()) };
+    Ok(Lines::new(encoder, settings.lines.clone(), own, Output::start(stdout)?))
+}
+
+/// Puts a line of the observer into its own ring, from where it comes out like any other.
+fn say(slot: &'static Slot, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
+    slot.records().event(&Event {
+        wall_ns: clock::wall_ns(),
+        level,
+        target: "saola::observer",
+        message,
+        trace: TraceId::NONE,
+        span: SpanId::NONE,
+        request_id: "",
+        fields,
+    });
+}
+
+/// Why the observer stops.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum End {
+    Ordered,
+    SupervisorGone,
+}
+
+async fn read_until_stopped(
+    slot: &'static Slot,
+    reader: &Shared,
+    lifeline: &pipe::Receiver,
+    voice: &Voice,
+) -> End {
+    let news = Reminder::default();
+    let mut end = std::pin::pin!(end(lifeline));
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        slot.liveness().beat(clock::monotonic_ns());
+        let found = reader.borrow_mut().pass();
+        if news.is_due(Instant::now(), NEWS_EVERY) {
+            tell(reader, voice);
+        }
+        let progress = reader.borrow().lines.output().progress();
+        pause = match found {
+            Found::Plenty => Duration::ZERO,
+            Found::Some => SHORTEST_PAUSE,
+            Found::Nothing => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        tokio::select! {
+            biased;
+            end = &mut end => return end,
+            () = yield_now(), if pause.is_zero() => {}
+            () = sleep(pause), if !pause.is_zero() => {}
+            // A blocked stdout takes bytes again: those that wait go at once.
+            () = progress, if found == Found::Nothing => pause = SHORTEST_PAUSE,
+        }
+    }
+}
+
+/// One line for each slot and kind of record that a full ring dropped.
+fn tell(reader: &Shared, voice: &Voice) {
+    for news in reader.borrow_mut().rings.news() {
+        match news {
+            News::Dropped { worker, kind, count } => {
+                let fields = [
+                    ("kind", Value::Str(kind.as_str())),
+                    ("count", Value::U64(count)),
+                    ("slot", Value::U64(worker.unwrap_or(0).into())),
+                ];
+                // The supervisor and the observer have no slot number.
+                let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
+                voice.say(Level::Warn, "records dropped", shown);
+            }
+            News::Damaged(count) => {
+                voice.say(Level::Error, "ring damaged", &[("count", Value::U64(count))]);
+            }
+        }
+    }
+}
+
+/// Waits for `q` or the end of the lifeline; other bytes mean nothing.
+async fn end(lifeline: &pipe::Receiver) -> End {
+    while lifeline.readable().await.is_ok() {
+        let mut byte = [0];
+        match lifeline.try_read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == *b"q" => return End::Ordered,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    End::SupervisorGone
+}
+
+/// The supervisor died: its workers notice too, and what they finish until then still comes out.
+async fn wait_for_workers(slot: &'static Slot, reader: &Shared) {
+    let by = Instant::now() + WORKERS_MAY_TAKE;
+    while Instant::now() < by && reader.borrow_mut().rings.has_live_worker() {
+        slot.liveness().beat(clock::monotonic_ns());
+        reader.borrow_mut().pass();
+        sleep(SHORTEST_PAUSE).await;
+    }
+}
+
+/// Reads every ring to its end and waits until lines and spans are out, or the time is up.
+async fn drain(
+    slot: &'static Slot,
+    reader: &Shared,
+    exporter: Option<JoinHandle<()>>,
+    stop: watch::Sender<Option<Instant>>,
+) {
+    let by = Instant::now() + DRAIN_MAY_TAKE;
+    // A server that stops soon after its start has slots that were never looked at.
+    reader.borrow_mut().rings.refresh_now();
+    loop {
+        slot.liveness().beat(clock::monotonic_ns());
+        reader.borrow_mut().pass();
+        let is_late = Instant::now() >= by;
+        if stop.borrow().is_none() && (is_late || reader.borrow_mut().has_queued_all()) {
+            stop.send_replace(Some(by));
+        }
+        let is_exported = exporter.as_ref().is_none_or(JoinHandle::is_finished);
+        let is_done =
+            is_exported && stop.borrow().is_some() && reader.borrow_mut().has_written_all();
+        if is_done || Instant::now() >= by + LAST_ANSWER {
+            break;
+        }
+        sleep(DRAIN_PAUSE).await;
+    }
+    // The cursors of what was written last.
+    reader.borrow_mut().pass();
+}
+
+/// Says what did not come out, on stdout or, if that is blocked, on stderr.
+async fn last_words(reader: &Shared, traces: Option<&Traces>) {
+    let is_all_written = reader.borrow_mut().has_written_all();
+    let lost_lines = if is_all_written { 0 } else { reader.borrow_mut().give_up_lines() };
+    let lost_spans = traces.map_or(0, |traces| traces.tally().dropped(Reason::Shutdown));
+    if lost_lines + lost_spans == 0 {
+        return;
+    }
+    if lost_lines == 0 {
+        let fields = [("spans", Value::U64(lost_spans)), ("lines", Value::U64(0))];
+        reader.borrow_mut().lines.say(Level::Warn, LOST, &fields);
+        reader.borrow_mut().lines.flush();
+        let by = Instant::now() + LAST_ANSWER;
+        while !reader.borrow().lines.is_idle() && Instant::now() < by {
+            sleep(DRAIN_PAUSE).await;
+        }
+        return;
+    }
+    let stderr = io::stderr();
+    let mut room = [PollFd::new(std::os::fd::AsFd::as_fd(&stderr), PollFlags::POLLOUT)];
+    if poll(&mut room, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+        let text = format!("saola: {LOST}: spans={lost_spans} lines={lost_lines}\n");
+        // Nobody is left to tell if this fails too.
+        let _ = write(&stderr, text.as_bytes());
+    }
+}
+
+/// Runs the exporter; after a panic another one, a second later.
+async fn keep_exporting(
+    traces: Traces,
+    resource: Resource,
+    voice: Voice,
+    stop: watch::Receiver<Option<Instant>>,
+) {
+    loop {
+        let exporter = match traces.exporter(&resource, voice.clone(), stop.clone()) {
+            Ok(exporter) => exporter,
+            Err(error) => {
+                let fields = [("error", Value::Str(&error.to_string()))];
+                voice.say(Level::Error, "trace export is off", &fields);
+                return;
+            }
+        };
+        if spawn_local(exporter.run()).await.is_ok() {
+            return;
+        }
+        voice.say(Level::Error, "trace export panicked", &[]);
+        sleep(RESTART_AFTER).await;
+    }
+}
+
+/// Runs the admin listener; after a panic another one, a second later.
+async fn keep_answering(listener: OwnedFd, admin: Rc<Admin>, voice: Voice) {
+    loop {
+        let Ok(copy) = listener.try_clone() else { return };
+        match spawn_local(admin::serve(copy, Rc::clone(&admin))).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                let fields = [
+                    ("error", Value::Str(&error.to_string())),
+                    ("fd", Value::I64(listener.as_raw_fd().into())),
+                ];
+                voice.say(Level::Error, "admin listener is off", &fields);
+                return;
+            }
+            Err(_) => voice.say(Level::Error, "admin listener panicked", &[]),
+        }
+        sleep(RESTART_AFTER).await;
+    }
+}
+
+const LOST: &str = "telemetry lost at shutdown";
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const DRAIN_PAUSE: Duration = Duration::from_millis(2);
+const WORKERS_MAY_TAKE: Duration = Duration::from_secs(1);
+/// With what follows, the observer is gone two seconds after the order.
+const DRAIN_MAY_TAKE: Duration = Duration::from_millis(1_750);
+const LAST_ANSWER: Duration = Duration::from_millis(100);
+const NEWS_EVERY: Duration = Duration::from_secs(1);
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! A whole observer over real slot files: a worker's thread writes, pipes stand for stdout and the lifeline.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+
+use nix::unistd::pipe;
+use saola_observability::closed::{Method, Outcome, Protocol, Sampling};
+use saola_observability::{Begin, Choice, End as Ended, Epoch, Shape, SlotFiles};
+
+use super::*;
+use crate::filter::LineFilter;
+use crate::logfmt::Format;
+use crate::reader::{Rings, Stage};
+
+const REQUESTS: u32 = 500;
+
+fn settings(run_dir: &Path) -> Settings {
+    Settings {
+        run_dir: run_dir.to_owned(),
+        service: Resource {
+            name: "shop".into(),
+            version: "1.2".into(),
+            instance: "host:80".into(),
+            host: "host".into(),
+            attributes: vec![],
+        },
+        format: Format::Logfmt,
+        has_colour: false,
+        lines: LineFilter::default(),
+        slow_request: Duration::from_secs(1),
+        otlp: None,
+        admin_name: None,
+        warnings: vec!["a setting has no effect".into()],
+    }
+}
+
+/// Serves requests that only exist in the slot file; one is still running when it returns.
+fn work(files: SlotFiles) {
+    let slot = Slot::attach(files).unwrap();
+    slot.set_state(SlotState::Ready);
+    for number in 0..=REQUESTS {
+        let request_id = number.to_string();
+        let mut request = slot.in_flight().begin(&Begin {
+            method: Method::Get,
+            protocol: Protocol::Http11,
+            start_ns: clock::monotonic_ns(),
+            start_wall_ns: clock::wall_ns(),
+            trace: TraceId([1; 16]),
+            span: SpanId([2; 8]),
+            parent: SpanId::NONE,
+            remote_parent: false,
+            sampled: true,
+            client: None,
+            client_port: 0,
+            request_id: &request_id,
+            path: "/items/7",
+        });
+        request.set_route("/items/{id}");
+        if number == REQUESTS {
+            // It runs for ever, as far as anybody can see.
+            thread::park();
+        }
+        request.end(&Ended {
+            end_ns: clock::monotonic_ns(),
+            outcome: Outcome::Ok,
+            status: Some(200),
+            request_bytes: 0,
+            response_bytes: 5,
+            sampling: Sampling::Ratio,
+            exception: None,
+            path: "/items/7",
+            method_text: "",
+            user_agent: b"curl",
+            server_address: "localhost",
+            server_port: 80,
+            tracestate: "",
+            request_id: &request_id,
+        });
+    }
+}
+
+fn ask(port: u16, head: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(port: u16, path: &str) -> String {
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let by = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < by, "waited for: {what}");
+        thread::yield_now();
+    }
+}
+
+/// A server's files, with nobody in them yet.
+fn epoch(place: &Path) -> (saola_observability::RunDir, Epoch) {
+    let choice = Choice {
+        given: Some(place.join("run")),
+        runtime_directory: None,
+        xdg_runtime_dir: None,
+        name: "test".into(),
+        slots_at_peak: 2,
+        shape: Shape::default(),
+    };
+    let mut chosen = saola_observability::RunDir::choose(&choice).unwrap();
+    chosen.dir.lock("test").unwrap();
+    let epoch = Epoch::create(&chosen.dir, chosen.shape).unwrap();
+    epoch.publish().unwrap();
+    epoch.supervisor().liveness().beat(clock::monotonic_ns());
+    (chosen.dir, epoch)
+}
+
+/// One test, because a process has one slot of each kind: what is true of a whole life is asked in its order.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test never forks")]
+fn an_observer_reads_answers_and_stops() {
+    let place = tempfile::tempdir().unwrap();
+    let (run_dir, mut epoch) = epoch(place.path());
+    let observer_files = epoch.open_observer().unwrap();
+    let worker_files = epoch.open_worker(0, 1).unwrap();
+    thread::spawn(move || work(worker_files));
+    let (lifeline, order) = pipe().unwrap();
+    let (read, stdout) = pipe().unwrap();
+    let text = thread::spawn(move || io::read_to_string(File::from(read)).unwrap());
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = admin.local_addr().unwrap().port();
+    let settings = settings(run_dir.path());
+    let observer = thread::spawn(move || {
+        let slot = Slot::attach(observer_files).unwrap();
+        run(settings, Given { slot, lifeline, admin: Some(admin.into()), stdout })
+    });
+
+    answers(port);
+    refusals(port);
+    let ordered = Instant::now();
+    File::from(order).write_all(b"q").unwrap();
+    assert!(matches!(observer.join().unwrap(), ExitReason::Stopped));
+    assert!(ordered.elapsed() < Duration::from_secs(1), "{:?}", ordered.elapsed());
+
+    let text = text.join().unwrap();
+    let access: Vec<_> = text.lines().filter(|line| line.contains(" msg=request ")).collect();
+    assert_eq!(access.len(), usize::try_from(REQUESTS).unwrap());
+    let pid = std::process::id();
+    for (number, line) in access.iter().enumerate() {
+        assert!(line.contains(&format!(" worker=0 pid={pid} request_id={number} ")), "{line}");
+    }
+    assert!(text.contains("level=warn msg=\"a setting has no effect\" target=saola::observer"));
+    // The next observer finds nothing that was written already.
+    let mut again = Files::open(run_dir.path()).unwrap();
+    for source in 0..again.sources() {
+        assert_eq!([Stage::Log, Stage::Otlp].map(|stage| again.unread(source, stage)), [0, 0]);
+    }
+}
+
+fn answers(port: u16) {
+    until("a worker is ready", || get(port, "/ready").ends_with("\r\n\r\nready\n"));
+    assert!(get(port, "/health").starts_with("HTTP/1.1 200"));
+    assert!(get(port, "/").contains("/debug/requests"));
+    let written = format!("\"lines_written\":{}", REQUESTS + 1);
+    until("all lines are written", || get(port, "/status").contains(&written));
+    until("one request is left", || get(port, "/status").contains("\"in_flight\":1"));
+    let metrics = get(port, "/metrics");
+    for line in [
+        "http_server_requests_started_total{http_request_method=\"GET\"} 501\n",
+        "saola_log_lines_total{level=\"info\"} 500\n",
+        "saola_spans_dropped_total{reason=\"expired\"} 0\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    let running = get(port, "/debug/requests?route=/items/{id}&min_ms=0");
+    assert!(
+        running.contains("\"request_id\":\"500\"") && running.contains("cache-control: no-store")
+    );
+    assert!(get(port, "/debug/requests?route=/other").contains("\"requests\":[]"));
+}
+
+fn refusals(port: u16) {
+    assert!(get(port, "/other").starts_with("HTTP/1.1 404"));
+    assert!(get(port, "/debug/requests?min_ms=abc").starts_with("HTTP/1.1 400"));
+    let wrong = "POST /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let refused = ask(port, wrong);
+    assert!(refused.starts_with("HTTP/1.1 405") && refused.contains("allow: GET, HEAD\r\n"));
+    let body =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx";
+    assert!(ask(port, body).starts_with("HTTP/1.1 400"));
+    let rebound = "GET /status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(ask(port, rebound).starts_with("HTTP/1.1 403"));
+    let head = "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(ask(port, head).ends_with("\r\n\r\n"));
+}

@@ -1,0 +1,177 @@
+//! The command line: made of the table of settings, so that help, parser and README cannot disagree.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the one file that talks to whoever typed the command"
+)]
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use saola_supervisor::Exit;
+use saola_worker::{BoxError, WorkerInfo};
+
+use crate::application::Application;
+use crate::join::Joined;
+use crate::settings::mistake::Mistake;
+use crate::settings::source::{Environment, Sources};
+use crate::settings::table::{SETTINGS, Setting};
+use crate::settings::{Program, Settings};
+
+/// What a program says of itself, and its own commands.
+pub(crate) struct Cli {
+    pub(crate) version: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) commands: Vec<Own>,
+}
+
+/// A command of the application.
+pub(crate) struct Own {
+    pub(crate) command: Command,
+    pub(crate) run: Box<dyn Fn(&ArgMatches) -> ExitCode>,
+}
+
+/// Does what the command line of this process says.
+pub(crate) fn run<F, Fut, A>(cli: &Cli, make: &F) -> ExitCode
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let executable = arguments.first().map(PathBuf::from).unwrap_or_default();
+    let matches = match command(cli, &executable).try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let env = Environment::of_process();
+    let program = Program { executable: &executable, version: cli.version };
+    match matches.subcommand() {
+        Some(("check", flags)) => check(flags, &env, program),
+        Some(("serve", flags)) => serve(flags, &env, program, make),
+        Some((name, flags)) => {
+            let own = cli.commands.iter().find(|own| own.command.get_name() == name);
+            own.map_or_else(|| exit(Exit::Usage), |own| (own.run)(flags))
+        }
+        None => serve(&matches, &env, program, make),
+    }
+}
+
+fn serve<F, Fut, A>(
+    flags: &ArgMatches,
+    env: &Environment,
+    program: Program<'_>,
+    make: &F,
+) -> ExitCode
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    match Settings::read(Some(flags), env, program) {
+        Ok(settings) => {
+            let mut children = Joined { settings: &settings, make };
+            exit(saola_supervisor::run(&settings.supervisor, &mut children))
+        }
+        Err(mistakes) => refuse(&mistakes),
+    }
+}
+
+fn check(flags: &ArgMatches, env: &Environment, program: Program<'_>) -> ExitCode {
+    match Settings::read(Some(flags), env, program) {
+        Ok(settings) => {
+            if flags.get_flag("print") {
+                print_settings(flags, env);
+            }
+            for warning in &settings.obcli.warnings {
+                eprintln!("warning: {warning}");
+            }
+            println!("the settings are valid");
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => refuse(&mistakes),
+    }
+}
+
+fn print_settings(flags: &ArgMatches, env: &Environment) {
+    for (setting, found) in Sources::gather(Some(flags), env, &mut Vec::new()).all() {
+        println!("{} = {:?}  # {}", setting.name, found.texts.join(","), found.source);
+    }
+}
+
+fn refuse(mistakes: &[Mistake]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("error: {mistake}");
+    }
+    exit(Exit::Usage)
+}
+
+/// Help and version are no errors; everything else is one of usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed stdout or stderr leaves nobody to tell.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => exit(Exit::Usage),
+    }
+}
+
+fn exit(exit: Exit) -> ExitCode {
+    ExitCode::from(exit.code())
+}
+
+fn command(cli: &Cli, executable: &std::path::Path) -> Command {
+    let name =
+        executable.file_stem().map_or("saola".into(), |stem| stem.to_string_lossy().into_owned());
+    let print = Arg::new("print").long("print").action(ArgAction::SetTrue);
+    let mut command = Command::new(name)
+        .version(cli.version)
+        .about(cli.about)
+        .after_help(AFTER_HELP)
+        .args(SETTINGS.iter().map(argument))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .global(true)
+                .help("A TOML file with settings [env: SAOLA_CONFIG]"),
+        )
+        .subcommand(Command::new("serve").about("Serves until told to stop (the default)"))
+        .subcommand(
+            Command::new("check")
+                .about("Checks the settings without listening; exit 64 lists every mistake")
+                .arg(print.help("Shows every value and where it came from")),
+        );
+    for own in &cli.commands {
+        command = command.subcommand(own.command.clone());
+    }
+    command
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let mut help = setting.help.to_owned();
+    if !setting.default.is_empty() {
+        let _ = write!(help, " [default: {}]", setting.default); // writing to a String cannot fail
+    }
+    let _ = write!(help, " [env: {}]", setting.variable());
+    let action = if setting.repeats { ArgAction::Append } else { ArgAction::Set };
+    Arg::new(setting.name)
+        .long(setting.flag())
+        .value_name(setting.value)
+        .action(action)
+        .global(true)
+        .allow_hyphen_values(true)
+        .help(help)
+}
+
+const AFTER_HELP: &str = "\
+Signals: TERM and INT stop gracefully, a second one or QUIT at once; HUP reloads; TTIN and TTOU add and remove a worker; \
+WINCH pauses.
+Exit codes: 0 stopped as asked, 3 a worker could not boot, 4 the application could not load, 5 address in use, \
+6 run directory refused, 64 wrong settings, 71 system call failed, 77 permission denied.
+Telemetry: OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_* variables of the standard.";

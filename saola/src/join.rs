@@ -1,0 +1,147 @@
+//! Joins the three parts, which do not know each other: what the supervisor's children do.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use saola_observability::Slot;
+use saola_supervisor::{Birth, Children, Exit, ObserverBirth};
+use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
+
+use crate::application::Application;
+use crate::settings::Settings;
+use crate::{scrape, telemetry};
+
+/// The children of one server.
+pub(crate) struct Joined<'a, F> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) make: &'a F,
+}
+
+impl<F, Fut, A> Children for Joined<'_, F>
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    fn worker(&mut self, birth: Birth) -> Exit {
+        let Birth { slot, generation, workers, slot_files, listeners, channel, run_dir } = birth;
+        let attached = match Slot::attach(slot_files) {
+            Ok(attached) => attached,
+            Err(error) => {
+                channel.failed(saola_supervisor::Stage::Boot, &chain(&error));
+                return Exit::Boot;
+            }
+        };
+        telemetry::install(attached, self.settings.levels.clone());
+        let mut config = self.settings.worker.clone();
+        config.late_trace_rate_limit = LATE_TRACES.div_ceil(workers.max(1));
+        config.metrics = self.settings.metrics.then(|| scrape::answer(run_dir));
+        let control = match channel.orders() {
+            Ok(control) => control,
+            Err(error) => {
+                channel
+                    .failed(saola_supervisor::Stage::Boot, &format!("cannot hear orders: {error}"));
+                return Exit::Boot;
+            }
+        };
+        let listeners: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| saola_worker::Listener { fd: listener.fd, address: listener.address })
+            .collect();
+        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+        let info = WorkerInfo { slot, workers, generation, addresses };
+        let birth = saola_worker::Birth { info, listeners, control, parse: order };
+        let exit = saola_worker::run(Maker(self.make), birth, attached, config, hooks(channel));
+        match exit {
+            ExitReason::Drained => Exit::Success,
+            ExitReason::Boot => Exit::Boot,
+            ExitReason::Load => Exit::Load,
+            ExitReason::Internal => Exit::Internal,
+        }
+    }
+
+    fn observer(&mut self, birth: ObserverBirth) -> Exit {
+        let ObserverBirth { slot_files, lifeline, admin, run_dir } = birth;
+        let slot = match Slot::attach(slot_files) {
+            Ok(slot) => slot,
+            Err(error) => return last_words(&chain(&error)),
+        };
+        let mut settings = self.settings.observer.clone();
+        settings.run_dir = run_dir;
+        match saola_observer::run(settings, slot, lifeline, admin.map(|listener| listener.fd)) {
+            saola_observer::ExitReason::Stopped => Exit::Success,
+            saola_observer::ExitReason::Failed(error) => last_words(&chain(&error)),
+        }
+    }
+}
+
+/// The observer prints everybody's lines; when it cannot, there is only stderr.
+#[expect(clippy::print_stderr, reason = "nobody else can say it")]
+fn last_words(text: &str) -> Exit {
+    eprintln!("error: {text}");
+    Exit::Internal
+}
+
+/// The user's factory as the worker calls it.
+struct Maker<'a, F>(&'a F);
+
+impl<F, Fut, A> MakeService for Maker<'_, F>
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    type Service = A::Service;
+    type Body = A::Body;
+
+    async fn make(self, worker: &WorkerInfo) -> Result<A::Service, BoxError> {
+        (self.0)(worker.clone()).await.map(Application::into_service)
+    }
+}
+
+/// What the worker tells goes over the channel, which its hooks share.
+fn hooks(channel: saola_supervisor::Channel) -> Hooks {
+    let channel = Rc::new(channel);
+    let [ready, failed, stopped, drained] = std::array::from_fn(|_| Rc::clone(&channel));
+    Hooks {
+        ready: Box::new(move || ready.ready()),
+        failed: Box::new(move |stage, text| {
+            let stage = match stage {
+                saola_worker::Stage::Boot => saola_supervisor::Stage::Boot,
+                saola_worker::Stage::Load => saola_supervisor::Stage::Load,
+            };
+            failed.failed(stage, text);
+        }),
+        stopped: Box::new(move || stopped.stopped()),
+        drained: Box::new(move |forced| drained.drained(forced)),
+        ..Hooks::default()
+    }
+}
+
+/// The supervisor's order in the worker's words.
+fn order(datagram: &[u8]) -> Option<saola_worker::Order> {
+    saola_supervisor::Channel::parse(datagram).map(|order| match order {
+        saola_supervisor::Order::Stop { deadline, .. } => saola_worker::Order::Stop { deadline },
+        saola_supervisor::Order::Drain { deadline, idle } => {
+            saola_worker::Order::Handover { deadline, idle }
+        }
+        saola_supervisor::Order::Pause => saola_worker::Order::Pause,
+        saola_supervisor::Order::Resume => saola_worker::Order::Resume,
+        saola_supervisor::Order::Quit => saola_worker::Order::Quit,
+    })
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Traces a second that a server keeps for an error or slowness alone, shared by its workers.
+const LATE_TRACES: u32 = 100;

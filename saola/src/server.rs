@@ -1,0 +1,106 @@
+//! The front door: from `main` to a running server.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use saola_worker::{BoxError, WorkerInfo};
+
+use crate::application::Application;
+use crate::command::{self, Cli, Own};
+
+/// Runs a server with the command line of Saola; `make` builds the application in each worker.
+///
+/// Call it first in `main`: the process must not have started a thread or a runtime. It returns when the server has
+/// stopped, with the exit code for the operating system.
+///
+/// ```no_run
+/// # use axum::{Router, routing::get};
+/// fn main() -> std::process::ExitCode {
+///     saola::serve(|worker| async move {
+///         let greeting = format!("hello from worker {}", worker.slot);
+///         Ok(Router::new().route("/", get(|| async { greeting })))
+///     })
+/// }
+/// ```
+pub fn serve<F, Fut, A>(make: F) -> ExitCode
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    Server::new().serve(make)
+}
+
+/// A server with a version, a description and commands of its own.
+///
+/// ```no_run
+/// # use axum::Router;
+/// use saola::clap::Command;
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     saola::Server::new()
+///         .version(env!("CARGO_PKG_VERSION"))
+///         .about("Takes orders.")
+///         .command(Command::new("migrate").about("Brings the database up to date"), |_| ExitCode::SUCCESS)
+///         .serve(|_worker| async { Ok(Router::new()) })
+/// }
+/// ```
+pub struct Server {
+    cli: Cli,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// A server that calls itself by Saola's version.
+    pub fn new() -> Self {
+        Self {
+            cli: Cli {
+                version: env!("CARGO_PKG_VERSION"),
+                about: "An HTTP service on Saola, the preforking server.",
+                commands: Vec::new(),
+            },
+        }
+    }
+
+    /// Sets what `--version`, the log and the traces say. Default: the version of Saola.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.cli.version = version;
+        self
+    }
+
+    /// Sets the first line of the help.
+    #[must_use]
+    pub fn about(mut self, about: &'static str) -> Self {
+        self.cli.about = about;
+        self
+    }
+
+    /// Adds a command of the application beside `serve` and `check`.
+    #[must_use]
+    pub fn command(
+        mut self,
+        command: Command,
+        run: impl Fn(&ArgMatches) -> ExitCode + 'static,
+    ) -> Self {
+        self.cli.commands.push(Own { command, run: Box::new(run) });
+        self
+    }
+
+    /// Does what the command line says; without a command it serves.
+    pub fn serve<F, Fut, A>(self, make: F) -> ExitCode
+    where
+        F: Fn(WorkerInfo) -> Fut,
+        Fut: Future<Output = Result<A, BoxError>>,
+        A: Application,
+    {
+        command::run(&self.cli, &make)
+    }
+}

@@ -1,0 +1,139 @@
+//! The settings as types: read once, checked in full, and handed to the three parts. All mistakes are told together.
+
+pub(crate) mod mistake;
+mod observer;
+pub(crate) mod source;
+mod supervisor;
+pub(crate) mod table;
+pub(crate) mod value;
+mod worker;
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use saola_observer::LevelFilter;
+use saola_worker::Config;
+
+use crate::settings::mistake::Mistake;
+use crate::settings::source::{Environment, Sources};
+use crate::settings::value::Values;
+
+/// Everything that one server runs with.
+pub(crate) struct Settings {
+    pub(crate) supervisor: saola_supervisor::Settings,
+    pub(crate) worker: Config,
+    pub(crate) observer: saola_observer::Settings,
+    /// Whether `/metrics` is answered on the main listener.
+    pub(crate) metrics: bool,
+    pub(crate) levels: LevelFilter,
+}
+
+/// Who runs: from the program, not from its settings.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Program<'a> {
+    pub(crate) executable: &'a Path,
+    pub(crate) version: &'static str,
+}
+
+impl Settings {
+    /// Reads flags, environment and file.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in them.
+    pub(crate) fn read(
+        flags: Option<&ArgMatches>,
+        env: &Environment,
+        program: Program<'_>,
+    ) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let sources = Sources::gather(flags, env, &mut mistakes);
+        let mut values = Values { sources: &sources, mistakes };
+        let levels = values.parsed(
+            "log_level",
+            "a list of levels like info,sqlx=warn",
+            LevelFilter::default(),
+            |text| LevelFilter::parse(text).ok(),
+        );
+        let mut supervisor = supervisor::supervisor(&mut values, env, program);
+        let worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
+        let mut observer =
+            observer::observer(&mut values, env, program, &supervisor, levels.clone());
+        supervisor.encode = observer::line_encoder(&observer);
+        let metrics = values.switch("metrics");
+        if worker.keepalive < Duration::from_mins(1) {
+            observer.warnings.push(format!(
+                "keepalive of {:?} is shorter than the 60 s of common load balancers, whose reused connections will see resets",
+                worker.keepalive
+            ));
+        }
+        if values.mistakes.is_empty() {
+            Ok(Self { supervisor, worker, observer, metrics, levels })
+        } else {
+            Err(values.mistakes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+        let program = Program { executable: Path::new("/usr/bin/shop"), version: "1.2.3" };
+        let settings = Settings::read(None, &Environment::of(variables), program);
+        settings.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn without_a_word_the_defaults_hold() {
+        let settings = read(&[]).map_err(|mistakes| panic!("{mistakes:?}")).unwrap();
+        assert_eq!(settings.supervisor.name, "shop");
+        assert_eq!(settings.supervisor.graceful_timeout, Duration::from_secs(30));
+        assert_eq!(settings.worker.limit_request_line, 8_192);
+        assert_eq!(settings.observer.service.version, "1.2.3");
+        assert!(settings.observer.otlp.is_none() && settings.metrics);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let Err(mistakes) = read(&[
+            ("SAOLA_WORKERS", "many"),
+            ("SAOLA_BIND", "127.0.0.1:1,nowhere"),
+            ("SAOLA_TIMEOUT", "200ms"),
+            ("SAOLA_RING_BYTES", "300KiB"),
+            ("SAOLA_LOG_LEVEL", "info,x=loud"),
+            ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ]) else {
+            panic!("these are mistakes")
+        };
+        let of = |name: &str| mistakes.iter().filter(|mistake| mistake.starts_with(name)).count();
+        for name in [
+            "workers:",
+            "bind:",
+            "timeout:",
+            "ring_bytes:",
+            "log_level:",
+            "OTEL_TRACES_SAMPLER_ARG:",
+            "OTEL_BSP_MAX_QUEUE_SIZE:",
+        ] {
+            assert_eq!(of(name), 1, "{name} {mistakes:#?}");
+        }
+        assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn platform_variables_are_defaults_only() {
+        let settings = read(&[("PORT", "7000"), ("WEB_CONCURRENCY", "5")]).map_err(|_| ()).unwrap();
+        assert_eq!(settings.supervisor.workers, NonZeroU32::new(5).unwrap());
+        assert_eq!(settings.supervisor.bind, ["0.0.0.0:7000".parse().unwrap()]);
+        let settings =
+            read(&[("WEB_CONCURRENCY", "5"), ("SAOLA_WORKERS", "2")]).map_err(|_| ()).unwrap();
+        assert_eq!(settings.supervisor.workers, NonZeroU32::new(2).unwrap());
+    }
+}

@@ -1,0 +1,214 @@
+//! Every setting, once: help texts, the command line, the environment, the file and the README's table are made of this.
+
+/// One setting: `--worker-connections`, `SAOLA_WORKER_CONNECTIONS`, and `worker_connections` in the file.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    /// What stands for the value in the help.
+    pub(crate) value: &'static str,
+    /// As the value would be written; empty when there is none.
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+    /// May be given several times; in one text, commas separate.
+    pub(crate) repeats: bool,
+}
+
+impl Setting {
+    /// The long option, without its dashes.
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The environment variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("SAOLA_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+const fn one(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, value, default, help, repeats: false }
+}
+
+/// The settings, in the order of the help.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "bind",
+        value: "ADDR",
+        default: "127.0.0.1:8000",
+        help: "Where to listen: host:port, :port, [::1]:port, unix:/path, unix:@name; repeatable. With $PORT set: 0.0.0.0:$PORT",
+        repeats: true,
+    },
+    one(
+        "admin_bind",
+        "ADDR|off",
+        "127.0.0.1:9090",
+        "Where the observer answers /metrics, /health, /ready, /status",
+    ),
+    one(
+        "workers",
+        "N|auto",
+        "auto",
+        "Number of workers; auto is one for each core that the process may use",
+    ),
+    one("max_workers", "N", "", "Most workers that SIGTTIN may ask for; default 4 for each core"),
+    one(
+        "run_dir",
+        "DIR",
+        "",
+        "Where the slot files are; default the first of $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/saola, /dev/shm/saola-UID, /tmp/saola-UID",
+    ),
+    one(
+        "name",
+        "NAME",
+        "",
+        "Name of the server in titles, lines and telemetry; default that of the executable",
+    ),
+    one("backlog", "N", "4096", "Connections that may wait on a socket"),
+    one(
+        "timeout",
+        "TIME",
+        "30s",
+        "A worker whose event loop has not turned for this long is killed; 0 is never",
+    ),
+    one("boot_timeout", "TIME", "60s", "Longest time from fork to ready"),
+    one(
+        "graceful_timeout",
+        "TIME",
+        "30s",
+        "Longest time that a stopping worker may finish open requests",
+    ),
+    one("abort_grace", "TIME", "2s", "Time between SIGABRT and SIGKILL for a worker that hangs"),
+    one(
+        "pre_stop_delay",
+        "TIME",
+        "0s",
+        "Full service after SIGTERM, while load balancers learn of it; at most 300s",
+    ),
+    one("worker_connections", "N", "4096", "Connections of one worker"),
+    one("limit_concurrency", "N", "1024", "Requests of one worker at once; one more gets 503"),
+    one("limit_request_line", "BYTES", "8192", "Longest request line; longer gets 414"),
+    one("limit_request_fields", "N", "100", "Most header fields; more get 431"),
+    one("limit_request_field_size", "BYTES", "8192", "Longest header field; longer gets 431"),
+    one("limit_request_head", "BYTES", "64KiB", "Longest request head; longer gets 431"),
+    one(
+        "limit_request_body",
+        "BYTES",
+        "1MiB",
+        "Longest request body; longer gets 413; 0 is unlimited",
+    ),
+    one("header_timeout", "TIME", "10s", "Longest time for a request head"),
+    one("keepalive", "TIME", "75s", "Longest idle time of a connection"),
+    one(
+        "keepalive_requests",
+        "N",
+        "1000",
+        "Requests on one HTTP/1 connection, give or take a tenth",
+    ),
+    one(
+        "request_timeout",
+        "TIME",
+        "30s",
+        "Longest time to a response head; then 504; 0 is unlimited",
+    ),
+    one("blocking_threads", "N", "8", "Threads of a worker for work that blocks"),
+    one("http2", "on|off", "on", "Whether HTTP/2 is spoken"),
+    one("http2_max_streams", "N", "100", "Open streams of one HTTP/2 connection"),
+    one(
+        "accept",
+        "exclusive|tokio",
+        "exclusive",
+        "How connections are taken from the shared socket",
+    ),
+    one(
+        "server_header",
+        "TEXT",
+        "saola",
+        "The Server field of responses that have none; empty is no field",
+    ),
+    one("metrics", "on|off", "on", "Whether /metrics is answered on the main listener too"),
+    one(
+        "log_level",
+        "LEVEL",
+        "info",
+        "Levels of log lines, by target as in RUST_LOG: info,shop::cart=debug",
+    ),
+    one(
+        "log_format",
+        "auto|logfmt|json|pretty",
+        "auto",
+        "How lines look; auto is pretty on a terminal, else logfmt",
+    ),
+    one("access_log", "on|errors|off", "on", "Which requests have a line"),
+    Setting {
+        name: "access_log_exclude",
+        value: "PATH",
+        default: "/health,/ready,/metrics",
+        help: "Paths without a line while they answer below 400; repeatable",
+        repeats: true,
+    },
+    one(
+        "slow_request",
+        "TIME",
+        "1s",
+        "Requests at least this long are warned about, and their traces are kept",
+    ),
+    one(
+        "trace_rate_limit",
+        "N",
+        "100",
+        "Traces a second and worker that the head decision may keep; 0 is unlimited",
+    ),
+    one(
+        "ring_bytes",
+        "BYTES",
+        "1MiB",
+        "Room of one worker for records that the observer has not read: 128KiB to 4MiB, a power of two",
+    ),
+];
+
+/// The setting of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let mut expected = String::from("| setting | default | meaning |\n|---|---|---|\n");
+        for Setting { name, default, help, .. } in SETTINGS {
+            let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+            let help = help.replace('|', "\\|");
+            expected.extend([format!("| `{name}` | {default} | {help} |\n")]);
+        }
+        let readme = include_str!("../../../README.md");
+        let (_, rest) = readme.split_once("checked against the program by a test -->\n").unwrap();
+        let (table, _) = rest.split_once("<!-- end of settings -->").unwrap();
+        assert!(table == expected, "the table of README.md is to be:\n{expected}");
+    }
+
+    #[test]
+    fn names_are_distinct_and_plain() {
+        for (at, setting) in SETTINGS.iter().enumerate() {
+            assert!(
+                setting
+                    .name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            );
+            assert!(
+                !SETTINGS[..at].iter().any(|other| other.name == setting.name),
+                "{}",
+                setting.name
+            );
+            assert!(!setting.help.ends_with('.'), "{}", setting.name);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What the life cycle is told and what it answers: the manual of the supervisor, as types.
+
+use std::time::Duration;
+
+use super::cause::{Cause, Stage, Status};
+
+/// The number of a place for a worker.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub(crate) struct SlotNumber(pub(crate) u32);
+
+/// Who asked for something, as an operator line shows it.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub(crate) struct Origin {
+    /// The signal's name.
+    pub(crate) signal: &'static str,
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// Everything is bound and mapped; the first generation may be forked.
+    Started,
+    /// The deadline has passed.
+    Tick,
+    /// The worker has said that it can serve.
+    Ready(SlotNumber),
+    /// The worker has said why it is about to exit before it could serve.
+    BootFailed {
+        slot: SlotNumber,
+        stage: Stage,
+        text: String,
+    },
+    /// No process came of `Fork`.
+    ForkFailed {
+        slot: SlotNumber,
+        why: ForkFailure,
+    },
+    /// The worker was reaped.
+    Exited {
+        slot: SlotNumber,
+        status: Status,
+    },
+    /// The worker has closed its listeners.
+    Stopped(SlotNumber),
+    /// The worker has ended its connections, `forced` of them at the deadline.
+    Drained {
+        slot: SlotNumber,
+        forced: u64,
+    },
+    /// The worker's last beat was this long ago.
+    Seen {
+        slot: SlotNumber,
+        beat_age: Duration,
+    },
+    ObserverForkFailed,
+    ObserverExited(Status),
+    ObserverSeen {
+        beat_age: Duration,
+    },
+    Reload(Origin),
+    Scale(Scale, Origin),
+    Pause(Origin),
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no signal means it; the control socket of issue 4 does")
+    )]
+    Resume(Origin),
+    Stop(Stop, Origin),
+}
+
+/// Why a fork was refused or failed.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub(crate) enum ForkFailure {
+    /// Another thread runs in the supervisor: a fork would copy its locks.
+    Threads,
+    /// The system refused: the error's text.
+    System(String),
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Scale {
+    More,
+    Fewer,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Stop {
+    /// Ends with the last connection; a second request for it is quick.
+    Graceful,
+    /// Ends at once; open requests are reported lost.
+    Quick,
+}
+
+/// Something to do. Commands are carried out in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Fork {
+        slot: SlotNumber,
+        generation: u64,
+    },
+    ForkObserver,
+    /// The whole server stops: what waits in the accept queue is served too, then as a lame duck.
+    Stop {
+        slot: SlotNumber,
+        deadline: Duration,
+        idle: Duration,
+    },
+    /// Others take over: lame duck at once.
+    Drain {
+        slot: SlotNumber,
+        deadline: Duration,
+        idle: Duration,
+    },
+    Quit(SlotNumber),
+    Pause(SlotNumber),
+    Resume(SlotNumber),
+    Kill {
+        slot: SlotNumber,
+        how: Blow,
+    },
+    /// Report what died with the worker, write its line, free its slot (S43).
+    Bury {
+        slot: SlotNumber,
+        report: Report,
+    },
+    /// Give back a slot whose fork failed.
+    Release(SlotNumber),
+    /// Read all beats and answer with `Seen`; stamp the supervisor's own.
+    Look,
+    StopObserver,
+    KillObserver,
+    CloseListeners,
+    Emit(Notice),
+    Exit(Ending),
+}
+
+/// How a worker is ended that would not go.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Blow {
+    /// `SIGABRT`: leaves a core file where cores are enabled.
+    Abort,
+    /// `SIGKILL`.
+    Kill,
+}
+
+/// How the server ends.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Ending {
+    /// It was asked to.
+    Asked,
+    /// The first generation could not boot.
+    Boot,
+    /// The first generation could not load the application.
+    Load,
+    /// The first generation could not be forked.
+    Fork,
+}
+
+/// What is known of a worker's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) cause: Cause,
+    pub(crate) status: Status,
+    pub(crate) generation: u64,
+    /// From fork to death.
+    pub(crate) age: Duration,
+    /// How long it drained, when it was asked to go and went.
+    pub(crate) drained: Option<Duration>,
+    /// Connections cut at the deadline.
+    pub(crate) forced: u64,
+    /// When its place is filled again.
+    pub(crate) next_try: Option<Duration>,
+    /// What the worker said before it failed to boot.
+    pub(crate) text: Option<String>,
+    /// It died before it was ready.
+    pub(crate) in_boot: bool,
+}
+
+/// A line for operators, with its metric (`events.rs` writes both).
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    Started { workers: u32, boot: Duration },
+    Stopping { how: Stop, from: Origin },
+    Stopped { forced: u64, duration: Duration },
+    WorkerReady { slot: SlotNumber, generation: u64, boot: Duration },
+    ForkFailed { slot: SlotNumber, why: ForkFailure, next_try: Duration },
+    WorkerSlow { slot: SlotNumber, beat_age: Duration },
+    WorkerStuck { slot: SlotNumber, beat_age: Duration },
+    Reloading { generation: u64, from: Origin },
+    Reloaded { generation: u64, workers: u32, duration: Duration },
+    ReloadFailed { generation: u64, cause: Cause, text: Option<String>, duration: Duration },
+    WorkersChanged { old: u32, new: u32, from: Origin },
+    ChangeRefused { what: &'static str, why: &'static str, from: Origin, suppressed: u32 },
+    Degraded { deaths: usize },
+    Recovered { ready: u32 },
+    Paused(Origin),
+    Resumed(Origin),
+    ObserverDied { status: Status, next_try: Duration },
+    ObserverForkFailed { next_try: Duration },
+}

@@ -1,0 +1,329 @@
+//! The only fork of Saola, what a child does before its own code, and the reaping of the dead.
+//! Processes are signalled through their pidfd, so that a pid that was given out anew is never hit.
+
+mod title;
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{ForkResult, Pid, getpid, getppid};
+
+use crate::lifecycle::cause::{PANICKED, Status};
+use crate::lifecycle::event::ForkFailure;
+
+pub(crate) use title::Title;
+
+/// A child that was forked and not yet reaped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    /// Sends `signal`; a child that has died meanwhile is about to be reaped and needs none.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(&self.pidfd, signal);
+    }
+
+    /// It has died, though nobody reaped it yet.
+    pub(crate) fn is_dead(&self) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// What a child is to be.
+pub(crate) struct Plan<'a> {
+    pub(crate) role: Role,
+    pub(crate) title: Title,
+    /// `saola: worker 3`.
+    pub(crate) name: &'a str,
+}
+
+/// What a child is born with.
+pub(crate) trait Inheritance {
+    /// All that it keeps open besides standard input, output and error.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Role {
+    Worker,
+    Observer,
+}
+
+/// Forks a child that runs `body` and ends with its code; `body` never returns into the supervisor, whose copies of what
+/// the child inherits are closed at once (F13).
+pub(crate) fn fork<I: Inheritance>(
+    plan: &Plan<'_>,
+    inheritance: I,
+    body: impl FnOnce(I) -> u8,
+) -> Result<Process, ForkFailure> {
+    if !other_threads().is_empty() {
+        return Err(ForkFailure::Threads);
+    }
+    let parent = getpid();
+    match fork_alone().map_err(|errno| ForkFailure::System(errno.desc().to_owned()))? {
+        ForkResult::Child => {
+            let code = live(plan, parent, inheritance, body);
+            end(code)
+        }
+        ForkResult::Parent { child } => match open_pidfd(child) {
+            Ok(pidfd) => Ok(Process { pid: child, pidfd }),
+            Err(errno) => {
+                // No descriptor is left: a child that cannot be signalled safely must not live. It was not reaped,
+                // so its pid is still its own; the reap loop meets it as an unknown child.
+                let _already_dead = nix::sys::signal::kill(child, Signal::SIGKILL);
+                Err(ForkFailure::System(errno.desc().to_owned()))
+            }
+        },
+    }
+}
+
+/// The names of all threads of this process but the calling one (S2).
+pub(crate) fn other_threads() -> Vec<String> {
+    let own = nix::unistd::gettid().to_string();
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    tasks
+        .flatten()
+        .filter(|task| task.file_name().to_string_lossy() != own)
+        .map(|task| {
+            let name = fs::read_to_string(task.path().join("comm"));
+            name.map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        })
+        .collect()
+}
+
+/// A child that was reaped.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Reaped {
+    pub(crate) pid: u32,
+    pub(crate) status: Status,
+    pub(crate) max_rss_bytes: u64,
+}
+
+/// Reaps one dead child, known or not; none if nobody is dead. Call until none is left: one CHLD may stand for many.
+pub(crate) fn reap() -> Option<Reaped> {
+    loop {
+        match wait_for_any() {
+            Ok((0, ..)) => return None,
+            Ok((pid, status, max_rss_kib)) => {
+                let Some(status) = decode(status) else { continue };
+                let max_rss_bytes = u64::try_from(max_rss_kib).unwrap_or_default() * 1024;
+                return Some(Reaped { pid: pid.unsigned_abs(), status, max_rss_bytes });
+            }
+            Err(Errno::EINTR) => {}
+            Err(_no_children) => return None,
+        }
+    }
+}
+
+#[expect(unsafe_code, clippy::disallowed_methods, reason = "the one fork")]
+fn fork_alone() -> nix::Result<ForkResult> {
+    // SAFETY: fork(2) copies only the calling thread, so a lock that another thread holds stays locked for ever in the
+    // child. The caller has counted the threads: there is no other, and only this thread could have started one since.
+    unsafe { nix::unistd::fork() }
+}
+
+/// The child's way to its own code (S21). Any refusal of the system ends it as a failed boot.
+fn live<I: Inheritance>(
+    plan: &Plan<'_>,
+    parent: Pid,
+    inheritance: I,
+    body: impl FnOnce(I) -> u8,
+) -> u8 {
+    if let Err(code) = prepare(plan, parent, &inheritance.descriptors()) {
+        return code;
+    }
+    let code = catch_unwind(AssertUnwindSafe(|| body(inheritance)))
+        .unwrap_or(u8::try_from(PANICKED).unwrap_or(u8::MAX));
+    // Whoever printed without a newline would lose it: `_exit` flushes nothing. A closed stdout is nobody's fault.
+    let _closed = std::io::stdout().flush();
+    code
+}
+
+fn prepare(plan: &Plan<'_>, parent: Pid, keep: &[BorrowedFd<'_>]) -> Result<(), u8> {
+    const FAILED_BOOT: u8 = 3;
+    let death_signal = match plan.role {
+        Role::Worker => Some(Signal::SIGTERM),
+        // It reads to the end what the workers leave; its lifeline tells it (O3).
+        Role::Observer => None,
+    };
+    prctl::set_pdeathsig(death_signal).map_err(|_| FAILED_BOOT)?;
+    if plan.role == Role::Worker && getppid() != parent {
+        return Err(0);
+    }
+    // Before anything else touches a descriptor: an epoll set or signalfd of the parent's is the parent's.
+    close_all_but(keep).map_err(|_| FAILED_BOOT)?;
+    set_dispositions(plan.role).map_err(|_| FAILED_BOOT)?;
+    if plan.role == Role::Worker {
+        be_taken_first();
+    }
+    plan.title.set(plan.name);
+    forget_what_names_the_supervisor();
+    SigSet::all().thread_unblock().map_err(|_| FAILED_BOOT)
+}
+
+fn close_all_but(keep: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let mut kept: Vec<RawFd> =
+        keep.iter().map(std::os::fd::AsRawFd::as_raw_fd).filter(|&fd| fd > 2).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut first = 3;
+    for fd in &kept {
+        close_range(first, fd - 1)?;
+        first = fd + 1;
+    }
+    close_range(first, RawFd::MAX)?;
+    for fd in keep {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "nix has no close_range")]
+fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: close_range(2) takes three integers. It closes descriptors whose owners live in this child's copy of the
+    // supervisor's memory; none of them is used or dropped here, for the child ends in `_exit`.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(result).map(drop)
+}
+
+fn set_dispositions(role: Role) -> nix::Result<()> {
+    use Signal as S;
+
+    let always = [
+        S::SIGINT,
+        S::SIGHUP,
+        S::SIGUSR1,
+        S::SIGUSR2,
+        S::SIGTTIN,
+        S::SIGTTOU,
+        S::SIGWINCH,
+        S::SIGPIPE,
+    ];
+    let ignored = match role {
+        Role::Worker => &[][..],
+        Role::Observer => &[S::SIGTERM, S::SIGQUIT][..],
+    };
+    for signal in Signal::iterator() {
+        // These two cannot be set. SEGV and BUS lose the runtime's handler: it would swallow one that somebody sends.
+        if matches!(signal, S::SIGKILL | S::SIGSTOP) {
+            continue;
+        }
+        let is_ignored = always.contains(&signal) || ignored.contains(&signal);
+        dispose(signal, if is_ignored { SigHandler::SigIgn } else { SigHandler::SigDfl })?;
+    }
+    Ok(())
+}
+
+/// Sets a signal to be ignored or to act as the system has it.
+#[expect(unsafe_code, reason = "sigaction is unsafe because of handlers")]
+pub(crate) fn dispose(signal: Signal, what: SigHandler) -> nix::Result<SigHandler> {
+    let action = SigAction::new(what, SaFlags::empty(), SigSet::empty());
+    // SAFETY: sigaction(2) is dangerous for what a handler may do; callers hand in SigIgn or SigDfl only, which run no code.
+    let old = unsafe { sigaction(signal, &action) }?;
+    Ok(old.handler())
+}
+
+/// When memory runs out the kernel is to take a worker, not the supervisor. Raising needs no privilege; where `/proc` is
+/// read-only it stays as it is.
+fn be_taken_first() {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let own = fs::read_to_string(PATH)
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+        .unwrap_or_default();
+    let _read_only = fs::write(PATH, (own + 100).min(1000).to_string());
+}
+
+#[expect(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "the variables speak of the supervisor's pid"
+)]
+fn forget_what_names_the_supervisor() {
+    let names = [
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    ];
+    for name in names {
+        // SAFETY: remove_var must not race with another thread's look at the environment; a child has one thread until
+        // its own code runs.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "no destructor and no exit handler of the supervisor may run in a child"
+)]
+fn end(code: u8) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code.into()) }
+}
+
+#[expect(unsafe_code, clippy::disallowed_methods, reason = "nix has no pidfd_open")]
+fn open_pidfd(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two integers. The child was not reaped, so its pid is its own.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: from_raw_fd wants an open descriptor that nobody else owns: the call above has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
+fn send(pidfd: &OwnedFd, signal: Signal) {
+    let number = libc::c_long::from(signal_number(signal));
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: pidfd_send_signal(2) reads nothing of ours when its info is null; the descriptor is open by its type.
+    // ESRCH, the one refusal that can come, says that the child is dead already.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, no_info, 0) };
+}
+
+#[expect(clippy::as_conversions, reason = "a fieldless enum whose values are the numbers")]
+pub(crate) fn signal_number(signal: Signal) -> i32 {
+    signal as i32
+}
+
+/// Not nix's `waitpid`: it cannot say that a real-time signal ended a child, and would lose the child for it.
+#[expect(unsafe_code, reason = "nix has no wait4")]
+fn wait_for_any() -> nix::Result<(i32, i32, i64)> {
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: wait4(2) writes to the two places, which are ours and live until it returns.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    // SAFETY: assume_init wants a valid value: all zeros are one for a struct of integers, and wait4 wrote another or none.
+    let usage = unsafe { usage.assume_init() };
+    Errno::result(pid).map(|pid| (pid, status, usage.ru_maxrss))
+}
+
+/// None for a child that was only stopped or continued.
+fn decode(status: i32) -> Option<Status> {
+    if libc::WIFEXITED(status) {
+        Some(Status::Exited(libc::WEXITSTATUS(status)))
+    } else if libc::WIFSIGNALED(status) {
+        Some(Status::Signaled { signal: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) })
+    } else {
+        None
+    }
+}

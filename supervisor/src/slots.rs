@@ -1,0 +1,104 @@
+//! The slots as the supervisor uses them: handed out, watched, and emptied after a death (F12, F13, F43).
+
+use std::path::Path;
+use std::time::Duration;
+
+use saola_observability::clock::monotonic_ns;
+use saola_observability::{
+    Buried, Chosen, Death, Epoch, InFlightEntry, LostReason, RunDir, Shape, Slot, SlotError,
+    SlotFiles,
+};
+
+use crate::Settings;
+use crate::error::Error;
+use crate::lifecycle::cause::Status;
+use crate::lifecycle::event::SlotNumber;
+use crate::process::Reaped;
+
+/// The run directory, locked, with the files of this server's life.
+pub(crate) struct Slots {
+    dir: RunDir,
+    epoch: Epoch,
+}
+
+impl Slots {
+    /// Takes the run directory. The lock is taken before anything else is touched, so that a loser changes nothing (S62).
+    pub(crate) fn choose(settings: &Settings) -> Result<Chosen, Error> {
+        let mut chosen = RunDir::choose(&settings.run_dir)?;
+        chosen.dir.lock(settings.version)?;
+        Ok(chosen)
+    }
+
+    /// Makes a new epoch, and then takes away what an earlier server has left.
+    pub(crate) fn create(dir: RunDir, shape: Shape) -> Result<Self, Error> {
+        let epoch = Epoch::create(&dir, shape)?;
+        epoch.publish()?;
+        epoch.remove_leftovers();
+        Ok(Self { dir, epoch })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The supervisor's own.
+    pub(crate) fn own(&self) -> &'static Slot {
+        self.epoch.supervisor()
+    }
+
+    pub(crate) fn open_worker(
+        &mut self,
+        slot: SlotNumber,
+        generation: u64,
+    ) -> Result<SlotFiles, SlotError> {
+        self.epoch.open_worker(slot.0, generation)
+    }
+
+    pub(crate) fn open_observer(&self) -> Result<SlotFiles, SlotError> {
+        self.epoch.open_observer()
+    }
+
+    /// Reports what died with the worker; afterwards the slot is free.
+    pub(crate) fn bury(&mut self, slot: SlotNumber, reaped: Reaped, reason: LostReason) -> Buried {
+        let (signal, exit_code) = match reaped.status {
+            Status::Exited(code) => (None, Some(code)),
+            Status::Signaled { signal, .. } => (Some(signal), None),
+        };
+        self.epoch.bury(slot.0, &Death { pid: reaped.pid, signal, exit_code, reason })
+    }
+
+    /// Gives back a slot that nobody came to live in.
+    pub(crate) fn release(&mut self, slot: SlotNumber) {
+        let nobody = Reaped { pid: 0, status: Status::Exited(0), max_rss_bytes: 0 };
+        self.bury(slot, nobody, LostReason::Crash);
+    }
+
+    /// How long ago the worker has beaten last. One that never did is as old as the machine; its READY bounds that.
+    pub(crate) fn beat_age(&self, slot: SlotNumber) -> Duration {
+        self.epoch.seen(slot.0).map_or(Duration::ZERO, |seen| since(seen.heartbeat_ns))
+    }
+
+    pub(crate) fn observer_beat_age(&self) -> Duration {
+        since(self.epoch.observer_seen().heartbeat_ns)
+    }
+
+    /// The supervisor's own beat (S1).
+    pub(crate) fn beat(&self) {
+        self.own().liveness().beat(monotonic_ns());
+    }
+
+    /// What a worker is busy with, oldest first.
+    pub(crate) fn in_flight(&mut self, slot: SlotNumber) -> Vec<InFlightEntry> {
+        self.epoch.in_flight(slot.0)
+    }
+
+    /// The end of the server's life (F11).
+    pub(crate) fn remove(self) {
+        self.epoch.remove();
+        self.dir.release();
+    }
+}
+
+fn since(beat_ns: u64) -> Duration {
+    Duration::from_nanos(monotonic_ns().saturating_sub(beat_ns))
+}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is called finished: format, lints, documentation, tests, and the walls between
+# the crates. CI runs this and nothing else. SAOLA_LONG=1 runs the long forms of the tests.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+missing=()
+command -v cargo >/dev/null || missing+=("cargo and rustc 1.95 or newer (rustup installs them)")
+command -v cc >/dev/null || missing+=("a C compiler (apt-get install gcc libc6-dev)")
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v cc >/dev/null; then
+    apt-get update -qq && apt-get install -qq -y gcc libc6-dev >/dev/null
+  else
+    printf 'test.sh: missing: %s\n' "${missing[@]}" >&2
+    exit 1
+  fi
+fi
+
+# Links take memory: two at a time are enough for two cores.
+export CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-2}
+step() { printf '\n== %s\n' "$*"; "$@"; }
+
+step cargo fmt --all --check
+step cargo clippy --workspace --all-targets --locked -- -D warnings
+step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+step cargo test --workspace --locked
+
+# The supervisor forks: nothing that starts a thread may come into its tree.
+for crate in tokio hyper opentelemetry; do
+  printf '\n== the supervisor does not depend on %s\n' "$crate"
+  if cargo tree --locked -p saola-supervisor -e normal -i "$crate" >/dev/null 2>&1; then
+    echo "test.sh: saola-supervisor depends on $crate" >&2
+    exit 1
+  fi
+done
+
+if cargo deny --version >/dev/null 2>&1; then
+  step cargo deny --config .cargo/deny.toml check
+else
+  printf '\n== cargo deny is not installed: licences and advisories were not checked (cargo install cargo-deny)\n'
+fi
+printf '\nall checks passed\n'

@@ -1,0 +1,162 @@
+//! Accepting on a thread of its own, with `EPOLLEXCLUSIVE`: one wake-up, one worker, one accept, one hand-over.
+//!
+//! The loop grants the thread one connection at a time, and has a permit when it does. So a loop that is busy or hung
+//! holds at most one connection it has not looked at.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+mod thread;
+
+use super::linger::Linger;
+use super::socket::Socket;
+use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Taken, take};
+use crate::heartbeat::Beat;
+use thread::{Acceptor, Shared, Wish};
+
+/// The default source on Linux.
+pub(crate) struct Exclusive {
+    shared: Arc<Shared>,
+    handed: mpsc::Receiver<io::Result<OwnedFd>>,
+    listeners: Arc<Vec<Listener>>,
+    permit: Option<Permit>,
+    is_granted: bool,
+    queue: Option<Queue>,
+    next: usize,
+    /// While the queues are being emptied.
+    linger: Option<Linger>,
+}
+
+impl Exclusive {
+    /// Starts the thread. An error of kind `InvalidInput` means that the kernel does not know `EPOLLEXCLUSIVE`.
+    pub(crate) fn new(listeners: &Arc<Vec<Listener>>, beat: Beat) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new()?);
+        let (sender, handed) = mpsc::channel(1);
+        Acceptor::new(Arc::clone(listeners), Arc::clone(&shared), sender, beat)?.start()?;
+        let listeners = Arc::clone(listeners);
+        Ok(Self {
+            shared,
+            handed,
+            listeners,
+            permit: None,
+            is_granted: false,
+            queue: None,
+            next: 0,
+            linger: None,
+        })
+    }
+
+    fn accepted(&mut self, fd: OwnedFd) -> Option<Accepted<Socket>> {
+        // A client that is gone already is none, and leaves its permit for the next.
+        let (io, peer) = Socket::new(fd).ok()?;
+        Some(Accepted { io, peer, at: Instant::now(), permit: self.permit.take()? })
+    }
+
+    /// Takes what waits in the queues, on the loop itself: the thread has ended.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        permits: &Rc<Permits>,
+    ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
+        while let Some(linger) = &mut self.linger {
+            ready!(linger.poll_look(cx));
+            if let Some(accepted) = ready!(self.poll_queues(cx, permits))? {
+                return Poll::Ready(Ok(Some(accepted)));
+            }
+            self.next = 0;
+            self.linger.take_if(|linger| !linger.wants_another());
+        }
+        self.permit = None;
+        self.listeners = Arc::new(Vec::new());
+        Poll::Ready(Ok(None))
+    }
+
+    /// One look into each queue; `None` when all are empty.
+    fn poll_queues(
+        &mut self,
+        cx: &mut Context<'_>,
+        permits: &Rc<Permits>,
+    ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
+        let listeners = Arc::clone(&self.listeners);
+        while let Some(listener) = listeners.get(self.next) {
+            if self.permit.is_none() {
+                self.permit = Some(ready!(permits.poll_take(cx)));
+            }
+            match take(&listener.fd) {
+                Taken::Socket(fd) => {
+                    if let Some(accepted) = self.accepted(fd) {
+                        return Poll::Ready(Ok(Some(accepted)));
+                    }
+                }
+                Taken::Next => {}
+                // Without descriptors nothing more can be taken; those clients are refused with the listener's end.
+                Taken::Nothing | Taken::Exhausted => self.next += 1,
+                Taken::Broken(errno) => {
+                    return Poll::Ready(Err(AcceptError::Listener(errno.into())));
+                }
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+}
+
+impl Accept for Exclusive {
+    type Io = Socket;
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        permits: &Rc<Permits>,
+    ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
+        loop {
+            if !self.is_granted && self.queue.is_none() {
+                if self.permit.is_none() {
+                    self.permit = Some(ready!(permits.poll_take(cx)));
+                }
+                self.shared.grant();
+                self.is_granted = true;
+            }
+            match ready!(self.handed.poll_recv(cx)) {
+                Some(Ok(fd)) => {
+                    self.is_granted = false;
+                    if let Some(accepted) = self.accepted(fd) {
+                        return Poll::Ready(Ok(Some(accepted)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(AcceptError::Listener(error))),
+                None if self.queue.is_some() => return self.poll_rest(cx, permits),
+                None => {
+                    return Poll::Ready(Err(AcceptError::Acceptor(io::Error::other(
+                        "the thread has ended",
+                    ))));
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        self.shared.wish(Wish::Pause);
+    }
+
+    fn resume(&mut self) {
+        self.shared.wish(Wish::Accept);
+    }
+
+    fn finish(&mut self, queue: Queue) {
+        self.queue = Some(queue);
+        self.linger = (queue == Queue::Empty).then(Linger::begin);
+        self.shared.wish(Wish::End);
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.shared.wish(Wish::End);
+    }
+}

@@ -1,0 +1,112 @@
+//! Every limit and deadline of a worker, with the defaults of the specification's tables.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+use crate::request::sampling::Sampler;
+
+/// Answers `/metrics` on the main listener; called on a blocking thread with the request's headers.
+pub type MetricsAnswer =
+    Arc<dyn Fn(&HeaderMap, &http::Method) -> http::Response<Bytes> + Send + Sync>;
+
+/// Settings of a worker. `Default` is the documented default of each.
+#[derive(Clone)]
+pub struct Config {
+    /// How connections are accepted. Default [`AcceptMode::Exclusive`].
+    pub accept: AcceptMode,
+    /// Connections open at once. Default 4096; lowered at start to what the descriptor limit allows.
+    pub worker_connections: usize,
+    /// Requests open at once; one more is answered 503. Default 1024.
+    pub limit_concurrency: usize,
+    /// Bytes of a request line. Default 8192.
+    pub limit_request_line: usize,
+    /// Bytes of one field line. Default 8192.
+    pub limit_request_field_size: usize,
+    /// Field lines of a head. Default 100.
+    pub limit_request_fields: usize,
+    /// Bytes of a head. Default 65,536.
+    pub limit_request_head: usize,
+    /// Bytes of a request body; 0 = no limit. Default 1,048,576.
+    pub limit_request_body: u64,
+    /// From accept (later: from a head's first byte) to the end of the head. Default 10 s.
+    pub header_timeout: Duration,
+    /// How long a kept-alive connection may be idle. Default 75 s.
+    pub keepalive: Duration,
+    /// Requests served on one HTTP/1 connection, give or take a tenth. Default 1000.
+    pub keepalive_requests: NonZeroU32,
+    /// From the head, or the last request body frame, to the response head; `None` = no limit. Default 30 s.
+    pub request_timeout: Option<Duration>,
+    /// How long a drain may last when the order does not say. Default 30 s.
+    pub graceful_timeout: Duration,
+    /// Threads of the blocking pool. Default 8.
+    pub blocking_threads: usize,
+    /// Whether HTTP/2 is spoken to clients that begin with its preface. Default yes.
+    pub http2: bool,
+    /// Streams of one HTTP/2 connection. Default 100.
+    pub http2_max_streams: u32,
+    /// Requests after which the worker asks to be replaced; 0 = never. Default 0.
+    pub max_requests: u64,
+    /// Spread of `max_requests`, so that workers do not ask together. Default 0.
+    pub max_requests_jitter: u64,
+    /// The `Server` field of responses that have none; `None` = no field. Default `saola`.
+    pub server_header: Option<HeaderValue>,
+    /// The head decision of trace sampling. Default: the caller's, else always.
+    pub sampler: Sampler,
+    /// Traces a second that the head decision may keep; 0 = no limit. Default 100.
+    pub trace_rate_limit: u32,
+    /// Traces a second that are kept for an error or slowness alone, so that an outage is no flood; 0 = no limit.
+    /// Default 100; of a whole server's rate a worker gets its share.
+    pub late_trace_rate_limit: u32,
+    /// Requests at least this long are always kept as traces. Default 1 s.
+    pub slow_request: Duration,
+    /// Seed of ids and jitter; `None` = from the kernel. For tests.
+    pub seed: Option<u64>,
+    /// What answers `GET /metrics` on the main listener; `None` leaves the path to the service.
+    pub metrics: Option<MetricsAnswer>,
+}
+
+/// How a worker accepts.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub enum AcceptMode {
+    /// A thread with its own epoll and `EPOLLEXCLUSIVE`: one wake-up, one worker, one accept.
+    #[default]
+    Exclusive,
+    /// The runtime's own readiness. Good up to about four workers.
+    Tokio,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            accept: AcceptMode::Exclusive,
+            worker_connections: 4096,
+            limit_concurrency: 1024,
+            limit_request_line: 8192,
+            limit_request_field_size: 8192,
+            limit_request_fields: 100,
+            limit_request_head: 65_536,
+            limit_request_body: 1_048_576,
+            header_timeout: Duration::from_secs(10),
+            keepalive: Duration::from_secs(75),
+            keepalive_requests: NonZeroU32::MIN.saturating_add(999),
+            request_timeout: Some(Duration::from_secs(30)),
+            graceful_timeout: Duration::from_secs(30),
+            blocking_threads: 8,
+            http2: true,
+            http2_max_streams: 100,
+            max_requests: 0,
+            max_requests_jitter: 0,
+            server_header: Some(HeaderValue::from_static("saola")),
+            sampler: Sampler::default(),
+            trace_rate_limit: 100,
+            late_trace_rate_limit: 100,
+            slow_request: Duration::from_secs(1),
+            seed: None,
+            metrics: None,
+        }
+    }
+}

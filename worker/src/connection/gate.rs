@@ -1,0 +1,293 @@
+//! The head gate: an I/O wrapper under hyper that gives it only complete, accepted heads and the bytes of their bodies.
+//! It never rewrites a byte; it can only refuse, and then it writes the answer itself when hyper has flushed all others.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Connection;
+use super::head::{Body, Scan, Verdict};
+
+/// What a new connection turned out to speak.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Opening {
+    Http1,
+    Http2,
+    /// It ended, or its first head was refused.
+    Over,
+}
+
+pub(crate) struct Gate<I> {
+    io: I,
+    connection: Rc<Connection>,
+    /// Bytes that hyper has not seen: a part of a head, or what lies behind the current message.
+    held: BytesMut,
+    /// How many of them hyper may have.
+    passed: usize,
+    scan: Scan,
+    empty_lines: u8,
+    mode: Mode,
+    /// The rest of a refusal that is still to be written.
+    refusal: Option<Bytes>,
+    is_shut: bool,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Mode {
+    Head,
+    Body(u64),
+    /// Behind a chunked head, and in HTTP/2: hyper reads whatever comes.
+    Through,
+    Refused,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+thread_local! {
+    /// Reads go through one buffer a thread, so that a silent connection owns none.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32_768].into_boxed_slice());
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Gate<I> {
+    pub(crate) fn new(io: I, connection: Rc<Connection>) -> Self {
+        let (held, scan) = (BytesMut::new(), Scan::default());
+        Self {
+            io,
+            connection,
+            held,
+            passed: 0,
+            scan,
+            empty_lines: 0,
+            mode: Mode::Head,
+            refusal: None,
+            is_shut: false,
+        }
+    }
+
+    /// Waits until the protocol is known and the first head is complete, so that hyper's buffers wait for it too.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Opening>> {
+        loop {
+            if let Some(refusal) = self.connection.ordered_refusal.take() {
+                self.refuse(refusal);
+            }
+            if self.mode == Mode::Refused {
+                ready!(self.poll_finish(cx))?;
+                return Poll::Ready(Ok(Opening::Over));
+            }
+            let is_preface =
+                self.connection.worker.config.http2 && !self.held.is_empty() && agrees(&self.held);
+            if is_preface && self.held.len() >= PREFACE.len() {
+                self.mode = Mode::Through;
+                return Poll::Ready(Ok(Opening::Http2));
+            }
+            if !is_preface {
+                self.judge();
+                match self.mode {
+                    Mode::Head => {}
+                    Mode::Refused => continue,
+                    Mode::Body(_) | Mode::Through => return Poll::Ready(Ok(Opening::Http1)),
+                }
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(Opening::Over));
+            }
+        }
+    }
+
+    /// Looks whether what is held is a complete head, and sets the mode accordingly.
+    fn judge(&mut self) {
+        if let Some(refusal) = self.connection.ordered_refusal.take() {
+            return self.refuse(refusal);
+        }
+        while self.empty_lines < 2 && self.held.starts_with(b"\r\n") {
+            self.held.advance(2);
+            self.empty_lines += 1;
+        }
+        let is_half_line =
+            self.held.len() < 2 && self.held.starts_with(b"\r") && self.empty_lines < 2;
+        if self.held.is_empty() || is_half_line {
+            return;
+        }
+        match self.scan.advance(&self.held, &self.connection.worker.config) {
+            Verdict::Incomplete => {}
+            Verdict::Refused(refusal) => self.refuse(refusal),
+            Verdict::Complete { end, body } => {
+                self.scan = Scan::default();
+                self.empty_lines = 0;
+                self.passed = end;
+                self.connection.head_complete();
+                self.mode = match body {
+                    Body::Length(length) => Mode::Body(length),
+                    // No head is ever looked for behind a chunked body.
+                    Body::Chunked => {
+                        self.connection.last_request.set(true);
+                        Mode::Through
+                    }
+                };
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: crate::request::answer::Refusal) {
+        self.refusal = Some(self.connection.refuse(refusal));
+        self.connection.linger.set(true);
+        self.held = BytesMut::new();
+        self.mode = Mode::Refused;
+    }
+
+    /// Reads into what is held. `Ok(0)` is the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { io, held, connection, .. } = self;
+        let count =
+            ready!(poll_scratch(io, cx, usize::MAX, |bytes| held.extend_from_slice(bytes)))?;
+        if count > 0 {
+            connection.head_byte();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads for hyper, at most `limit` bytes.
+    fn poll_direct(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: u64,
+        out: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(out.remaining());
+        let count = ready!(poll_scratch(&mut self.io, cx, limit, |bytes| out.put_slice(bytes)))?;
+        if let Mode::Body(left) = self.mode {
+            self.mode = Mode::Body(left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is left of a refusal, shuts the write side, and reads on until the client has seen it (W60).
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = &mut self.refusal {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            rest.advance(count);
+            if rest.is_empty() || count == 0 {
+                self.refusal = None;
+            }
+        }
+        if !self.is_shut {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            self.is_shut = true;
+            self.connection.lingers_since_now();
+        }
+        // A close with unread input resets the connection, and the client loses the answer with it.
+        while self.connection.linger.get() {
+            match ready!(poll_scratch(&mut self.io, cx, usize::MAX, |_| ())) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.connection.linger_byte(),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gate<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut out: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.passed > 0 {
+                let count = this.passed.min(out.remaining());
+                out.put_slice(this.held.get(..count).unwrap_or_default());
+                this.held.advance(count);
+                this.passed -= count;
+                if this.held.is_empty() {
+                    this.held = BytesMut::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            match this.mode {
+                Mode::Body(0) => this.mode = Mode::Head,
+                Mode::Body(left) if !this.held.is_empty() => {
+                    this.passed = usize::try_from(left).unwrap_or(usize::MAX).min(this.held.len());
+                    this.mode =
+                        Mode::Body(left.saturating_sub(u64::try_from(this.passed).unwrap_or(left)));
+                }
+                Mode::Body(left) => return this.poll_direct(cx, left, &mut out),
+                Mode::Through if this.held.is_empty() => {
+                    return this.poll_direct(cx, u64::MAX, &mut out);
+                }
+                Mode::Through => this.passed = this.held.len(),
+                // To hyper a refusal is the end of the stream between two requests.
+                Mode::Refused => return Poll::Ready(Ok(())),
+                Mode::Head => {
+                    if !this.held.is_empty() {
+                        this.connection.head_byte();
+                    }
+                    this.judge();
+                    if this.mode == Mode::Head && ready!(this.poll_fill(cx))? == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.connection.written(polled.is_pending());
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        self.connection.written(polled.is_pending());
+        polled
+    }
+}
+
+/// Says whether the bytes are those of the HTTP/2 preface as far as they go.
+fn agrees(bytes: &[u8]) -> bool {
+    bytes.iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
+}
+
+fn poll_scratch<I: AsyncRead + Unpin>(
+    io: &mut I,
+    cx: &mut Context<'_>,
+    limit: usize,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let length = limit.min(scratch.len());
+        let mut buffer = ReadBuf::new(scratch.get_mut(..length).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+        take(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}

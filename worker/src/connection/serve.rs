@@ -1,0 +1,241 @@
+//! The task of one connection: opening, hyper, and the timer around both.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use saola_observability::closed::Level;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+
+use super::gate::{Gate, Opening};
+use super::{Connection, Due};
+use crate::BoxError;
+use crate::accept::Accepted;
+use crate::request::Front;
+use crate::request::body::RequestBody;
+use crate::timer::TokioTimer;
+use crate::worker::Worker;
+
+/// Serves one connection to its end. The permit, the deadlines and every request of it end here.
+pub(crate) async fn serve<I, S, B>(accepted: Accepted<I>, service: S, worker: Rc<Worker>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    let Accepted { io, peer, at, permit } = accepted;
+    let connection = Connection::new(&worker, peer, at);
+    let _registered =
+        Registered { number: worker.register(&connection), worker: Rc::clone(&worker) };
+    let _permit = permit;
+    let mut gate = Gate::new(io, Rc::clone(&connection));
+    let opening = drive(&connection, Opens(&mut gate)).await;
+    let front = Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
+    let ended = match opening {
+        Some(Ok(Opening::Http1)) => {
+            drive(&connection, Http1(http1(&worker).serve_connection(gate, front))).await
+        }
+        Some(Ok(Opening::Http2)) => {
+            let served = http2(&worker).serve_connection(gate, front);
+            drive(&connection, Http2 { served, goodbye: None }).await
+        }
+        // Nothing to tell anyone: the client left, or its answer has been written and recorded.
+        Some(Ok(Opening::Over) | Err(_)) | None => return,
+    };
+    if let Some(Err(error)) = ended
+        && (error.is_parse() || error.is_user())
+    {
+        // The gate lets no head through that hyper refuses; if one does, this is how we hear of it.
+        worker.event(Level::Warn, "a connection failed", &[("error", &error.to_string())]);
+    }
+}
+
+fn http1(worker: &Worker) -> http1::Builder {
+    let config = &worker.config;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer)
+        // It would also run while a connection is idle, and hyper would answer nothing.
+        .header_read_timeout(None)
+        .half_close(true)
+        .keep_alive(true)
+        .pipeline_flush(false)
+        .max_headers(config.limit_request_fields)
+        .max_header_size(config.limit_request_head)
+        .max_buf_size(131_072)
+        .auto_date_header(true)
+        .ignore_invalid_headers(false);
+    builder
+}
+
+fn http2(worker: &Worker) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .max_header_list_size(65_536)
+        .header_table_size(4096)
+        .max_concurrent_streams(worker.config.http2_max_streams)
+        .initial_stream_window_size(262_144)
+        .initial_connection_window_size(1_048_576)
+        .max_frame_size(16_384)
+        .max_send_buf_size(131_072)
+        .adaptive_window(false)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .auto_date_header(true);
+    builder
+}
+
+struct Registered {
+    number: u64,
+    worker: Rc<Worker>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.forget(self.number);
+    }
+}
+
+/// A part of a connection's life that the clock can cut short.
+trait Stage {
+    type Output;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output>;
+    /// Begins a graceful end; says whether the protocol has one, and it has not been said before.
+    fn goodbye(&mut self) -> bool {
+        false
+    }
+}
+
+struct Opens<'a, I>(&'a mut Gate<I>);
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Stage for Opens<'_, I> {
+    type Output = std::io::Result<Opening>;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_open(cx)
+    }
+}
+
+struct Http1<C>(C);
+
+impl<C: Future + Unpin> Stage for Http1<C> {
+    type Output = C::Output;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+struct Http2<I, S, B>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone,
+    B: HttpBody<Error: Into<BoxError>>,
+{
+    served: http2::Connection<Gate<I>, Front<S>, LocalExecutor>,
+    goodbye: Option<Instant>,
+}
+
+impl<I, S, B> Stage for Http2<I, S, B>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    type Output = hyper::Result<()>;
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.served).poll(cx)
+    }
+
+    fn goodbye(&mut self) -> bool {
+        if self.goodbye.is_some() {
+            return false;
+        }
+        self.goodbye = Some(Instant::now());
+        // GOAWAY first; open streams finish.
+        Pin::new(&mut self.served).graceful_shutdown();
+        true
+    }
+}
+
+/// Runs a stage under the connection's deadlines; `None` when they cut it.
+async fn drive<S: Stage>(connection: &Rc<Connection>, mut stage: S) -> Option<S::Output> {
+    let mut timer =
+        std::pin::pin!(tokio::time::sleep_until(Instant::now() + connection.shortest()));
+    connection.attention.set(true);
+    // An HTTP/2 client gets a second to answer the goodbye.
+    let mut cut_at = None;
+    std::future::poll_fn(|cx| {
+        connection.remember(cx);
+        loop {
+            if let Poll::Ready(output) = stage.poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if !connection.attention.get() && timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if connection.worker.is_draining() && stage.goodbye() {
+                connection.attention.set(true);
+                continue;
+            }
+            let now = Instant::now();
+            match connection.due(now) {
+                Due::Cut => return Poll::Ready(None),
+                Due::Idle if cut_at.is_none() && stage.goodbye() => cut_at = Some(now + GOODBYE),
+                Due::Idle if cut_at.is_none_or(|at| at <= now) => return Poll::Ready(None),
+                Due::Idle => {}
+                Due::Again => continue,
+                Due::At(next) => {
+                    rearm(timer.as_mut(), next);
+                    continue;
+                }
+            }
+            rearm(timer.as_mut(), cut_at.unwrap_or(now));
+        }
+    })
+    .await
+}
+
+const GOODBYE: Duration = Duration::from_secs(1);
+
+fn rearm(timer: Pin<&mut Sleep>, at: Instant) {
+    if timer.deadline() != at || timer.is_elapsed() {
+        timer.reset(at);
+    }
+}
+
+impl Connection {
+    fn remember(&self, cx: &Context<'_>) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
+            *kept = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 on this thread.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        // Owned by the runtime; it ends with its stream, which ends with the connection.
+        tokio::task::spawn_local(future);
+    }
+}

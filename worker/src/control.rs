@@ -1,0 +1,88 @@
+//! What a worker is told from outside: signals, and datagrams of its supervisor.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{MsgFlags, recv};
+
+use crate::config::Config;
+use crate::drain::{Order, Orders};
+use crate::readiness::watch;
+
+/// Blocks every signal that means something to a Saola process, so that it is read and not suffered.
+///
+/// Threads made later inherit this; a child process that the application starts gets an empty mask from the standard library.
+pub(crate) fn signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGQUIT,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Turns signals into orders, for as long as the worker lives.
+pub(crate) async fn obey_signals(
+    signals: SignalFd,
+    orders: Orders,
+    config: &Config,
+) -> io::Result<()> {
+    let readiness = watch(signals.as_fd().try_clone_to_owned()?)?;
+    loop {
+        let mut ready = readiness.readable().await?;
+        match signals.read_signal()? {
+            None => ready.clear_ready(),
+            Some(info) => match i32::try_from(info.ssi_signo)
+                .ok()
+                .and_then(|number| Signal::try_from(number).ok())
+            {
+                Some(Signal::SIGTERM) => {
+                    orders.give(Order::Stop { deadline: config.graceful_timeout });
+                }
+                Some(Signal::SIGQUIT) => orders.give(Order::Quit),
+                // The whole process group gets these; only the supervisor acts on them.
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Turns the supervisor's datagrams into orders. Its end of the channel closed means that it has died.
+pub(crate) async fn obey_supervisor(
+    control: OwnedFd,
+    parse: fn(&[u8]) -> Option<Order>,
+    orders: Orders,
+    config: &Config,
+) -> io::Result<()> {
+    let control = watch(control)?;
+    let mut datagram = [0; 4096];
+    loop {
+        let mut readiness = control.readable().await?;
+        match recv(control.get_ref().as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => readiness.clear_ready(),
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => {
+                orders.give(Order::Stop { deadline: config.graceful_timeout });
+                return Ok(());
+            }
+            Ok(length) => {
+                if let Some(order) = datagram.get(..length).and_then(parse) {
+                    orders.give(order);
+                }
+            }
+        }
+    }
+}

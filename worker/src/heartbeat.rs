@@ -1,0 +1,64 @@
+//! The tick of the event loop: that it turns, how late it is, and how busy.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use saola_observability::clock::monotonic_ns;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::worker::Worker;
+
+/// When the loop last turned, for the acceptor's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Beat(Arc<AtomicU64>);
+
+const TICK: Duration = Duration::from_millis(100);
+const STALE_NS: u64 = 250_000_000;
+/// Ticks over which lag and load are judged: a second's.
+const WINDOW: usize = 10;
+
+impl Beat {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(monotonic_ns())))
+    }
+
+    /// Says whether the loop has turned lately.
+    pub(crate) fn is_live(&self) -> bool {
+        monotonic_ns().saturating_sub(self.0.load(Ordering::Relaxed)) < STALE_NS
+    }
+
+    fn beat(&self, now_ns: u64) {
+        self.0.store(now_ns, Ordering::Relaxed);
+    }
+}
+
+/// Ticks until dropped.
+pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lags = [0_u64; WINDOW];
+    let mut at = 0;
+    let mut due = Instant::now();
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        let lag = u64::try_from(now.saturating_duration_since(due).as_nanos()).unwrap_or(u64::MAX);
+        due = now + TICK;
+        if let Some(place) = lags.get_mut(at) {
+            *place = lag;
+        }
+        at = (at + 1) % WINDOW;
+        let now_ns = monotonic_ns();
+        beat.beat(now_ns);
+        let liveness = worker.slot.liveness();
+        liveness.beat(now_ns);
+        liveness.set_loop_lag_ns(lags.iter().copied().max().unwrap_or(0));
+        let busy = runtime.worker_total_busy_duration(0);
+        liveness.set_loop_busy_ns(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        let open = u64::try_from(worker.open_connections()).unwrap_or(u64::MAX);
+        liveness.set_connections(open, u64::try_from(worker.permits.limit()).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,307 @@
+//! From a parsed head to a response head: identity, limits, checks, the service, its panics and its deadline.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod check;
+pub(crate) mod current;
+pub(crate) mod ids;
+pub(crate) mod sampling;
+pub(crate) mod scope;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as HttpBody;
+use hyper::body::Incoming;
+use saola_observability::closed::{Level, Outcome};
+use tokio::task::JoinHandle;
+
+use crate::BoxError;
+use crate::connection::Connection;
+use crate::metrics;
+use crate::worker::Worker;
+use answer::Refusal;
+use body::{RequestBody, ResponseBody, Source};
+use scope::{Facts, Holder, Running, Waiting, caught};
+
+/// What hyper calls: one a connection, around a clone of the user's service.
+pub(crate) struct Front<S> {
+    pub(crate) service: S,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) connection: Rc<Connection>,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Front<S>
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone,
+    B: HttpBody<Error: Into<BoxError>>,
+{
+    type Response = Response<ResponseBody<B>>;
+    type Error = std::convert::Infallible;
+    type Future = RequestScope<S, S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (mut parts, incoming) = request.into_parts();
+        let path = parts.uri.path_and_query().cloned();
+        let facts =
+            Facts::read(&self.worker, parts.method.clone(), parts.version, path, &parts.headers);
+        let running = Running::begin(&self.worker, &self.connection, facts);
+        let verdict = admit(&self.worker, &mut parts, &incoming);
+        parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
+        let (body, reading) = RequestBody::new(incoming, self.worker.config.limit_request_body);
+        *running.reading.borrow_mut() = reading;
+        let state = match verdict {
+            Err(refusal) => State::Refused { refusal },
+            Ok(()) => match self.metrics(&parts) {
+                Some(join) => {
+                    running.set_route("/metrics");
+                    running.waiting.set(Waiting::Response);
+                    State::Metrics { join }
+                }
+                // A clone for each request: after a panic none of it is used again.
+                None => State::Ready {
+                    service: self.service.clone(),
+                    request: Some(Request::from_parts(parts, body)),
+                },
+            },
+        };
+        RequestScope { holder: Some(Holder(running)), state }
+    }
+}
+
+/// Limits and policy, before anything of the service is touched.
+fn admit(
+    worker: &Worker,
+    parts: &mut http::request::Parts,
+    incoming: &Incoming,
+) -> Result<(), Refusal> {
+    check::check(parts)?;
+    if worker.open_requests() > worker.config.limit_concurrency {
+        return Err(Refusal::OVERLOAD);
+    }
+    let limit = worker.config.limit_request_body;
+    let is_too_large = limit > 0 && incoming.size_hint().lower() > limit;
+    if is_too_large { Err(Refusal::BODY_TOO_LARGE) } else { Ok(()) }
+}
+
+impl<S> Front<S> {
+    fn metrics(&self, parts: &http::request::Parts) -> Option<JoinHandle<Response<Bytes>>> {
+        let answer = self.worker.config.metrics.as_ref()?;
+        if parts.uri.path() != "/metrics" || !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let (answer, fields, method) =
+            (std::sync::Arc::clone(answer), parts.headers.clone(), parts.method.clone());
+        Some(tokio::task::spawn_blocking(move || answer(&fields, &method)))
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future around one call of the service.
+    pub(crate) struct RequestScope<S, F> {
+        #[pin]
+        state: State<S, F>,
+        // Behind the state, so that a future given up has been dropped when its record ends.
+        holder: Option<Holder>,
+    }
+
+    impl<S, F> PinnedDrop for RequestScope<S, F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) {
+                // Given up: its destructors run as this request, and a panic in one is caught like any other.
+                // The panic is marked on the record, and nobody is left to be told.
+                let _ = caught(&running, || this.state.set(State::Over));
+            }
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = StateProjection]
+    enum State<S, F> {
+        Refused { refusal: Refusal },
+        Ready { service: S, request: Option<Request<RequestBody>> },
+        Called { #[pin] future: F },
+        Metrics { join: JoinHandle<Response<Bytes>> },
+        Over,
+    }
+}
+
+/// What a poll of the state gave.
+enum Step<B> {
+    Own(Refusal),
+    Metrics(Response<Bytes>),
+    Service(Response<B>),
+}
+
+impl<S, B> Future for RequestScope<S, S::Future>
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
+    B: HttpBody<Error: Into<BoxError>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, std::convert::Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) else {
+            return Poll::Pending;
+        };
+        let step = if running.expired.get() {
+            Step::Own(expired(&running))
+        } else {
+            running.remember(cx.waker());
+            ready!(step(this.state.as_mut(), &running, cx))
+        };
+        // The service's future goes first, as this request: its destructors may still write events.
+        let dropped = caught(&running, || this.state.set(State::Over));
+        let step = if dropped.is_err() { Step::Own(Refusal::FAILED) } else { step };
+        let too_large =
+            running.reading.borrow().as_ref().is_some_and(|reading| reading.is_too_large());
+        let step = if too_large { Step::Own(Refusal::BODY_TOO_LARGE) } else { step };
+        let Some(holder) = this.holder.take() else { return Poll::Pending };
+        Poll::Ready(Ok(match step {
+            Step::Own(refusal) => refused(holder, refusal),
+            Step::Metrics(response) => {
+                respond(holder, response.map(|bytes| Source::Own { bytes: Some(bytes) }))
+            }
+            Step::Service(response) => {
+                respond(holder, response.map(|body| Source::Service { body }))
+            }
+        }))
+    }
+}
+
+fn step<S, B>(
+    mut state: Pin<&mut State<S, S::Future>>,
+    running: &Rc<Running>,
+    cx: &mut Context<'_>,
+) -> Poll<Step<B>>
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    loop {
+        let polled = match state.as_mut().project() {
+            StateProjection::Refused { refusal } => return Poll::Ready(Step::Own(*refusal)),
+            StateProjection::Over => return Poll::Pending,
+            StateProjection::Metrics { join } => {
+                return Pin::new(join)
+                    .poll(cx)
+                    .map(|result| result.map_or(Step::Own(Refusal::FAILED), Step::Metrics));
+            }
+            StateProjection::Ready { service, request } => {
+                let called = caught(running, || match service.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {
+                        Poll::Ready(Ok(request.take().map(|request| service.call(request))))
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                    Poll::Pending => Poll::Pending,
+                });
+                match called {
+                    Ok(Poll::Ready(Ok(Some(future)))) => {
+                        running.waiting.set(Waiting::Response);
+                        state.set(State::Called { future });
+                        continue;
+                    }
+                    Ok(Poll::Ready(Ok(None))) => return Poll::Pending,
+                    Ok(Poll::Ready(Err(error))) => {
+                        running.failed("the service is not ready", &error);
+                        return Poll::Ready(Step::Own(Refusal::OVERLOAD));
+                    }
+                    Ok(Poll::Pending) => {
+                        running.connection.look();
+                        return Poll::Pending;
+                    }
+                    Err(_) => return Poll::Ready(Step::Own(Refusal::FAILED)),
+                }
+            }
+            StateProjection::Called { future } => caught(running, || future.poll(cx)),
+        };
+        return match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => Poll::Ready(Step::Service(response)),
+            Ok(Poll::Ready(Err(error))) => {
+                running.failed("the service failed", &error.into());
+                running.exception.set(Some("service"));
+                Poll::Ready(Step::Own(Refusal::FAILED))
+            }
+            Err(_) => Poll::Ready(Step::Own(Refusal::FAILED)),
+        };
+    }
+}
+
+fn expired(running: &Running) -> Refusal {
+    if running.waiting.get() == Waiting::Service {
+        return Refusal::OVERLOAD;
+    }
+    metrics::TIMEOUTS.with(["handler"]).inc();
+    running.outcome.set(Some(Outcome::Timeout));
+    running.exception.set(Some("timeout"));
+    Refusal::TIMEOUT
+}
+
+fn refused<B: HttpBody>(holder: Holder, refusal: Refusal) -> Response<ResponseBody<B>> {
+    let running = Rc::clone(&holder.0);
+    if let Some(reason) = refusal.reason {
+        metrics::REJECTED.with([reason]).inc();
+    }
+    if refusal.closes() {
+        running.connection.last_request.set(true);
+    }
+    let mut response = refusal.response(&running.facts.request_id);
+    if running.facts.method == Method::HEAD {
+        *response.body_mut() = Bytes::new();
+    }
+    respond(holder, response.map(|bytes| Source::Own { bytes: Some(bytes) }))
+}
+
+/// Adds what every response carries, and moves the record into its body.
+fn respond<B: HttpBody>(
+    holder: Holder,
+    response: Response<Source<B>>,
+) -> Response<ResponseBody<B>> {
+    let running = Rc::clone(&holder.0);
+    let (mut parts, source) = response.into_parts();
+    running.responds(parts.status.as_u16());
+    parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
+    if let Some(server) = &running.worker.config.server_header {
+        parts.headers.entry(SERVER).or_insert_with(|| server.clone());
+    }
+    // An early answer: what the client still sends is read and thrown away after the answer (W60).
+    if running.is_body_unread() && running.facts.version != Version::HTTP_2 {
+        running.connection.last_request.set(true);
+        running.connection.linger.set(true);
+    }
+    if running.facts.version != Version::HTTP_2 && running.connection.is_last(&running.worker) {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (is_empty, exact) = match &source {
+        Source::Own { bytes } => {
+            let length = bytes.as_ref().map_or(0, Bytes::len);
+            (length == 0, u64::try_from(length).ok())
+        }
+        Source::Service { body } => (body.is_end_stream(), body.size_hint().exact()),
+    };
+    let has_no_body = running.facts.method == Method::HEAD
+        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || parts.status.is_informational();
+    if has_no_body || is_empty {
+        // hyper never polls these, so the end is known here.
+        running.completes();
+    }
+    let stated = || parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    let promised = if has_no_body { None } else { exact.or_else(stated) };
+    Response::from_parts(parts, ResponseBody::new(source, promised, holder))
+}
+
+impl Running {
+    fn failed(&self, message: &'static str, error: &BoxError) {
+        self.worker.event_of(Level::Error, message, Some(self), &[("error", &error.to_string())]);
+    }
+}

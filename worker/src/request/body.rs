@@ -1,0 +1,269 @@
+//! The bodies of a request and of its response: counted, limited, and tied to the record.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::scope::{Holder, caught};
+use crate::BoxError;
+
+/// The body of a request as the service gets it: hyper's, with the limit of the settings and a count.
+///
+/// It can be sent to another thread; its frames are read from the connection only while it is polled.
+pub struct RequestBody {
+    incoming: Option<Incoming>,
+    reading: Option<Arc<Reading>>,
+}
+
+/// Why a request body cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is longer than `limit_request_body`.
+    #[error("the request body is longer than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The connection failed or the body was malformed.
+    #[error("cannot read the request body")]
+    Read(#[source] hyper::Error),
+}
+
+/// What the request's scope knows of its body, which may be read on another thread.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    limit: u64,
+    bytes: AtomicU64,
+    is_read: AtomicBool,
+    is_too_large: AtomicBool,
+    start: Instant,
+    last_frame_ms: AtomicU64,
+}
+
+impl Reading {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.is_too_large.load(Ordering::Relaxed)
+    }
+
+    /// When the last frame was given to the service; the request's start before that.
+    pub(crate) fn last_frame(&self) -> Instant {
+        self.start + std::time::Duration::from_millis(self.last_frame_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl RequestBody {
+    /// A body without a byte, for tests of services.
+    pub fn empty() -> Self {
+        Self { incoming: None, reading: None }
+    }
+
+    pub(crate) fn new(incoming: Incoming, limit: u64) -> (Self, Option<Arc<Reading>>) {
+        if incoming.is_end_stream() {
+            return (Self::empty(), None);
+        }
+        let reading = Arc::new(Reading {
+            limit: if limit == 0 { u64::MAX } else { limit },
+            bytes: AtomicU64::new(0),
+            is_read: AtomicBool::new(false),
+            is_too_large: AtomicBool::new(false),
+            start: Instant::now(),
+            last_frame_ms: AtomicU64::new(0),
+        });
+        (Self { incoming: Some(incoming), reading: Some(Arc::clone(&reading)) }, Some(reading))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let (Some(incoming), Some(reading)) = (&mut this.incoming, &this.reading) else {
+            return Poll::Ready(None);
+        };
+        if reading.is_too_large() {
+            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit })));
+        }
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let Some(frame) = frame.transpose().map_err(BodyError::Read)? else {
+            reading.is_read.store(true, Ordering::Relaxed);
+            return Poll::Ready(None);
+        };
+        let length =
+            frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+        let bytes = reading.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length);
+        if bytes > reading.limit {
+            reading.is_too_large.store(true, Ordering::Relaxed);
+            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit })));
+        }
+        let age = u64::try_from(reading.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        reading.last_frame_ms.store(age, Ordering::Relaxed);
+        reading.is_read.store(incoming.is_end_stream(), Ordering::Relaxed);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("read", &self.reading.as_ref().map(|reading| reading.bytes()))
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// What hyper sends: the service's body or an answer of the worker's own. Its end is the end of the record.
+    pub(crate) struct ResponseBody<B> {
+        #[pin]
+        source: Source<B>,
+        // What the head has promised; reaching it is the end, because hyper does not ask again.
+        promised: Option<u64>,
+        // Ends the record when hyper drops the body.
+        holder: Option<Holder>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = SourceProjection]
+    pub(crate) enum Source<B> {
+        Own { bytes: Option<Bytes> },
+        Service { #[pin] body: B },
+    }
+}
+
+impl<B: HttpBody> ResponseBody<B> {
+    pub(crate) fn new(source: Source<B>, promised: Option<u64>, holder: Holder) -> Self {
+        Self { source, promised, holder: Some(holder) }
+    }
+}
+
+/// A piece of a response body.
+#[derive(Debug)]
+pub(crate) enum Piece<D> {
+    Own(Bytes),
+    Service(D),
+}
+
+impl<D: Buf> Buf for Piece<D> {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.remaining(),
+            Self::Service(data) => data.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes.chunk(),
+            Self::Service(data) => data.chunk(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Own(bytes) => bytes.advance(count),
+            Self::Service(data) => data.advance(count),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, parts: &mut [std::io::IoSlice<'a>]) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.chunks_vectored(parts),
+            Self::Service(data) => data.chunks_vectored(parts),
+        }
+    }
+}
+
+impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
+    type Data = Piece<B::Data>;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        let Some(holder) = this.holder.as_ref() else { return Poll::Ready(None) };
+        let running = std::rc::Rc::clone(&holder.0);
+        let body = match this.source.project() {
+            SourceProjection::Own { bytes } => {
+                let frame = bytes
+                    .take()
+                    .filter(|bytes| !bytes.is_empty())
+                    .map(|bytes| Frame::data(Piece::Own(bytes)));
+                running.sent(frame.as_ref().map_or(0, length), *this.promised, true);
+                return Poll::Ready(frame.map(Ok));
+            }
+            SourceProjection::Service { body } => body,
+        };
+        let polled = match caught(&running, || body.poll_frame(cx)) {
+            Ok(polled) => ready!(polled),
+            // The connection is cut: the head has gone, nothing else can tell the client.
+            Err(panicked) => return Poll::Ready(Some(Err(panicked.into()))),
+        };
+        match polled {
+            None => {
+                if running.sent(0, *this.promised, true) {
+                    this.holder.take();
+                }
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                let frame = frame.map_data(Piece::Service);
+                running.sent(length(&frame), *this.promised, false);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                running.body_failed();
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own { bytes } => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Service { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own { bytes } => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            ),
+            Source::Service { body } => body.size_hint(),
+        }
+    }
+}
+
+fn length<D: Buf>(frame: &Frame<D>) -> u64 {
+    frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX))
+}

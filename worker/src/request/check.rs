@@ -1,0 +1,183 @@
+//! Policy on a parsed request, HTTP/1 and HTTP/2 alike (RFC 9110 sections 4, 7 and 10): target, Host, method, Expect.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use http::header::{EXPECT, HOST};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Uri, Version};
+
+use super::answer::Refusal;
+
+/// Refuses what no service should see; brings an absolute target into origin form.
+pub(crate) fn check(parts: &mut Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+        return Err(Refusal::METHOD);
+    }
+    target(parts)?;
+    authority(parts)?;
+    if let Some(expect) = parts.headers.get(EXPECT)
+        && parts.version != Version::HTTP_10
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Refusal::EXPECTATION);
+    }
+    Ok(())
+}
+
+fn target(parts: &Parts) -> Result<(), Refusal> {
+    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    match parts.uri.scheme_str() {
+        None | Some("http" | "https") => {}
+        Some(_) => return Err(Refusal::bad("the scheme of the target is not http")),
+    }
+    if path == "*" {
+        let allowed = parts.method == Method::OPTIONS && parts.uri.scheme().is_none();
+        return if allowed { Ok(()) } else { Err(Refusal::bad("the target * is for OPTIONS")) };
+    }
+    if !path.starts_with('/') {
+        return Err(Refusal::bad("the target is malformed"));
+    }
+    let bytes = path.as_bytes();
+    let broken = bytes.iter().enumerate().any(|(at, byte)| match byte {
+        b'%' => {
+            let digits = bytes.get(at.saturating_add(1)..at.saturating_add(3));
+            !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        }
+        b'#' | 0x80..=0xff => true,
+        _ => false,
+    });
+    if broken { Err(Refusal::bad("the target is malformed")) } else { Ok(()) }
+}
+
+/// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
+fn authority(parts: &mut Parts) -> Result<(), Refusal> {
+    let host = parts.headers.get(HOST).cloned();
+    if parts.headers.get_all(HOST).iter().count() > 1 {
+        return Err(Refusal::bad("Host more than once"));
+    }
+    if let Some(host) = &host
+        && !is_host(host.as_bytes())
+    {
+        return Err(Refusal::bad("Host is malformed"));
+    }
+    let named = parts.uri.authority().map(Authority::as_str).map(str::to_owned);
+    let Some(named) = named else {
+        let is_required = parts.version != Version::HTTP_10;
+        return if host.is_none() && is_required {
+            Err(Refusal::bad("Host is missing"))
+        } else {
+            Ok(())
+        };
+    };
+    if !is_host(named.as_bytes()) {
+        return Err(Refusal::bad("the authority is malformed"));
+    }
+    let differs =
+        host.as_ref().is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
+    if parts.version == Version::HTTP_2 && differs {
+        return Err(Refusal::bad("Host and :authority differ"));
+    }
+    if host.is_none() || differs {
+        // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
+        let value =
+            HeaderValue::try_from(named).map_err(|_| Refusal::bad("the authority is malformed"))?;
+        parts.headers.insert(HOST, value);
+    }
+    if parts.version != Version::HTTP_2
+        && let Some(path) = parts.uri.path_and_query().cloned()
+    {
+        parts.uri = Uri::from(path);
+    }
+    Ok(())
+}
+
+/// `reg-name`, IPv4 or `[IPv6]`, with an optional port (RFC 3986 section 3.2.2). User information is refused.
+fn is_host(text: &[u8]) -> bool {
+    let (name, port) = match text {
+        [b'[', rest @ ..] => {
+            let Some(close) = memchr::memchr(b']', rest) else { return false };
+            let (address, port) = rest.split_at(close);
+            let address = std::str::from_utf8(address).unwrap_or("");
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&b"ip"[..], port.get(1..).unwrap_or_default())
+        }
+        _ => text.split_at(memchr::memchr(b':', text).unwrap_or(text.len())),
+    };
+    let is_name = !name.is_empty()
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte));
+    is_name && is_port(port)
+}
+
+fn is_port(text: &[u8]) -> bool {
+    match text {
+        [] | [b':'] => true,
+        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
+            std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Result<Parts, u16> {
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        check(&mut parts).map(|()| parts).map_err(|refusal| refusal.status.as_u16())
+    }
+
+    fn host(value: &str) -> u16 {
+        run("GET", "/", &[("host", value)]).map_or_else(|status| status, |_| 200)
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a.b-c:80", "127.0.0.1:65535", "[::1]", "[::1]:8000", "a:"] {
+            assert_eq!(host(good), 200, "{good}");
+        }
+        for bad in
+            ["", "a@b", "a,b", "a/b", "a b", "a:65536", "a:x", "[::1", "[zz]", "[::1]x", ":80"]
+        {
+            assert_eq!(host(bad), 400, "{bad}");
+        }
+        assert_eq!(run("GET", "/", &[]).err(), Some(400));
+    }
+
+    #[test]
+    fn targets() {
+        let at = |method: &str, uri: &str| run(method, uri, &[("host", "a")]).err().unwrap_or(200);
+        assert_eq!(at("GET", "/a%20b?c=%41"), 200);
+        assert_eq!(at("OPTIONS", "*"), 200);
+        assert_eq!(at("GET", "*"), 400);
+        assert_eq!(at("GET", "/a%2"), 400);
+        assert_eq!(at("GET", "/a%zz"), 400);
+        assert_eq!(at("GET", "ftp://a/"), 400);
+        assert_eq!(at("CONNECT", "a:80"), 501);
+        assert_eq!(at("TRACE", "/"), 501);
+        assert_eq!(at("PURGE", "/"), 200);
+    }
+
+    #[test]
+    fn an_absolute_target_replaces_host() {
+        let parts = run("GET", "http://real:81/x?y", &[("host", "other")]).unwrap();
+        assert_eq!(parts.headers.get(HOST).unwrap(), "real:81");
+        assert_eq!(parts.uri, "/x?y");
+    }
+
+    #[test]
+    fn expectations() {
+        let expect = |value: &str| {
+            run("POST", "/", &[("host", "a"), ("expect", value)]).err().unwrap_or(200)
+        };
+        assert_eq!((expect("100-Continue"), expect("200-ok")), (200, 417));
+    }
+}

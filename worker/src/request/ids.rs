@@ -1,0 +1,211 @@
+//! Request ids and W3C trace context: what a caller sent is kept when it is well-formed, else made here.
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use saola_observability::ids::{SpanId, TraceId};
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Makes ids. One a worker, seeded after the fork: a generator seeded before it makes twins.
+pub(crate) struct Ids {
+    /// State of xoshiro256++ (Blackman and Vigna, 2019): fast and well spread; ids are no secrets.
+    state: [u64; 4],
+    /// Request ids are cut from one buffer, so that 64 of them cost one allocation.
+    texts: BytesMut,
+}
+
+/// The caller's side of a trace.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct Parent {
+    pub(crate) trace: TraceId,
+    pub(crate) span: SpanId,
+    pub(crate) sampled: bool,
+}
+
+impl Ids {
+    /// Seeds from the kernel, or from a number in tests.
+    pub(crate) fn new(seed: Option<u64>) -> Result<Self, getrandom::Error> {
+        let mut state = [0; 4];
+        match seed {
+            Some(seed) => {
+                state = [seed, seed ^ 0x9e37_79b9_7f4a_7c15, !seed, 0xd1b5_4a32_d192_ed03];
+            }
+            None => {
+                for word in &mut state {
+                    *word = getrandom::u64()?;
+                }
+            }
+        }
+        // The one state the generator never leaves.
+        state[3] |= 1;
+        let mut ids = Self { state, texts: BytesMut::new() };
+        // A small seed needs a few steps before its bits have spread.
+        for _ in 0..16 {
+            ids.next();
+        }
+        Ok(ids)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        let [a, b, c, d] = &mut self.state;
+        let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
+        let shifted = *b << 17;
+        *c ^= *a;
+        *d ^= *b;
+        *b ^= *c;
+        *a ^= *d;
+        *c ^= shifted;
+        *d = d.rotate_left(45);
+        result
+    }
+
+    pub(crate) fn trace(&mut self) -> TraceId {
+        let (high, low) = (u128::from(self.next()), u128::from(self.next() | 1));
+        TraceId((high << 64 | low).to_be_bytes())
+    }
+
+    pub(crate) fn span(&mut self) -> SpanId {
+        SpanId((self.next() | 1).to_be_bytes())
+    }
+
+    /// A new request id: 32 hex digits.
+    pub(crate) fn request(&mut self) -> HeaderValue {
+        const LENGTH: usize = 32;
+        if self.texts.capacity() < LENGTH {
+            self.texts = BytesMut::with_capacity(64 * LENGTH);
+        }
+        let id = self.trace();
+        self.texts.put_slice(&id.hex());
+        let text = self.texts.split_to(LENGTH).freeze();
+        HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("invalid"))
+    }
+
+    /// The caller's request id if it sent exactly one well-formed, else a new one.
+    pub(crate) fn keep_or_make(&mut self, fields: &HeaderMap) -> HeaderValue {
+        match single(fields, &REQUEST_ID) {
+            Some(id) if is_request_id(id.as_bytes()) => id.clone(),
+            _ => self.request(),
+        }
+    }
+}
+
+/// Reads `traceparent` (W3C Trace Context level 2, section 3.2).
+pub(crate) fn parent(fields: &HeaderMap) -> Option<Parent> {
+    let value = single(fields, &TRACEPARENT)?.as_bytes();
+    let (head, tail) = value.split_at_checked(55)?;
+    let [v1, v2, b'-', rest @ ..] = head else { return None };
+    match (v1, v2) {
+        (b'f', b'f') => return None,
+        (b'0', b'0') if !tail.is_empty() => return None,
+        // A later version may add fields behind a dash.
+        _ if !tail.is_empty() && tail[0] != b'-' => return None,
+        _ => {}
+    }
+    let version = [*v1, *v2];
+    if !version.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let (trace, rest) = rest.split_at_checked(32)?;
+    let (span, flags) = rest.strip_prefix(b"-")?.split_at_checked(16)?;
+    let [high, low] = flags.strip_prefix(b"-")? else { return None };
+    let (trace, span) = (TraceId::from_hex(trace)?, SpanId::from_hex(span)?);
+    let (_, low) = (hex_digit(*high)?, hex_digit(*low)?);
+    (!trace.is_none() && !span.is_none()).then_some(Parent { trace, span, sampled: low & 1 == 1 })
+}
+
+/// Keeps `tracestate` when it is small enough to pass on (section 3.3: drop it whole rather than cut it).
+pub(crate) fn tracestate(fields: &HeaderMap) -> Option<HeaderValue> {
+    let value = single(fields, &TRACESTATE)?;
+    let members = value.as_bytes().split(|byte| *byte == b',').count();
+    (value.len() <= 512 && members <= 32 && value.to_str().is_ok()).then(|| value.clone())
+}
+
+fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = fields.get_all(name).iter();
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
+}
+
+fn is_request_id(text: &[u8]) -> bool {
+    (1..=128).contains(&text.len())
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._:/+=@-".contains(byte))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_traceparent_table() {
+        let ok = parent(&headers("traceparent", &[GOOD])).unwrap();
+        assert_eq!(ok.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!((ok.span.to_string().as_str(), ok.sampled), ("00f067aa0ba902b7", true));
+        let unsampled = GOOD.replace("-01", "-00");
+        assert!(!parent(&headers("traceparent", &[&unsampled])).unwrap().sampled);
+        let tail = format!("{}-what-comes", GOOD.replacen("00", "01", 1));
+        assert!(parent(&headers("traceparent", &[&tail])).is_some(), "a later version with a tail");
+        for bad in [
+            GOOD.to_uppercase(),
+            GOOD.replacen("00", "ff", 1),
+            format!("{GOOD}-tail"),
+            format!("{}x", GOOD.replacen("00", "01", 1)),
+            GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            GOOD.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            GOOD.replace("-01", "-0g"),
+            GOOD.replace('-', "_"),
+            GOOD.replacen("00", "0g", 1),
+            "00".to_owned(),
+        ] {
+            assert_eq!(parent(&headers("traceparent", &[&bad])), None, "{bad}");
+        }
+        assert_eq!(parent(&headers("traceparent", &[GOOD, GOOD])), None, "doubled");
+        assert_eq!(parent(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn tracestate_is_kept_whole_or_dropped() {
+        assert!(tracestate(&headers("tracestate", &["a=1,b=2"])).is_some());
+        assert!(tracestate(&headers("tracestate", &[&"a".repeat(513)])).is_none());
+        assert!(tracestate(&headers("tracestate", &[&["a=1"; 33].join(",")])).is_none());
+    }
+
+    #[test]
+    fn a_request_id_is_kept_when_it_is_well_formed() {
+        let mut ids = Ids::new(Some(7)).unwrap();
+        assert_eq!(ids.keep_or_make(&headers("x-request-id", &["a.B_9:/+=@-"])), "a.B_9:/+=@-");
+        for bad in [&["a b"][..], &["x\"y"], &[""], &["a", "b"], &[&"a".repeat(129)]] {
+            let made = ids.keep_or_make(&headers("x-request-id", bad));
+            assert!(
+                made.len() == 32 && made.to_str().unwrap().bytes().all(|b| hex_digit(b).is_some()),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_workers_never_make_the_same_id() {
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..4 {
+            let mut ids = Ids::new(None).unwrap();
+            for _ in 0..25_000 {
+                assert!(seen.insert(ids.trace()));
+            }
+        }
+    }
+}

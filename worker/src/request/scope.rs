@@ -1,0 +1,358 @@
+//! One running request: its facts, its place in the in-flight table, and the end of its record, which comes exactly once.
+//! While one of its futures is polled it is the thread's current request, which `set_route` and `trace` find.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Version};
+use saola_observability::clock::{monotonic_ns, wall_ns};
+use saola_observability::closed::{self, Outcome, Phase, Protocol, Sampling};
+use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::{Begin, End, Request};
+use tokio::time::Instant;
+
+use super::answer::text;
+use super::body::Reading;
+use super::ids;
+use super::sampling::Ended;
+use crate::connection::Connection;
+use crate::worker::Worker;
+
+/// The facts of a request, from its head to the end of its response.
+pub(crate) struct Running {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) facts: Facts,
+    pub(crate) status: Cell<Option<u16>>,
+    pub(crate) outcome: Cell<Option<Outcome>>,
+    pub(crate) exception: Cell<Option<&'static str>>,
+    pub(crate) reading: RefCell<Option<Arc<Reading>>>,
+    pub(crate) waiting: Cell<Waiting>,
+    /// Its deadline has passed; the scope sees this at its next poll.
+    pub(crate) expired: Cell<bool>,
+    route: RefCell<Option<Rc<str>>>,
+    entry: RefCell<Option<Request>>,
+    response_bytes: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What is read from a head, once.
+pub(crate) struct Facts {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) path: Option<PathAndQuery>,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) trace: TraceId,
+    pub(crate) span: SpanId,
+    parent: Option<ids::Parent>,
+    pub(crate) tracestate: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+    pub(crate) sampling: Sampling,
+    start: Instant,
+    start_ns: u64,
+}
+
+/// What the handler deadline bounds at the moment.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Waiting {
+    /// The service is not ready to take the request.
+    Service,
+    /// The service has not given a response head.
+    Response,
+    /// Nothing: the response has begun.
+    Nothing,
+}
+
+/// How long a service may say that it is not ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Facts {
+    pub(crate) fn read(
+        worker: &Worker,
+        method: Method,
+        version: Version,
+        path: Option<PathAndQuery>,
+        fields: &HeaderMap,
+    ) -> Self {
+        let parent = ids::parent(fields);
+        let start_ns = monotonic_ns();
+        let mut ids = worker.ids.borrow_mut();
+        let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
+        Self {
+            method,
+            version,
+            path,
+            request_id: ids.keep_or_make(fields),
+            trace,
+            span: ids.span(),
+            tracestate: parent.and_then(|_| ids::tracestate(fields)),
+            user_agent: fields.get(http::header::USER_AGENT).cloned(),
+            host: fields.get(http::header::HOST).cloned(),
+            sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
+            parent,
+            start: Instant::now(),
+            start_ns,
+        }
+    }
+}
+
+impl Running {
+    /// Begins a request: from here it is in the in-flight table, and it will be ended.
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        facts: Facts,
+    ) -> Rc<Self> {
+        let peer = connection.peer;
+        let entry = worker.slot.in_flight().begin(&Begin {
+            method: closed::Method::parse(facts.method.as_str()),
+            protocol: protocol(facts.version),
+            start_ns: facts.start_ns,
+            start_wall_ns: wall_ns(),
+            trace: facts.trace,
+            span: facts.span,
+            parent: facts.parent.map_or(SpanId::NONE, |parent| parent.span),
+            remote_parent: facts.parent.is_some(),
+            sampled: facts.sampling.is_sampled(),
+            client: peer.address,
+            client_port: peer.port,
+            request_id: text(&facts.request_id),
+            path: facts.path.as_ref().map_or("", PathAndQuery::path),
+        });
+        let running = Rc::new(Self {
+            worker: Rc::clone(worker),
+            connection: Rc::clone(connection),
+            facts,
+            status: Cell::new(None),
+            outcome: Cell::new(None),
+            exception: Cell::new(None),
+            reading: RefCell::new(None),
+            waiting: Cell::new(Waiting::Service),
+            expired: Cell::new(false),
+            route: RefCell::new(None),
+            entry: RefCell::new(Some(entry)),
+            response_bytes: Cell::new(0),
+            waker: RefCell::new(None),
+        });
+        worker.request_begins();
+        connection.begins(&running);
+        running
+    }
+
+    /// When the service must have moved on.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let start = self.facts.start;
+        match self.waiting.get() {
+            Waiting::Nothing => None,
+            _ if self.expired.get() => None,
+            Waiting::Service => Some(start + READY_TIMEOUT),
+            Waiting::Response => {
+                let last =
+                    self.reading.borrow().as_ref().map_or(start, |reading| reading.last_frame());
+                Some(last.max(start) + self.worker.config.request_timeout?)
+            }
+        }
+    }
+
+    /// Has the scope look at its deadline.
+    pub(crate) fn expire(&self) {
+        self.expired.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn set_route(&self, template: &str) {
+        *self.route.borrow_mut() = Some(self.worker.route(template));
+        if let Some(entry) = self.entry.borrow_mut().as_mut() {
+            entry.set_route(template);
+        }
+    }
+
+    pub(crate) fn route(&self) -> Option<Rc<str>> {
+        self.route.borrow().clone()
+    }
+
+    pub(crate) fn responds(&self, status: u16) {
+        self.status.set(Some(status));
+        self.waiting.set(Waiting::Nothing);
+        if let Some(entry) = self.entry.borrow_mut().as_mut() {
+            entry.set_phase(Phase::Response);
+        }
+    }
+
+    /// Counts a frame of the response; says whether the response is whole.
+    pub(crate) fn sent(&self, bytes: u64, promised: Option<u64>, is_end: bool) -> bool {
+        let sent = self.response_bytes.get().saturating_add(bytes);
+        self.response_bytes.set(sent);
+        match (promised, is_end) {
+            (Some(promised), true) if sent < promised => {
+                self.body_failed();
+                return false;
+            }
+            (Some(promised), _) if sent >= promised => self.completes(),
+            (_, true) => self.completes(),
+            (_, false) => return false,
+        }
+        true
+    }
+
+    /// The response has reached its end. What was marked before (timeout, panic) stays.
+    pub(crate) fn completes(&self) {
+        if self.outcome.get().is_none() {
+            self.outcome.set(Some(Outcome::Ok));
+        }
+    }
+
+    pub(crate) fn body_failed(&self) {
+        self.outcome.set(Some(Outcome::Aborted));
+        self.exception.set(Some("response_body"));
+    }
+
+    /// Says whether bytes of the request are still to come from the client.
+    pub(crate) fn is_body_unread(&self) -> bool {
+        self.reading.borrow().as_ref().is_some_and(|reading| !reading.is_read())
+    }
+
+    fn end(self: &Rc<Self>) {
+        let Some(entry) = self.entry.borrow_mut().take() else { return };
+        let (facts, now) = (&self.facts, monotonic_ns());
+        let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
+        if outcome == Outcome::Aborted && self.worker.is_forced.get() {
+            self.exception.set(Some("drain_deadline"));
+        }
+        let ended = Ended {
+            status: self.status.get(),
+            outcome,
+            duration: Duration::from_nanos(now.saturating_sub(facts.start_ns)),
+        };
+        let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, now);
+        let (server_address, server_port) = self.server();
+        let method_text = match closed::Method::parse(facts.method.as_str()) {
+            closed::Method::Other => facts.method.as_str(),
+            _ => "",
+        };
+        entry.end(&End {
+            end_ns: now,
+            outcome,
+            status: self.status.get(),
+            request_bytes: self.reading.borrow().as_ref().map_or(0, |reading| reading.bytes()),
+            response_bytes: self.response_bytes.get(),
+            sampling,
+            exception: self.exception.get(),
+            path: facts.path.as_ref().map_or("", PathAndQuery::path),
+            method_text,
+            user_agent: facts.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes),
+            server_address,
+            server_port,
+            tracestate: facts.tracestate.as_ref().map_or("", text),
+            request_id: text(&facts.request_id),
+        });
+        #[cfg(test)]
+        self.worker.finished.borrow_mut().push(crate::worker::Finished {
+            status: self.status.get(),
+            outcome,
+            exception: self.exception.get(),
+            request_id: text(&facts.request_id).to_owned(),
+            route: self.route().map(|route| route.to_string()),
+        });
+        self.worker.request_ends();
+        self.connection.ends(self);
+    }
+
+    /// Who was addressed: `Host`, its port or the scheme's (OpenTelemetry HTTP conventions, `server.address`).
+    fn server(&self) -> (&str, u16) {
+        let host = self.facts.host.as_ref().map_or("", text);
+        match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),
+            _ => (host, 80),
+        }
+    }
+}
+
+/// Who owns the record: the scope, then the response body. Dropping it ends the record.
+pub(crate) struct Holder(pub(crate) Rc<Running>);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The other end of a connection.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub struct Peer {
+    /// Its address; `None` on a unix socket.
+    pub address: Option<IpAddr>,
+    /// Its port; 0 on a unix socket.
+    pub port: u16,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Running>>> = const { RefCell::new(None) };
+}
+
+/// The request whose future is being polled on this thread.
+pub(crate) fn current() -> Option<Rc<Running>> {
+    CURRENT.try_with(|current| current.try_borrow().ok()?.clone()).ok().flatten()
+}
+
+/// Makes a request the thread's current one until dropped, also by unwinding; scopes nest.
+pub(crate) struct Entered(Option<Rc<Running>>);
+
+pub(crate) fn enter(running: &Rc<Running>) -> Entered {
+    Entered(CURRENT.replace(Some(Rc::clone(running))))
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+/// Calls into the service's code as this request; a panic in it becomes an error and is marked.
+pub(crate) fn caught<T>(running: &Rc<Running>, call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let _entered = enter(running);
+    // May be asserted: what the closure touched is the request's own and is dropped after a panic, never called again.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        running.outcome.set(Some(Outcome::Panic));
+        running.exception.set(Some("panic"));
+        Panicked::from(payload)
+    })
+}
+
+/// A panic of the service. The panic hook has recorded its message and place.
+#[derive(Debug, thiserror::Error)]
+#[error("the service panicked")]
+pub(crate) struct Panicked;
+
+impl From<Box<dyn Any + Send>> for Panicked {
+    fn from(payload: Box<dyn Any + Send>) -> Self {
+        // A payload may itself panic when dropped; that one takes the connection's task, not the worker.
+        drop(payload);
+        Self
+    }
+}
+
+fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::HTTP_2 => Protocol::Http2,
+        Version::HTTP_10 => Protocol::Http10,
+        _ => Protocol::Http11,
+    }
+}

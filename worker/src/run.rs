@@ -1,0 +1,347 @@
+//! A worker from its birth to its exit: signals, runtime, the user's service, listeners, then serving.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signalfd::SignalFd;
+use saola_observability::Slot;
+use saola_observability::closed::{Level, SlotState};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+use crate::accept::exclusive::Exclusive;
+use crate::accept::tokio::Tokio;
+use crate::accept::{Accept, Listener, Permits};
+use crate::config::{AcceptMode, Config};
+use crate::drain::{Order, Orders, Shutdown};
+use crate::heartbeat::Beat;
+use crate::request::body::RequestBody;
+use crate::request::current;
+use crate::serve::serve_with;
+use crate::worker::Worker;
+use crate::{BoxError, ServeError, control, metrics};
+
+/// What a user's factory is turned into; called once for each worker, inside its runtime.
+pub trait MakeService {
+    /// The service. It is cloned for each request, and stays on the worker's thread.
+    type Service: tower_service::Service<
+            Request<RequestBody>,
+            Response = Response<Self::Body>,
+            Error: Into<BoxError>,
+        > + Clone
+        + 'static;
+    /// The body of its responses.
+    type Body: HttpBody<Error: Into<BoxError>> + 'static;
+
+    /// Makes the service. An error here is one of loading the application; a panic is one of booting the worker.
+    fn make(self, worker: &WorkerInfo) -> impl Future<Output = Result<Self::Service, BoxError>>;
+}
+
+/// What a worker knows of itself.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerInfo {
+    /// The number of its slot.
+    pub slot: u32,
+    /// How many workers are configured.
+    pub workers: u32,
+    /// The generation it belongs to.
+    pub generation: u64,
+    /// Where the server listens.
+    pub addresses: Vec<String>,
+}
+
+/// What a worker inherits.
+#[derive(Debug)]
+pub struct Birth {
+    /// What it knows of itself.
+    pub info: WorkerInfo,
+    /// Its listening sockets.
+    pub listeners: Vec<Listener>,
+    /// The channel on which the supervisor's orders come, one a datagram. Its end means that the supervisor has died.
+    pub control: OwnedFd,
+    /// Reads a datagram; `None` when it is no order.
+    pub parse: fn(&[u8]) -> Option<Order>,
+}
+
+/// Hears why a worker could not become ready.
+pub type Failed = Box<dyn FnOnce(Stage, &str)>;
+
+/// What a worker tells whoever started it.
+pub struct Hooks {
+    /// The service is made and connections are accepted. Called once.
+    pub ready: Box<dyn FnOnce()>,
+    /// The worker could not become ready, and ends.
+    pub failed: Failed,
+    /// `max_requests` are served: it goes on serving until it is told to hand over.
+    pub ask_recycle: Box<dyn FnMut()>,
+    /// Its accept queue is drained as ordered, and its listeners are closed.
+    pub stopped: Box<dyn FnOnce()>,
+    /// Its last connection has ended; so many were cut at the deadline.
+    pub drained: Box<dyn FnOnce(u64)>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            ready: Box::new(|| ()),
+            failed: Box::new(|_, _| ()),
+            ask_recycle: Box::new(|| ()),
+            stopped: Box::new(|| ()),
+            drained: Box::new(|_| ()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+/// Where a worker failed before it was ready.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Stage {
+    /// In the worker, or by a panic.
+    Boot,
+    /// In the application's factory, which said so.
+    Load,
+}
+
+/// Why a worker ends.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum ExitReason {
+    /// It was told to, and did what was open.
+    Drained,
+    /// It could not become ready.
+    Boot,
+    /// The application could not be loaded.
+    Load,
+    /// Its event loop ended by itself.
+    Internal,
+}
+
+impl ExitReason {
+    /// The exit status of the process.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Drained => 0,
+            Self::Boot => 3,
+            Self::Load => 4,
+            Self::Internal => 70,
+        }
+    }
+}
+
+/// Runs a worker on the calling thread, in a process that has been forked for it. Returns when it should exit.
+pub fn run<M: MakeService>(
+    make: M,
+    birth: Birth,
+    slot: &'static Slot,
+    config: Config,
+    hooks: Hooks,
+) -> ExitReason {
+    current::record_panics(slot);
+    metrics::register();
+    slot.set_state(SlotState::Starting);
+    let (runtime, signals, config) = match prepare(slot, config) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            (hooks.failed)(Stage::Boot, &error.to_string());
+            return ExitReason::Boot;
+        }
+    };
+    let service = catch_unwind(AssertUnwindSafe(|| runtime.block_on(make.make(&birth.info))));
+    let exit = match service {
+        Err(_) => fail(hooks, Stage::Boot, "the application's factory panicked"),
+        Ok(Err(error)) => fail(hooks, Stage::Load, &chain(&*error)),
+        Ok(Ok(service)) => {
+            let life = AssertUnwindSafe(|| {
+                runtime.block_on(live(service, birth, slot, config, hooks, signals))
+            });
+            catch_unwind(life).unwrap_or(ExitReason::Internal)
+        }
+    };
+    // Work on the blocking pool that nobody waits for any more does not hold the exit up.
+    runtime.shutdown_background();
+    exit
+}
+
+fn fail(hooks: Hooks, stage: Stage, text: &str) -> ExitReason {
+    (hooks.failed)(stage, text);
+    match stage {
+        Stage::Boot => ExitReason::Boot,
+        Stage::Load => ExitReason::Load,
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn prepare(
+    slot: &'static Slot,
+    mut config: Config,
+) -> Result<(LocalRuntime, SignalFd, Config), ServeError> {
+    let signals = control::signals().map_err(ServeError::Boot)?;
+    let (limit, _) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| ServeError::Boot(errno.into()))?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let room = limit.saturating_sub(RESERVED).saturating_sub(config.blocking_threads);
+    if room < FEWEST {
+        return Err(ServeError::Descriptors { limit, room, needed: FEWEST });
+    }
+    if room < config.worker_connections {
+        let (asked, room_text) = (config.worker_connections.to_string(), room.to_string());
+        let fields = [("asked", asked.as_str()), ("worker_connections", room_text.as_str())];
+        crate::worker::event(
+            slot,
+            Level::Warn,
+            "worker_connections lowered to the descriptor limit",
+            None,
+            &fields,
+        );
+        config.worker_connections = room;
+    }
+    let number = AtomicUsize::new(0);
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(config.blocking_threads.max(1))
+        .thread_keep_alive(Duration::from_secs(10))
+        .thread_name_fn(move || format!("block-{}", number.fetch_add(1, Ordering::Relaxed)))
+        .build_local(LocalOptions::default())
+        .map_err(ServeError::Boot)?;
+    Ok((runtime, signals, config))
+}
+
+/// Descriptors that are no connections: listeners, epolls, slot files, the application's few.
+const RESERVED: usize = 32;
+const FEWEST: usize = 16;
+
+/// From the service to the exit.
+async fn live<S, B>(
+    service: S,
+    birth: Birth,
+    slot: &'static Slot,
+    config: Config,
+    hooks: Hooks,
+    signals: SignalFd,
+) -> ExitReason
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    let (orders, shutdown) = Shutdown::channel();
+    let beat = Beat::new();
+    let listeners = Arc::new(birth.listeners);
+    let exclusive = match config.accept {
+        AcceptMode::Tokio => None,
+        AcceptMode::Exclusive => match Exclusive::new(&listeners, beat.clone()) {
+            Ok(source) => Some(source),
+            // A kernel or a file that does not know EPOLLEXCLUSIVE.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,
+            Err(error) => return fail(hooks, Stage::Boot, &error.to_string()),
+        },
+    };
+    let Hooks { ready, failed, ask_recycle, stopped, drained } = hooks;
+    let permits = Permits::new(config.worker_connections);
+    let worker = match Worker::new(slot, config.clone(), permits, ask_recycle) {
+        Ok(worker) => worker,
+        Err(error) => {
+            failed(Stage::Boot, &error.to_string());
+            return ExitReason::Boot;
+        }
+    };
+    let told = listen(birth.control, birth.parse, signals, orders, &config);
+    let served = match exclusive {
+        Some(source) => {
+            // The source closes them when it is finished, which needs it to be the last that holds them.
+            drop(listeners);
+            with_orders(source, service, &worker, beat, (ready, stopped), shutdown, told).await
+        }
+        None => match Arc::try_unwrap(listeners)
+            .map_err(|_| io::Error::other("listeners are shared"))
+            .and_then(Tokio::new)
+        {
+            Ok(source) => {
+                with_orders(source, service, &worker, beat, (ready, stopped), shutdown, told).await
+            }
+            Err(error) => {
+                failed(Stage::Boot, &error.to_string());
+                return ExitReason::Boot;
+            }
+        },
+    };
+    match served {
+        Ok(forced) => {
+            drained(forced);
+            ExitReason::Drained
+        }
+        Err(error) => {
+            worker.event(Level::Error, "the event loop ended", &[("error", &chain(&error))]);
+            ExitReason::Internal
+        }
+    }
+}
+
+type Told = Box<dyn FnOnce()>;
+
+async fn with_orders<A, S, B>(
+    source: A,
+    service: S,
+    worker: &std::rc::Rc<Worker>,
+    beat: Beat,
+    (ready, stopped): (Told, Told),
+    shutdown: Shutdown,
+    told: impl Future<Output = io::Error>,
+) -> Result<u64, ServeError>
+where
+    A: Accept,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    worker.slot.set_state(SlotState::Ready);
+    ready();
+    tokio::select! {
+        drained = serve_with(source, service, worker, beat, stopped, shutdown) => drained.map(|drained| drained.forced),
+        error = told => Err(ServeError::Control(error)),
+    }
+}
+
+/// Passes orders on for ever; ends only by an error.
+async fn listen(
+    control: OwnedFd,
+    parse: fn(&[u8]) -> Option<Order>,
+    signals: SignalFd,
+    orders: Orders,
+    config: &Config,
+) -> io::Error {
+    let by_signal = control::obey_signals(signals, orders.clone(), config);
+    let by_supervisor = async {
+        match control::obey_supervisor(control, parse, orders, config).await {
+            // The supervisor is gone and the drain ordered; signals still count.
+            Ok(()) => std::future::pending().await,
+            Err(error) => Err(error),
+        }
+    };
+    let never: Result<((), ()), io::Error> =
+        async { tokio::try_join!(by_signal, by_supervisor) }.await;
+    never.err().unwrap_or_else(|| io::Error::other("orders ended"))
+}
