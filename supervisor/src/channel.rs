@@ -8,6 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
+use crate::lifecycle::cause::Cause;
+
 pub use crate::lifecycle::cause::Stage;
 
 /// The worker's end. Orders arrive on [`Channel::orders`]; the end of the file means that the supervisor has died.
@@ -40,6 +42,11 @@ impl Channel {
     /// Says that all connections have ended, `forced` of them cut at the deadline. The worker exits next.
     pub fn drained(&self, forced: u64) {
         self.say(&format!("drained forced={forced}"));
+    }
+
+    /// Asks to be replaced: `max_requests` are served. The worker serves on meanwhile.
+    pub fn wants_recycle(&self) {
+        self.say("recycle requests");
     }
 
     /// A descriptor on which orders arrive, one in each datagram: see [`Channel::parse`].
@@ -121,6 +128,10 @@ pub(crate) enum Word {
     Failed(Stage, String),
     Stopped,
     Drained(u64),
+    /// It asks to be replaced, for its requests or for its age.
+    Recycle(Cause),
+    /// The answer to a dump: addresses of the thread that the loop runs on.
+    Stack(String),
     /// Of another version; the verb.
     Unknown(String),
 }
@@ -188,6 +199,9 @@ fn word(datagram: &[u8]) -> Word {
     match verb {
         "ready" => Word::Ready,
         "stopped" => Word::Stopped,
+        "recycle" if rest == "lifetime" => Word::Recycle(Cause::Lifetime),
+        "recycle" => Word::Recycle(Cause::Requests),
+        "stack" => Word::Stack(rest.to_owned()),
         "drained" => Word::Drained(
             rest.strip_prefix("forced=").and_then(|n| n.parse().ok()).unwrap_or_default(),
         ),
@@ -211,13 +225,15 @@ mod tests {
         channel.ready();
         channel.stopped();
         channel.drained(3);
-        channel.say("recycle requests");
+        channel.wants_recycle();
+        channel.say("dance slowly");
         let expected = [
             Word::Failed(Stage::Load, "no database at db:5432".into()),
             Word::Ready,
             Word::Stopped,
             Word::Drained(3),
-            Word::Unknown("recycle".into()),
+            Word::Recycle(Cause::Requests),
+            Word::Unknown("dance".into()),
         ];
         assert_eq!(line.read(), (expected.to_vec(), HungUp::No));
         let order =

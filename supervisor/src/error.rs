@@ -5,6 +5,7 @@ use saola_observability::{RunDirError, SlotError};
 
 use crate::Exit;
 use crate::listeners::ListenError;
+use crate::pidfile::PidfileError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -14,6 +15,8 @@ pub(crate) enum Error {
     RunDir(#[from] RunDirError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Pidfile(#[from] PidfileError),
     #[error("cannot make the slot files")]
     Slots(#[from] SlotError),
     #[error("cannot {attempt}: {}", errno.desc())]
@@ -25,11 +28,14 @@ impl Error {
         match self {
             Self::Threads { .. } => Exit::Internal,
             // No space shows when the files are made.
-            Self::RunDir(_) | Self::Slots(_) => Exit::RunDir,
+            Self::RunDir(_) | Self::Slots(_) | Self::Pidfile(_) => Exit::RunDir,
             Self::Listen(error) => match error {
                 ListenError::InUse { .. } => Exit::AddressInUse,
                 ListenError::Permission { .. } => Exit::Permission,
-                ListenError::NotASocket { .. } | ListenError::Name { .. } => Exit::Usage,
+                ListenError::NotASocket { .. }
+                | ListenError::Name { .. }
+                | ListenError::Inherited { .. }
+                | ListenError::NoneInherited => Exit::Usage,
                 ListenError::System { .. } => Exit::System,
                 ListenError::Interrupted => Exit::Success,
             },

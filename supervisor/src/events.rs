@@ -1,19 +1,24 @@
 //! One function for each thing an operator should hear of: it writes the line and moves the metric (S73).
 //! Nothing else in this crate logs.
 
+mod fields;
+mod generations;
 mod metrics;
 mod stderr;
 mod storm;
+mod workers;
 
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Duration;
 
 use saola_observability::clock::wall_ns;
 use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value};
 
-use crate::lifecycle::cause::{Cause, Status};
-use crate::lifecycle::event::{ForkFailure, Notice, Origin, Report, SlotNumber, Stop};
-use crate::{Encode, process};
+use crate::lifecycle::event::{Notice, Origin, SlotNumber, Stop};
+use crate::{Encode, Settings};
 
+use fields::{Field, ended, millis, origin, slot_field};
+pub(crate) use metrics::{overflowed, queue};
 pub(crate) use stderr::Stderr;
 use storm::Storm;
 
@@ -23,10 +28,9 @@ pub(crate) struct Events {
     encode: Encode,
     stderr: Stderr,
     workers_from: &'static str,
+    version: &'static str,
     deaths: Storm,
 }
-
-type Field<'a> = (&'a str, Value<'a>);
 
 /// What a worker was busy with when it was judged.
 pub(crate) struct Busy {
@@ -39,16 +43,31 @@ pub(crate) struct Busy {
 }
 
 impl Events {
-    pub(crate) fn new(
-        slot: &'static Slot,
-        encode: Encode,
-        stderr: Stderr,
-        (workers, workers_from): (u32, &'static str),
-    ) -> Self {
+    pub(crate) fn new(slot: &'static Slot, stderr: Stderr, settings: &Settings) -> Self {
+        let (workers, workers_from) = (settings.workers.get(), settings.workers_from);
         metrics::start();
         metrics::WORKERS_CONFIGURED.set(workers.into());
         metrics::GENERATION.set(1.0);
-        Self { slot, encode, stderr, workers_from, deaths: Storm::default() }
+        Self {
+            slot,
+            encode: Rc::clone(&settings.encode),
+            stderr,
+            workers_from,
+            version: settings.version,
+            deaths: Storm::default(),
+        }
+    }
+
+    /// The settings of a new generation hold.
+    pub(crate) fn adopt(&mut self, settings: &Settings) {
+        self.encode = Rc::clone(&settings.encode);
+        self.workers_from = settings.workers_from;
+    }
+
+    /// Somebody who may not has knocked at the control socket.
+    pub(crate) fn control_refused(&mut self, uid: u32, pid: i32, voice: Voice) {
+        let fields = [("from_uid", Value::U64(uid.into())), ("from_pid", Value::I64(pid.into()))];
+        self.line(voice, Level::Warn, "control refused", &fields);
     }
 
     pub(crate) fn listening(&mut self, address: &str, role: &str, queue: u32, voice: Voice) {
@@ -65,6 +84,17 @@ impl Events {
         self.line(voice, Level::Info, "nothing to reopen", &origin(&from));
     }
 
+    pub(crate) fn upgrade_refused(&mut self, why: &str, from: Origin, voice: Voice) {
+        let mut fields = vec![("what", Value::Str("upgrade")), ("error", Value::Str(why))];
+        fields.extend(origin(&from));
+        self.line(voice, Level::Warn, "change refused", &fields);
+    }
+
+    pub(crate) fn hook_failed(&mut self, event: &str, why: &str, voice: Voice) {
+        let fields = [("event", Value::Str(event)), ("error", Value::Str(why))];
+        self.line(voice, Level::Warn, "hook failed", &fields);
+    }
+
     pub(crate) fn terminal_gone(&mut self, voice: Voice) {
         self.line(voice, Level::Info, "terminal gone", &[]);
     }
@@ -72,29 +102,6 @@ impl Events {
     pub(crate) fn unknown_word(&mut self, slot: SlotNumber, verb: &str, voice: Voice) {
         let fields = [slot_field(slot), ("verb", Value::Str(verb))];
         self.line(voice, Level::Warn, "unknown word from a worker", &fields);
-    }
-
-    /// The one report of a worker's end.
-    pub(crate) fn worker_ended(
-        &mut self,
-        slot: SlotNumber,
-        report: &Report,
-        loss: &Loss,
-        voice: Voice,
-    ) {
-        if let Some(reason) = report.cause.restart_reason() {
-            metrics::RESTARTS.with([reason]).inc();
-        }
-        if let Some(drained) = report.drained {
-            metrics::DRAIN.observe(drained.as_secs_f64());
-        }
-        let went_quietly = report.status == Status::Exited(0) && loss.requests == 0;
-        if report.drained.is_some() || (report.cause == Cause::Quit && went_quietly) {
-            self.worker_drained(slot, report, loss, voice);
-        } else if report.cause.is_unplanned() || !report.in_boot {
-            self.worker_died(slot, report, loss, voice);
-        }
-        // Else it belonged to a start or a reload that was given up, whose first cause has its line.
     }
 
     /// Says what the life cycle has decided.
@@ -116,10 +123,16 @@ impl Events {
                 self.fork_failed(*slot, why, *next_try, voice);
             }
             Notice::WorkerSlow { slot, beat_age } => {
-                self.hung(Level::Warn, "worker slow", (*slot, *beat_age), busy, voice);
+                self.hung(Level::Warn, "worker slow", (*slot, *beat_age, None), busy, voice);
             }
-            Notice::WorkerStuck { slot, beat_age } => {
-                self.hung(Level::Error, "worker stuck", (*slot, *beat_age), busy, voice);
+            Notice::WorkerStuck { slot, beat_age, why } => {
+                self.hung(
+                    Level::Error,
+                    "worker stuck",
+                    (*slot, *beat_age, Some(*why)),
+                    busy,
+                    voice,
+                );
             }
             Notice::Reloading { .. } | Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
                 self.reload(notice, voice);
@@ -130,6 +143,13 @@ impl Events {
             Notice::ChangeRefused { what, why, from, suppressed } => {
                 self.change_refused((what, why), from, *suppressed, voice);
             }
+            _ => self.condition(notice, voice),
+        }
+    }
+
+    /// Conditions that come and go.
+    fn condition(&mut self, notice: &Notice, voice: Voice) {
+        match notice {
             Notice::Degraded { deaths } => {
                 metrics::DEGRADED.set(1.0);
                 let deaths = u64::try_from(*deaths).unwrap_or(u64::MAX);
@@ -152,10 +172,26 @@ impl Events {
                 let fields = [name.field(), ("next_ms", millis(*next_try))];
                 self.line(voice, Level::Warn, "observer died", &fields);
             }
+            Notice::RecycleGranted { slot, why } => {
+                let fields = [slot_field(*slot), ("cause", Value::Str(why.as_str()))];
+                self.line(voice, Level::Info, "recycle granted", &fields);
+            }
+            Notice::RecycleHeld { slot, why, age } => {
+                let fields = [
+                    slot_field(*slot),
+                    ("cause", Value::Str(why.as_str())),
+                    ("age_ms", millis(*age)),
+                ];
+                self.line(voice, Level::Warn, "recycle held back by min_lifetime", &fields);
+            }
+            Notice::GivenUp { after } => {
+                self.line(voice, Level::Error, "given up", &[("empty_ms", millis(*after))]);
+            }
             Notice::ObserverForkFailed { next_try } => {
                 let fields = [("cause", Value::Str("fork")), ("next_ms", millis(*next_try))];
                 self.line(voice, Level::Warn, "observer died", &fields);
             }
+            _ => {}
         }
     }
 
@@ -203,130 +239,6 @@ impl Events {
         self.line(voice, Level::Info, "stopped", &fields);
     }
 
-    fn worker_drained(&mut self, slot: SlotNumber, report: &Report, loss: &Loss, voice: Voice) {
-        let fields = [
-            slot_field(slot),
-            ("generation", Value::U64(report.generation)),
-            ("cause", Value::Str(report.cause.as_str())),
-            ("duration_ms", millis(report.drained.unwrap_or_default())),
-            ("forced", Value::U64(report.forced)),
-            ("requests_lost", Value::U64(loss.requests)),
-        ];
-        self.line(voice, Level::Info, "worker drained", &fields);
-    }
-
-    fn worker_died(&mut self, slot: SlotNumber, report: &Report, loss: &Loss, voice: Voice) {
-        let Some(suppressed) = self.deaths.admit(Instant::now()) else { return };
-        let name = ended(report.status);
-        let mut fields = vec![
-            slot_field(slot),
-            ("worker_pid", Value::U64(loss.pid.into())),
-            ("generation", Value::U64(report.generation)),
-            ("cause", Value::Str(report.cause.as_str())),
-            name.field(),
-        ];
-        if let Status::Signaled { core: true, .. } = report.status {
-            fields.push(("core", Value::Bool(true)));
-        }
-        let age_s = (report.age.as_secs_f64() * 1_000.0).round() / 1_000.0;
-        fields.push(("age_s", Value::F64(age_s)));
-        fields.push(("requests_lost", Value::U64(loss.requests)));
-        fields.push(("max_rss", Value::U64(loss.max_rss_bytes)));
-        if let Some(next_try) = report.next_try {
-            fields.push(("next_try_ms", millis(next_try)));
-        }
-        if let Some(text) = &report.text {
-            fields.push(("error", Value::Str(text)));
-        }
-        if suppressed > 0 {
-            fields.push(("suppressed", Value::U64(suppressed)));
-        }
-        let level = if report.in_boot { Level::Error } else { Level::Warn };
-        self.line(voice, level, "worker died", &fields);
-    }
-
-    fn fork_failed(
-        &mut self,
-        slot: SlotNumber,
-        why: &ForkFailure,
-        next_try: Duration,
-        voice: Voice,
-    ) {
-        metrics::RESTARTS.with(["crash"]).inc();
-        let threads;
-        let text = match why {
-            ForkFailure::Threads => {
-                threads =
-                    format!("other threads are running ({})", process::other_threads().join(", "));
-                &threads
-            }
-            ForkFailure::System(text) => text,
-        };
-        let fields = [
-            slot_field(slot),
-            ("cause", Value::Str(Cause::Fork.as_str())),
-            ("error", Value::Str(text)),
-            ("next_try_ms", millis(next_try)),
-        ];
-        self.line(voice, Level::Error, "worker died", &fields);
-    }
-
-    fn hung(
-        &mut self,
-        level: Level,
-        message: &str,
-        (slot, age): (SlotNumber, Duration),
-        busy: Option<&Busy>,
-        voice: Voice,
-    ) {
-        let mut fields = vec![slot_field(slot), ("beat_age_ms", millis(age))];
-        if let Some(busy) = busy {
-            fields
-                .push(("in_flight", Value::U64(u64::try_from(busy.in_flight).unwrap_or(u64::MAX))));
-            fields.push(("request_trace_id", Value::Str(&busy.trace_id)));
-            fields.push(("oldest_request_id", Value::Str(&busy.request_id)));
-            fields.push(("method", Value::Str(busy.method)));
-            fields.push(("route", Value::Str(&busy.route)));
-            fields.push(("age_ms", millis(busy.age)));
-        }
-        self.line(voice, level, message, &fields);
-    }
-
-    fn reload(&mut self, notice: &Notice, voice: Voice) {
-        match notice {
-            Notice::Reloading { generation, from } => {
-                let mut fields = vec![("generation", Value::U64(*generation))];
-                fields.extend(origin(from));
-                self.line(voice, Level::Info, "reloading", &fields);
-            }
-            Notice::Reloaded { generation, workers, duration } => {
-                metrics::RELOADS.with(["success"]).inc();
-                // A gauge is a float; a generation number stays exact in one for longer than anybody reloads.
-                let shown = u32::try_from(*generation).unwrap_or(u32::MAX);
-                metrics::GENERATION.set(shown.into());
-                let fields = [
-                    ("generation", Value::U64(*generation)),
-                    ("workers", Value::U64((*workers).into())),
-                    ("duration_ms", millis(*duration)),
-                ];
-                self.line(voice, Level::Info, "reloaded", &fields);
-            }
-            Notice::ReloadFailed { generation, cause, text, duration } => {
-                metrics::RELOADS.with(["error"]).inc();
-                let mut fields = vec![
-                    ("generation", Value::U64(*generation)),
-                    ("stage", Value::Str(cause.as_str())),
-                    ("duration_ms", millis(*duration)),
-                ];
-                if let Some(text) = text {
-                    fields.push(("error", Value::Str(text)));
-                }
-                self.line(voice, Level::Error, "reload failed", &fields);
-            }
-            _ => {}
-        }
-    }
-
     /// Into the ring while an observer reads it; else to stderr, and into the ring if that is full: the next one prints it.
     fn line(&mut self, voice: Voice, level: Level, message: &str, fields: &[Field<'_>]) {
         let event = Event {
@@ -365,47 +277,4 @@ pub(crate) struct Loss {
     pub(crate) pid: u32,
     pub(crate) requests: u64,
     pub(crate) max_rss_bytes: u64,
-}
-
-/// The name of a signal, or an exit status.
-enum Ended {
-    Signal(String),
-    Status(i64),
-}
-
-impl Ended {
-    fn field(&self) -> Field<'_> {
-        match self {
-            Self::Signal(name) => ("signal", Value::Str(name)),
-            Self::Status(code) => ("status", Value::I64(*code)),
-        }
-    }
-}
-
-fn ended(status: Status) -> Ended {
-    match status {
-        Status::Exited(code) => Ended::Status(code.into()),
-        Status::Signaled { signal, .. } => {
-            let known = nix::sys::signal::Signal::try_from(signal);
-            Ended::Signal(
-                known.map_or_else(|_| format!("SIG{signal}"), |signal| signal.as_str().to_owned()),
-            )
-        }
-    }
-}
-
-fn slot_field(slot: SlotNumber) -> Field<'static> {
-    ("slot", Value::U64(slot.0.into()))
-}
-
-fn millis(duration: Duration) -> Value<'static> {
-    Value::U64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn origin(from: &Origin) -> [Field<'static>; 3] {
-    [
-        ("signal", Value::Str(from.signal)),
-        ("from_pid", Value::U64(from.pid.into())),
-        ("from_uid", Value::U64(from.uid.into())),
-    ]
 }

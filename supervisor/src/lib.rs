@@ -4,11 +4,17 @@
 //! them out. What a worker and an observer *do* is not known here: the caller hands that in as [`Children`].
 
 mod channel;
+pub mod client;
+mod control;
 mod error;
 mod events;
+mod hooks;
 mod lifecycle;
 mod listeners;
+mod notify;
+mod pidfile;
 mod process;
+mod rehearse;
 mod signals;
 mod slots;
 mod supervisor;
@@ -22,6 +28,7 @@ use saola_observability::{Choice, Event, SlotFiles};
 
 pub use channel::{Channel, Order, Stage};
 pub use listeners::{Bind, BindError, Listener};
+pub use notify::Manager;
 
 /// Everything that the supervisor is told. Read and checked by the caller.
 #[derive(Clone)]
@@ -54,6 +61,28 @@ pub struct Settings {
     pub pre_stop_delay: Duration,
     /// How many generations may drain beside the one that serves. Default 2.
     pub max_old_generations: NonZeroU32,
+    /// The age at which a worker is replaced, its successor first. Default 0: never.
+    pub max_lifetime: Duration,
+    /// The least age at which a worker that asks for it is replaced. Default 1 s.
+    pub min_lifetime: Duration,
+    /// Private bytes over which a worker is replaced, its successor first. Default 0: no limit.
+    pub max_memory: u64,
+    /// Private bytes over which a worker drains at once. Default 0: no limit.
+    pub max_memory_hard: u64,
+    /// How long the server waits for any worker to serve before it ends with 3. Default 0: for ever.
+    pub give_up: Duration,
+    /// A file that holds the pid, locked. Default none.
+    pub pidfile: Option<PathBuf>,
+    /// Permissions that new files do not get. Default `0o077`.
+    pub umask: u32,
+    /// Where the server goes before it opens anything. Default: where it was started.
+    pub chdir: Option<PathBuf>,
+    /// Permissions of unix sockets with a path. Default `0o660`.
+    pub socket_mode: u32,
+    /// A program that is run for each event. Default none.
+    pub hook: Option<PathBuf>,
+    /// What the service manager gave us.
+    pub manager: Manager,
     /// How the run directory is found. Its `slots_at_peak` is at least [`Settings::slots_at_peak`].
     pub run_dir: Choice,
     /// Writes an operator line, with its newline, for the moments when no observer runs.
@@ -66,6 +95,24 @@ impl Settings {
         self.limits().slots()
     }
 
+    /// Names of settings that only a restart or an upgrade can change (S47), and that differ.
+    fn fixed_differences(&self, new: &Self) -> Vec<&'static str> {
+        let pairs = [
+            ("run_dir", self.run_dir.given != new.run_dir.given),
+            ("ring_bytes", self.run_dir.shape != new.run_dir.shape),
+            ("name", self.name != new.name),
+            ("pidfile", self.pidfile != new.pidfile),
+            ("umask", self.umask != new.umask),
+            ("chdir", self.chdir != new.chdir),
+            ("socket_mode", self.socket_mode != new.socket_mode),
+        ];
+        pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    fn waiting(&self) -> listeners::Waiting {
+        listeners::Waiting { backlog: self.backlog, socket_mode: self.socket_mode }
+    }
+
     fn limits(&self) -> lifecycle::Limits {
         lifecycle::Limits {
             workers: self.workers.get(),
@@ -76,6 +123,11 @@ impl Settings {
             abort_grace: self.abort_grace,
             pre_stop_delay: self.pre_stop_delay,
             max_old_generations: self.max_old_generations.get(),
+            max_lifetime: self.max_lifetime,
+            min_lifetime: self.min_lifetime,
+            max_memory: self.max_memory,
+            max_memory_hard: self.max_memory_hard,
+            give_up: self.give_up,
         }
     }
 }
@@ -94,12 +146,36 @@ pub enum AdminBind {
     Off,
 }
 
+impl AdminBind {
+    /// Where it is when nobody says.
+    fn fallback() -> Bind {
+        Bind::Tcp { host: "127.0.0.1".to_owned(), port: 9090 }
+    }
+}
+
 /// What the children do. Each is called in a process of its own, which ends with the answer.
 pub trait Children {
     /// Serves until told to stop.
     fn worker(&mut self, birth: Birth) -> Exit;
     /// Reads and exports until told to stop.
     fn observer(&mut self, birth: ObserverBirth) -> Exit;
+    /// Reads the settings anew, for the workers of `generation`; those of the serving one are kept beside them.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in them: nothing changes then.
+    fn reread(&mut self, generation: u64) -> Result<Reread, Vec<String>>;
+    /// From now on only `generation` has children: what was read for others is needed no more.
+    fn settle(&mut self, generation: u64);
+}
+
+/// Settings that were read anew.
+#[derive(Clone)]
+pub struct Reread {
+    /// The supervisor's part.
+    pub settings: Settings,
+    /// Whether the observer is to be replaced, because its part changed.
+    pub observer_changed: bool,
 }
 
 /// What a worker is born with: these descriptors, 0 to 2, and nothing else.
@@ -132,6 +208,8 @@ pub struct ObserverBirth {
     pub admin: Option<Listener>,
     /// Where the slot files are.
     pub run_dir: PathBuf,
+    /// The generation that serves: whose settings hold.
+    pub generation: u64,
 }
 
 /// How a process of Saola ends. `main` turns it into a number, nothing else does.
@@ -181,6 +259,15 @@ impl Exit {
             Self::TimedOut => 124,
         }
     }
+}
+
+/// Boots one worker and ends it again: what `check --boot` does. Nothing of a running server is touched.
+///
+/// # Errors
+///
+/// The exit code and the reason: 3 or 4 as at a start.
+pub fn boot_once(settings: &Settings, children: &mut dyn Children) -> Result<(), (Exit, String)> {
+    rehearse::boot_once(settings, children)
 }
 
 /// Runs a server until it is told to stop, or cannot start.

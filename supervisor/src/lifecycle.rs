@@ -4,10 +4,13 @@
 pub(crate) mod cause;
 mod deaths;
 pub(crate) mod event;
+mod fill;
 mod observer;
 mod orders;
 mod pace;
+mod picture;
 mod place;
+mod recycle;
 mod reload;
 mod stop;
 mod watch;
@@ -20,11 +23,12 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use cause::Cause;
-use event::{Blow, Command, Event, Notice, Origin, SlotNumber};
+use event::{Blow, Command, Event, Notice, SlotNumber};
 use observer::ObserverLife;
 use pace::{Budget, Jitter};
 use place::{Place, State};
-use reload::Reload;
+use recycle::Recycling;
+use reload::{Again, Reload};
 use stop::Stopping;
 
 /// The settings that decisions depend on.
@@ -39,6 +43,12 @@ pub(crate) struct Limits {
     pub(crate) abort_grace: Duration,
     pub(crate) pre_stop_delay: Duration,
     pub(crate) max_old_generations: u32,
+    /// No limit when zero, as the four below it.
+    pub(crate) max_lifetime: Duration,
+    pub(crate) min_lifetime: Duration,
+    pub(crate) max_memory: u64,
+    pub(crate) max_memory_hard: u64,
+    pub(crate) give_up: Duration,
 }
 
 impl Limits {
@@ -59,8 +69,12 @@ pub(crate) struct Lifecycle {
     /// The highest number given out.
     last_generation: u64,
     reload: Option<Reload>,
-    /// A reload asked for while none could begin; any number of them are one.
-    again: Option<Origin>,
+    again: Option<Again>,
+    recycling: Recycling,
+    /// Why `trim` lets workers go.
+    scale_cause: Cause,
+    /// Since when no worker serves.
+    empty_since: Option<Instant>,
     places: Vec<Place>,
     observer: ObserverLife,
     is_paused: bool,
@@ -101,6 +115,9 @@ impl Lifecycle {
             last_generation: 1,
             reload: None,
             again: None,
+            recycling: Recycling::default(),
+            scale_cause: Cause::Ttou,
+            empty_since: None,
             places,
             observer: ObserverLife::absent(),
             is_paused: false,
@@ -129,8 +146,14 @@ impl Lifecycle {
             Event::Exited { slot, status } => self.exited(slot, status, now, &mut out),
             Event::Stopped(slot) => self.stopped(slot, now),
             Event::Drained { slot, forced } => self.drained(slot, forced, now),
-            Event::Seen { slot, beat_age } => self.seen(slot, beat_age, now, &mut out),
+            Event::Seen { slot, beat_age, private_bytes, is_idle_acceptor } => {
+                self.seen(slot, beat_age, now, &mut out);
+                self.seen_idle(slot, is_idle_acceptor, now, &mut out);
+                self.seen_grown(slot, private_bytes, now, &mut out);
+            }
+            Event::RecycleWanted { slot, why } => self.want_recycle(slot, why, now, &mut out),
             Event::ObserverForkFailed => self.observer.fork_failed(self.end(), now, &mut out),
+            Event::ObserverChanged => self.observer.replace(now, &mut out),
             Event::ObserverExited(status) => {
                 self.observer.exited(status, self.end(), now, &mut out);
             }
@@ -138,6 +161,13 @@ impl Lifecycle {
                 self.observer.seen(beat_age.min(now - self.forgiven), &mut out);
             }
             Event::Reload(from) => self.reload(from, now, &mut out),
+            Event::Configured { generation, limits } => {
+                self.configured(generation, limits, now, &mut out);
+            }
+            Event::Misconfigured { generation, exit, text } => {
+                self.misconfigured(generation, exit, text, now, &mut out);
+            }
+            Event::Retire(slot, from) => self.retire(slot, from, now, &mut out),
             Event::Scale(scale, from) => self.scale(scale, from, now, &mut out),
             Event::Pause(from) => self.pause(from, &mut out),
             Event::Resume(from) => self.resume(from, &mut out),
@@ -152,7 +182,9 @@ impl Lifecycle {
         let step = match &self.phase {
             Phase::New | Phase::Ended => return None,
             Phase::Starting { .. } => None,
-            Phase::Running => self.recovery(),
+            Phase::Running => {
+                [self.recovery(), self.surrender(), self.recycle_due()].into_iter().flatten().min()
+            }
             Phase::Stopping(stopping) => stopping.deadline(),
         };
         let places =
@@ -202,6 +234,7 @@ impl Lifecycle {
                 place.down_since = None;
                 let (generation, boot) = (place.generation, now - place.born);
                 out.push(Command::Emit(Notice::WorkerReady { slot, generation, boot }));
+                self.tell_ready(generation, slot, out);
                 if pause {
                     out.push(Command::Pause(slot));
                 }
@@ -246,9 +279,10 @@ impl Lifecycle {
     fn settle(&mut self, now: Instant, out: &mut Vec<Command>) {
         if self.is_serving() {
             self.promote(now, out);
-            self.fill(self.generation, now, out);
-            if let Some(generation) = self.reload.as_ref().map(|reload| reload.generation) {
-                self.fill(generation, now, out);
+            self.advance_recycle(now, out);
+            self.fill(self.generation, self.target, now, out);
+            if let Some(Reload { generation, plan: Some(plan), .. }) = &self.reload {
+                self.fill(*generation, plan.target, now, out);
             }
         }
         if let Phase::Starting { since } = self.phase
@@ -261,60 +295,15 @@ impl Lifecycle {
             return;
         }
         self.judge_fullness(now, out);
+        // A recovery or a vacated place lets the next one through.
+        self.advance_recycle(now, out);
         self.advance_stop(now, out);
     }
 
-    /// Makes the members of `generation` as many as wanted, as far as slots and pauses allow.
-    fn fill(&mut self, generation: u64, now: Instant, out: &mut Vec<Command>) {
-        for _ in self.members(generation)..self.target {
-            // Every slot may still be held by draining workers; the next death calls again.
-            let Some(place) = self.places.iter_mut().find(|place| place.state == State::Empty)
-            else {
-                break;
-            };
-            place.is_member = true;
-            place.generation = generation;
-            place.state = State::Waiting { until: now };
-        }
-        for _ in self.target..self.members(generation) {
-            self.trim(generation, now, out);
-        }
-        for (slot, place) in numbered(&mut self.places) {
-            if place.is_member_of(generation)
-                && matches!(place.state, State::Waiting { until } if until <= now)
-            {
-                place.state = State::Booting { since: now };
-                place.born = now;
-                place.ready_since = None;
-                place.failure = None;
-                place.forced = 0;
-                out.push(Command::Fork { slot, generation });
-            }
-        }
-    }
-
-    /// Lets one member go: one that serves nobody if there is one, else the oldest.
-    fn trim(&mut self, generation: u64, now: Instant, out: &mut Vec<Command>) {
-        let order = |place: &Place| match place.state {
-            State::Empty | State::Waiting { .. } => 0,
-            State::Aborting { .. } => 1,
-            State::Booting { .. } => 2,
-            State::Ready { .. } | State::Draining { .. } => 3,
-        };
-        let leaver = numbered(&mut self.places)
-            .filter(|(_, place)| place.is_member_of(generation))
-            .min_by_key(|(_, place)| (order(place), place.born));
-        if let Some((slot, place)) = leaver {
-            let patience = self.limits.graceful_timeout;
-            dismiss(
-                slot,
-                place,
-                Cause::Ttou,
-                (patience, patience + self.limits.abort_grace),
-                now,
-                out,
-            );
-        }
+    /// How long a worker may finish what is open, and when it is killed.
+    fn drain_bounds(&self) -> (Duration, Duration) {
+        let patience = self.limits.graceful_timeout;
+        (patience, patience + self.limits.abort_grace)
     }
 
     /// Whether the dead are replaced.

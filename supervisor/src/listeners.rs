@@ -2,7 +2,9 @@
 
 mod bind;
 mod closing;
+mod inherited;
 mod owner;
+pub(crate) mod queue;
 mod unix;
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -32,20 +34,49 @@ pub struct Listener {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) listener: Listener,
+    /// What it was bound for: a name may have several addresses.
+    pub(crate) bind: Bind,
     _file: Option<UnixFile>,
 }
 
 impl Kept {
     /// Lets no new handshake begin: what is in the queue can be served to its end, and then the socket closes.
     pub(crate) fn turn_away(&self) {
+        // One that was inherited lives on with its owner, and who comes later is the next server's.
+        if matches!(self.bind, Bind::Inherited(_)) {
+            return;
+        }
         // A unix socket has no handshake; without socket filters a client may meet the close.
         let _race_stays = closing::turn_away(&self.listener.fd);
+    }
+
+    /// How many connections wait to be accepted; none where the system does not say.
+    pub(crate) fn queue_length(&self) -> Option<u32> {
+        queue::of(&self.listener.fd).map(|queue| queue.waiting)
+    }
+
+    /// As `status` shows it.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let queue = queue::of(&self.listener.fd);
+        serde_json::json!({
+            "address": self.listener.address,
+            "queue": queue.map(|queue| queue.waiting),
+            "limit": queue.map(|queue| queue.limit),
+        })
     }
 
     /// A descriptor of the same socket, for a child.
     pub(crate) fn share(&self) -> std::io::Result<Listener> {
         Ok(Listener { fd: self.listener.fd.try_clone()?, address: self.listener.address.clone() })
     }
+}
+
+/// How connections wait on a socket, and who may come to it.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) backlog: u32,
+    /// Of the file of a unix socket.
+    pub(crate) socket_mode: u32,
 }
 
 /// A socket could not be had.
@@ -65,6 +96,10 @@ pub(crate) enum ListenError {
     NotASocket { address: String, path: String },
     #[error("cannot listen on {address}: the name does not resolve: {why}")]
     Name { address: String, why: String },
+    #[error("cannot listen on fd://{number}: fd {number} is not a listening socket")]
+    Inherited { number: i32 },
+    #[error("cannot listen on systemd: it has handed over no socket (LISTEN_FDS, LISTEN_PID)")]
+    NoneInherited,
     #[error("cannot listen on {address}: {}", errno.desc())]
     System { address: String, errno: Errno },
     /// A signal came while an address was waited for.
@@ -75,12 +110,12 @@ pub(crate) enum ListenError {
 /// Binds all of `binds`, trying five times where an address is in use. `pause` waits between two tries and may break off.
 pub(crate) fn bind_all(
     binds: &[Bind],
-    backlog: u32,
+    queue: Waiting,
     pause: &mut dyn FnMut(&ListenError, Duration) -> ControlFlow<()>,
 ) -> Result<Vec<Kept>, ListenError> {
     let mut kept = Vec::new();
     for bind in binds {
-        kept.extend(bind_patiently(bind, binds, backlog, pause)?);
+        kept.extend(bind_patiently(bind, binds, queue, pause)?);
     }
     Ok(kept)
 }
@@ -93,11 +128,11 @@ pub(crate) fn system_backlog() -> Option<u32> {
 fn bind_patiently(
     bind: &Bind,
     all: &[Bind],
-    backlog: u32,
+    queue: Waiting,
     pause: &mut dyn FnMut(&ListenError, Duration) -> ControlFlow<()>,
 ) -> Result<Vec<Kept>, ListenError> {
     for _ in 1..TRIES {
-        match bind_once(bind, all, backlog) {
+        match bind_once(bind, all, queue) {
             Err(error @ ListenError::InUse { .. }) => {
                 if pause(&error, BETWEEN_TRIES).is_break() {
                     return Err(ListenError::Interrupted);
@@ -106,15 +141,19 @@ fn bind_patiently(
             decided => return decided,
         }
     }
-    bind_once(bind, all, backlog)
+    bind_once(bind, all, queue)
 }
 
 /// Binds without a second try.
-pub(crate) fn bind_now(bind: &Bind, backlog: u32) -> Result<Vec<Kept>, ListenError> {
-    bind_once(bind, &[], backlog)
+pub(crate) fn bind_now(
+    bind: &Bind,
+    all: &[Bind],
+    queue: Waiting,
+) -> Result<Vec<Kept>, ListenError> {
+    bind_once(bind, all, queue)
 }
 
-fn bind_once(bind: &Bind, all: &[Bind], backlog: u32) -> Result<Vec<Kept>, ListenError> {
+fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, ListenError> {
     match bind {
         Bind::Tcp { host, port } => {
             let resolved = (host.as_str(), *port).to_socket_addrs().map_err(|why| {
@@ -126,22 +165,35 @@ fn bind_once(bind: &Bind, all: &[Bind], backlog: u32) -> Result<Vec<Kept>, Liste
                     addresses.push(address);
                 }
             }
-            addresses.into_iter().map(|address| bind_tcp(address, all, backlog)).collect()
+            addresses
+                .into_iter()
+                .map(|address| {
+                    let listener = bind_tcp(address, all, queue.backlog)?;
+                    Ok(Kept { listener, bind: bind.clone(), _file: None })
+                })
+                .collect()
         }
+        Bind::Inherited(number) => {
+            let listener = inherited::adopt(*number)?;
+            Ok(vec![Kept { listener, bind: bind.clone(), _file: None }])
+        }
+        // Settings have put a number of descriptors in its place.
+        Bind::Systemd => Err(ListenError::NoneInherited),
         Bind::UnixPath(path) => {
-            let (fd, file) = unix::bind_path(path, backlog, &bind.to_string())?;
+            let (fd, file) =
+                unix::bind_path(path, (queue.backlog, queue.socket_mode), &bind.to_string())?;
             let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, _file: Some(file) }])
+            Ok(vec![Kept { listener, bind: bind.clone(), _file: Some(file) }])
         }
         Bind::UnixAbstract(name) => {
-            let fd = unix::bind_abstract(name, backlog, &bind.to_string())?;
+            let fd = unix::bind_abstract(name, queue.backlog, &bind.to_string())?;
             let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, _file: None }])
+            Ok(vec![Kept { listener, bind: bind.clone(), _file: None }])
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Kept, ListenError> {
+fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Listener, ListenError> {
     let fail = |errno| match errno {
         Errno::EADDRINUSE => {
             ListenError::InUse { address: address.to_string(), owner: owner::of_tcp(address) }
@@ -163,7 +215,7 @@ fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Kept, Lis
     start_listening(fd.as_fd(), backlog).map_err(fail)?;
     let port = port_of(fd.as_fd()).map_err(fail)?;
     let address = SocketAddr::new(address.ip(), port).to_string();
-    Ok(Kept { listener: Listener { fd, address }, _file: None })
+    Ok(Listener { fd, address })
 }
 
 fn open(family: AddressFamily) -> nix::Result<OwnedFd> {
@@ -197,7 +249,9 @@ mod tests {
 
     fn bind_all_now(binds: &[&str]) -> Result<Vec<Kept>, ListenError> {
         let binds: Vec<Bind> = binds.iter().map(|text| text.parse().expect("a bind")).collect();
-        bind_all(&binds, 16, &mut |_, _| ControlFlow::Continue(()))
+        bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, _| {
+            ControlFlow::Continue(())
+        })
     }
 
     #[test]
@@ -220,11 +274,12 @@ mod tests {
         let address = taken.local_addr().expect("an address").to_string();
         let mut tries = 1;
         let binds = [address.parse().expect("a bind")];
-        let error = bind_all(&binds, 16, &mut |_, pause| {
-            assert_eq!(pause, Duration::from_millis(200));
-            tries += 1;
-            ControlFlow::Continue(())
-        });
+        let error =
+            bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, pause| {
+                assert_eq!(pause, Duration::from_millis(200));
+                tries += 1;
+                ControlFlow::Continue(())
+            });
         assert_eq!(tries, 5);
         let text = error.expect_err("it is taken").to_string();
         assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
@@ -235,7 +290,7 @@ mod tests {
         let mut taken = Some(TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = taken.as_ref().and_then(|taken| taken.local_addr().ok()).expect("an address");
         let binds = [address.to_string().parse().expect("a bind")];
-        let kept = bind_all(&binds, 16, &mut |_, _| {
+        let kept = bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, _| {
             taken = None;
             ControlFlow::Continue(())
         });

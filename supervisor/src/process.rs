@@ -37,6 +37,23 @@ impl Process {
         send(&self.pidfd, signal);
     }
 
+    /// Sends a real-time signal, which has no name of its own.
+    pub(crate) fn signal_number(&self, number: i32) {
+        send_number(&self.pidfd, number);
+    }
+
+    /// Memory of its own: what was shared at the fork does not count (S33).
+    pub(crate) fn private_bytes(&self) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        let names = ["Private_Clean:", "Private_Dirty:", "Swap:"];
+        let kib = text.lines().filter_map(|line| {
+            let (name, rest) = line.split_once(char::is_whitespace)?;
+            let number = rest.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+            names.contains(&name).then_some(number)
+        });
+        Some(kib.sum::<u64>() * 1024)
+    }
+
     /// It has died, though nobody reaped it yet.
     pub(crate) fn is_dead(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
@@ -229,7 +246,15 @@ fn set_dispositions(role: Role) -> nix::Result<()> {
         let is_ignored = always.contains(&signal) || ignored.contains(&signal);
         dispose(signal, if is_ignored { SigHandler::SigIgn } else { SigHandler::SigDfl })?;
     }
+    ignore_dumps();
     Ok(())
+}
+
+/// Until the child handles it, a request for its stack is nothing: the default action would end it.
+#[expect(unsafe_code, reason = "nix has no real-time signals")]
+fn ignore_dumps() {
+    // SAFETY: signal(2) is dangerous for what a handler may do; SIG_IGN runs no code.
+    unsafe { libc::signal(dump_signal(), libc::SIG_IGN) };
 }
 
 /// Sets a signal to be ignored or to act as the system has it.
@@ -291,9 +316,28 @@ fn open_pidfd(child: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-#[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
 fn send(pidfd: &OwnedFd, signal: Signal) {
-    let number = libc::c_long::from(signal_number(signal));
+    send_number(pidfd, signal_number(signal));
+}
+
+/// Asks a worker for its stack. A value of run time: the C library keeps the first real-time signals.
+pub(crate) fn dump_signal() -> i32 {
+    libc::SIGRTMIN() + 1
+}
+
+/// Adds the signal for dumps, which nix cannot name, to a set.
+#[expect(unsafe_code, reason = "nix has no real-time signals")]
+pub(crate) fn with_dump_signal(set: SigSet) -> SigSet {
+    let mut raw = *set.as_ref();
+    // SAFETY: sigaddset(3) changes the set, which is initialised and ours; the signal's number is valid.
+    unsafe { libc::sigaddset(&raw mut raw, dump_signal()) };
+    // SAFETY: what is in the set are signals; one that nix has no name for is never asked for by name.
+    unsafe { SigSet::from_sigset_t_unchecked(raw) }
+}
+
+#[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
+fn send_number(pidfd: &OwnedFd, number: i32) {
+    let number = libc::c_long::from(number);
     let no_info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: pidfd_send_signal(2) reads nothing of ours when its info is null; the descriptor is open by its type.
     // ESRCH, the one refusal that can come, says that the child is dead already.

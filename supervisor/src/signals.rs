@@ -26,6 +26,10 @@ pub(crate) enum Heard {
     Life(Event),
     /// Somebody who rotates logs; they go to stdout.
     Reopen(Origin),
+    /// Write what the workers are busy with.
+    Dump,
+    /// A new program is to take over.
+    Upgrade(Origin),
     /// The terminal has gone: the event, and that line.
     TerminalGone(Event),
 }
@@ -41,6 +45,7 @@ impl Signals {
             is_nohup |= signal == Signal::SIGHUP && matches!(inherited, SigHandler::SigIgn);
         }
         process::dispose(Signal::SIGPIPE, SigHandler::SigIgn)?;
+        let mask = process::with_dump_signal(mask);
         mask.thread_block()?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, is_nohup, had_terminal: has_terminal() })
@@ -56,8 +61,12 @@ impl Signals {
     }
 
     fn understand(&self, info: &siginfo) -> Option<Heard> {
+        if i32::try_from(info.ssi_signo) == Ok(process::dump_signal()) {
+            return Some(Heard::Dump);
+        }
         let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
-        let from = Origin { signal: signal.as_str(), pid: info.ssi_pid, uid: info.ssi_uid };
+        let from =
+            Origin { signal: signal.as_str(), pid: info.ssi_pid, uid: info.ssi_uid, client: None };
         // A terminal that is resized or asks its background also sends these; only a person counts (S16).
         let is_from_process = info.ssi_code <= 0;
         match signal {
@@ -70,6 +79,7 @@ impl Signals {
                 (!self.is_nohup).then_some(Heard::TerminalGone(Event::Stop(Stop::Graceful, from)))
             }
             Signal::SIGHUP => Some(Heard::Life(Event::Reload(from))),
+            Signal::SIGUSR2 => Some(Heard::Upgrade(from)),
             Signal::SIGUSR1 => Some(Heard::Reopen(from)),
             Signal::SIGTTIN if is_from_process => {
                 Some(Heard::Life(Event::Scale(Scale::More, from)))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use saola_observability::clock::monotonic_ns;
 use saola_observability::{
-    Buried, Chosen, Death, Epoch, InFlightEntry, LostReason, RunDir, Shape, Slot, SlotError,
+    Buried, Chosen, Death, Epoch, InFlightEntry, LostReason, RunDir, Seen, Shape, Slot, SlotError,
     SlotFiles,
 };
 
@@ -19,6 +19,8 @@ use crate::process::Reaped;
 pub(crate) struct Slots {
     dir: RunDir,
     epoch: Epoch,
+    /// Something of an earlier server is still to be told or read (F10).
+    has_leftovers: bool,
 }
 
 impl Slots {
@@ -33,8 +35,16 @@ impl Slots {
     pub(crate) fn create(dir: RunDir, shape: Shape) -> Result<Self, Error> {
         let epoch = Epoch::create(&dir, shape)?;
         epoch.publish()?;
-        epoch.remove_leftovers();
-        Ok(Self { dir, epoch })
+        let mut slots = Self { dir, epoch, has_leftovers: true };
+        slots.finish_leftovers();
+        Ok(slots)
+    }
+
+    /// Reports what died with an earlier server, and deletes what nobody needs any more.
+    pub(crate) fn finish_leftovers(&mut self) {
+        if self.has_leftovers {
+            self.has_leftovers = self.epoch.finish_leftovers().left > 0;
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -78,6 +88,16 @@ impl Slots {
         self.epoch.seen(slot.0).map_or(Duration::ZERO, |seen| since(seen.heartbeat_ns))
     }
 
+    /// What a slot's header says; none if it was never used.
+    pub(crate) fn seen(&self, slot: SlotNumber) -> Option<Seen> {
+        self.epoch.seen(slot.0)
+    }
+
+    /// Where the control socket belongs.
+    pub(crate) fn control_socket(&self) -> std::path::PathBuf {
+        self.dir.control_socket()
+    }
+
     pub(crate) fn observer_beat_age(&self) -> Duration {
         since(self.epoch.observer_seen().heartbeat_ns)
     }
@@ -94,6 +114,7 @@ impl Slots {
 
     /// The end of the server's life (F11).
     pub(crate) fn remove(self) {
+        self.epoch.remove_leftovers();
         self.epoch.remove();
         self.dir.release();
     }

@@ -2,7 +2,11 @@
 //! follow from a decision are made here, through the files that know them.
 
 mod boot;
+mod configure;
+mod dump;
+mod look;
 mod obey;
+mod operate;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,11 +15,19 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use configure::Coming;
+use look::Gauge;
+use operate::Past;
+
 use crate::channel::{HungUp, Line, Word};
+use crate::control::Control;
 use crate::events::{Events, Voice};
+use crate::hooks::{Hooks, Whose};
 use crate::lifecycle::Lifecycle;
+use crate::lifecycle::cause::Status;
 use crate::lifecycle::event::{Event, SlotNumber};
 use crate::listeners::{Kept, Listener};
+use crate::notify::Notify;
 use crate::process::{self, Process, Reaped, Title};
 use crate::signals::{Heard, Signals};
 use crate::slots::Slots;
@@ -25,7 +37,7 @@ pub(crate) use boot::run;
 
 /// Everything that the supervisor holds.
 struct Supervisor<'a> {
-    settings: &'a Settings,
+    settings: Settings,
     children: &'a mut dyn Children,
     life: Lifecycle,
     signals: Signals,
@@ -41,6 +53,13 @@ struct Supervisor<'a> {
     /// The dead whose burial the life cycle is about to order.
     reaped: BTreeMap<SlotNumber, Reaped>,
     exit: Option<Exit>,
+    /// None where the socket could not be made.
+    control: Option<Control>,
+    coming: Option<Coming>,
+    last_reload: Option<Past>,
+    gauge: Gauge,
+    notify: Notify,
+    hooks: Hooks,
 }
 
 struct Worker {
@@ -73,6 +92,9 @@ impl Supervisor<'_> {
             // Before the dead are reaped: a worker's last words belong to its death.
             self.listen_to_workers();
             self.listen_to_signals();
+            self.listen_to_operators();
+            self.tell_the_manager();
+            self.run_hooks();
         }
     }
 
@@ -81,9 +103,15 @@ impl Supervisor<'_> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let lines = self.workers.values().filter_map(|worker| worker.line.as_ref());
         fds.extend(lines.map(|line| PollFd::new(line.as_fd(), PollFlags::POLLIN)));
+        for (fd, has_output) in self.control.iter().flat_map(Control::descriptors) {
+            let wanted =
+                if has_output { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            fds.push(PollFd::new(fd, wanted));
+        }
         let patience = self.life.deadline().map_or(Duration::from_secs(1), |due| {
             due.saturating_duration_since(Instant::now()) + Duration::from_micros(999)
         });
+        let patience = self.notify.patience().map_or(patience, |most| most.min(patience));
         let timeout = PollTimeout::try_from(patience.as_millis()).unwrap_or(PollTimeout::MAX);
         // EINTR and the rest: the loop looks at everything after each wait, whatever woke it.
         let _woken = poll(&mut fds, timeout);
@@ -110,6 +138,11 @@ impl Supervisor<'_> {
                 Word::Failed(stage, text) => Event::BootFailed { slot, stage, text },
                 Word::Stopped => Event::Stopped(slot),
                 Word::Drained(forced) => Event::Drained { slot, forced },
+                Word::Recycle(why) => Event::RecycleWanted { slot, why },
+                Word::Stack(addresses) => {
+                    self.print_stack(slot, &addresses);
+                    continue;
+                }
                 Word::Unknown(verb) => {
                     let voice = self.voice();
                     self.events.unknown_word(slot, &verb, voice);
@@ -126,6 +159,12 @@ impl Supervisor<'_> {
             match heard {
                 Heard::ChildDied => self.reap(),
                 Heard::Life(event) => self.tell(event),
+                Heard::Dump => _ = self.dump(None),
+                Heard::Upgrade(from) => {
+                    let text =
+                        "this version cannot be replaced while it runs; start the new one anew";
+                    self.events.upgrade_refused(text, from, voice);
+                }
                 Heard::Reopen(from) => self.events.nothing_to_reopen(from, voice),
                 Heard::TerminalGone(event) => {
                     self.events.terminal_gone(voice);
@@ -142,6 +181,16 @@ impl Supervisor<'_> {
                 self.observer = None;
                 self.tell(Event::ObserverExited(reaped.status));
                 continue;
+            }
+            let is_success = reaped.status == Status::Exited(0);
+            match self.hooks.reaped(reaped.pid, is_success) {
+                Whose::Stranger => {}
+                Whose::Done => continue,
+                Whose::Failed((event, why)) => {
+                    let voice = self.voice();
+                    self.events.hook_failed(event, &why, voice);
+                    continue;
+                }
             }
             let Some(slot) = self.slot_of(reaped.pid) else { continue };
             // Its words may have come between the last look and its death.
@@ -174,15 +223,21 @@ impl Supervisor<'_> {
     fn retitle(&self) {
         let (ready, workers) = (self.life.ready_workers(), self.life.workers());
         let (name, generation) = (&self.settings.name, self.life.generation());
-        self.title.set(&format!("saola: supervisor [{name}] gen {generation}, {ready}/{workers}"));
+        let title = format!("saola: supervisor [{name}] gen {generation}, {ready}/{workers}");
+        self.title.set(&title);
     }
 
-    /// Copies for a child, which it owns after the fork.
-    fn share_listeners(&self) -> Result<Vec<Listener>, Errno> {
-        self.listeners.iter().map(|kept| kept.share().map_err(|error| errno_of(&error))).collect()
+    /// Copies for a worker of `generation`, which it owns after the fork.
+    fn share_listeners(&self, generation: u64) -> Result<Vec<Listener>, Errno> {
+        let coming = self.coming.as_ref().filter(|_| generation != self.life.generation());
+        let stays =
+            |kept: &&Kept| coming.is_none_or(|coming| coming.settings.bind.contains(&kept.bind));
+        let fresh = coming.iter().flat_map(|coming| &coming.fresh);
+        let all = self.listeners.iter().filter(stays).chain(fresh);
+        all.map(|kept| kept.share().map_err(|error| errno_of(&error))).collect()
     }
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
+pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -32,7 +32,8 @@ use saola_observability::{
     SlotState, SpanId, Stage, TraceId, Value,
 };
 use saola_supervisor::{
-    AdminBind, Birth, Channel, Children, Exit, ObserverBirth, Order, Settings, Stage as BootStage,
+    AdminBind, Birth, Channel, Children, Exit, ObserverBirth, Order, Reread, Settings,
+    Stage as BootStage,
 };
 
 fn main() {
@@ -277,7 +278,8 @@ impl Server {
     fn start_on(address: &str, folder: &Path, nature: Nature) -> Self {
         let run_dir = folder.join("run");
         let settings = settings(&run_dir, address);
-        let mut children = Pretended { log: folder.join("log"), nature };
+        let mut children =
+            Pretended { log: folder.join("log"), nature, settings: settings.clone() };
         // SAFETY: `main` has one thread, which is this one: it starts none.
         let pid = match unsafe { nix::unistd::fork() }.expect("a fork") {
             ForkResult::Parent { child } => child,
@@ -387,6 +389,7 @@ enum Nature {
 struct Pretended {
     log: PathBuf,
     nature: Nature,
+    settings: Settings,
 }
 
 impl Pretended {
@@ -437,6 +440,13 @@ impl Children for Pretended {
             }
         }
     }
+
+    fn reread(&mut self, _generation: u64) -> Result<Reread, Vec<String>> {
+        let settings = self.settings.clone();
+        Ok(Reread { settings, observer_changed: false })
+    }
+
+    fn settle(&mut self, _generation: u64) {}
 }
 
 fn begin(slot: &'static Slot, n: u8) -> Request {
@@ -503,6 +513,17 @@ fn settings(run_dir: &Path, address: &str) -> Settings {
         abort_grace: Duration::from_secs(1),
         pre_stop_delay: Duration::ZERO,
         max_old_generations: NonZeroU32::new(2).expect("not zero"),
+        max_lifetime: Duration::ZERO,
+        min_lifetime: Duration::from_secs(1),
+        max_memory: 0,
+        max_memory_hard: 0,
+        give_up: Duration::ZERO,
+        pidfile: None,
+        umask: 0o077,
+        chdir: None,
+        socket_mode: 0o660,
+        hook: None,
+        manager: saola_supervisor::Manager::default(),
         run_dir: choice(run_dir),
         encode: std::rc::Rc::new(encode),
     };

@@ -1,6 +1,8 @@
 //! The supervisor's own metrics. Only `events.rs` moves them.
 
-use saola_observability::metrics::{CounterVec, Gauge, GaugeMode, GaugeVec, Histogram, register};
+use saola_observability::metrics::{
+    Counter, CounterVec, Gauge, GaugeMode, GaugeVec, Histogram, register,
+};
 use saola_observability::names;
 
 pub(super) static WORKERS_CONFIGURED: Gauge =
@@ -31,6 +33,16 @@ pub(super) static DRAIN: Histogram = Histogram::new(
 );
 pub(super) static RELOADS: CounterVec<1> =
     CounterVec::new(names::SAOLA_RELOADS, "Reloads that have ended.", ["result"]);
+pub(super) static ACCEPT_QUEUE_LENGTH: GaugeVec<1> = GaugeVec::new(
+    names::SAOLA_ACCEPT_QUEUE_LENGTH,
+    "Connections that wait on a listener.",
+    ["listener"],
+)
+.mode(GaugeMode::LiveMax);
+pub(super) static LISTEN_OVERFLOWS: Counter = Counter::new(
+    names::SAOLA_LISTEN_OVERFLOWS,
+    "Connections of this network namespace that found a full accept queue.",
+);
 pub(super) static ACCEPT_QUEUE_LIMIT: GaugeVec<1> = GaugeVec::new(
     names::SAOLA_ACCEPT_QUEUE_LIMIT,
     "Connections that may wait on a listener.",
@@ -38,9 +50,19 @@ pub(super) static ACCEPT_QUEUE_LIMIT: GaugeVec<1> = GaugeVec::new(
 )
 .mode(GaugeMode::LiveMax);
 
+/// How many connections wait on a listener.
+pub(crate) fn queue(address: &str, length: u32) {
+    ACCEPT_QUEUE_LENGTH.with([address]).set(length.into());
+}
+
+/// So many more connections have found a full queue.
+pub(crate) fn overflowed(connections: u64) {
+    LISTEN_OVERFLOWS.add(connections);
+}
+
 /// Makes all of them appear at 0, with every value of their closed labels.
 pub(super) fn start() {
-    register(&[&WORKERS_CONFIGURED, &GENERATION, &DEGRADED, &BOOT, &DRAIN]);
+    register(&[&LISTEN_OVERFLOWS, &WORKERS_CONFIGURED, &GENERATION, &DEGRADED, &BOOT, &DRAIN]);
     for reason in ["crash", "timeout", "memory", "max_requests", "reload", "upgrade", "scale"] {
         RESTARTS.with([reason]).add(0);
     }

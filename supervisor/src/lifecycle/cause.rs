@@ -28,10 +28,22 @@ pub(crate) enum Cause {
     Fork,
     Heartbeat,
     BootTimeout,
+    /// Beats, and takes no connection though some wait.
+    AcceptStalled,
+    /// `max_requests` are served.
+    Requests,
+    /// `max_lifetime` has passed.
+    Lifetime,
+    MaxMemory,
+    MaxMemoryHard,
+    /// Ended by the kernel, which needed its memory.
+    Oom,
     Reload,
     /// Belonged to a generation that was given up before it served.
     Discarded,
     Ttou,
+    /// Asked for by number.
+    Scale,
     /// Left by itself, asked by somebody else than the supervisor.
     Retired,
     /// The server stops.
@@ -69,6 +81,13 @@ impl Cause {
             Self::Fork => "fork",
             Self::Heartbeat => "heartbeat",
             Self::BootTimeout => "boot_timeout",
+            Self::AcceptStalled => "accept_stalled",
+            Self::Requests => "requests",
+            Self::Lifetime => "lifetime",
+            Self::MaxMemory => "max_memory",
+            Self::MaxMemoryHard => "max_memory_hard",
+            Self::Oom => "oom",
+            Self::Scale => "scale",
             Self::Reload => "reload",
             Self::Discarded => "discarded",
             Self::Ttou => "ttou",
@@ -84,9 +103,11 @@ impl Cause {
             Self::Exit | Self::Signal | Self::Panic | Self::Boot | Self::Load | Self::Fork => {
                 Some("crash")
             }
-            Self::Heartbeat | Self::BootTimeout => Some("timeout"),
+            Self::Heartbeat | Self::BootTimeout | Self::AcceptStalled => Some("timeout"),
+            Self::MaxMemory | Self::MaxMemoryHard | Self::Oom => Some("memory"),
+            Self::Requests | Self::Lifetime => Some("max_requests"),
             Self::Reload | Self::Discarded => Some("reload"),
-            Self::Ttou | Self::Retired => Some("scale"),
+            Self::Ttou | Self::Scale | Self::Retired => Some("scale"),
             Self::Stop | Self::Quit => None,
         }
     }
@@ -97,17 +118,24 @@ impl Cause {
             Self::Exit | Self::Signal | Self::Panic | Self::Boot | Self::Load | Self::Fork => {
                 LostReason::Crash
             }
-            Self::Heartbeat | Self::BootTimeout => LostReason::Timeout,
-            Self::Reload | Self::Discarded | Self::Ttou | Self::Retired | Self::Stop => {
-                LostReason::Drain
-            }
+            Self::Heartbeat | Self::BootTimeout | Self::AcceptStalled => LostReason::Timeout,
+            Self::MaxMemoryHard | Self::Oom => LostReason::Memory,
+            Self::Requests
+            | Self::Lifetime
+            | Self::MaxMemory
+            | Self::Reload
+            | Self::Discarded
+            | Self::Ttou
+            | Self::Scale
+            | Self::Retired
+            | Self::Stop => LostReason::Drain,
             Self::Quit => LostReason::Quit,
         }
     }
 
     /// Whether nobody wanted this end: it counts against the budget (S28).
     pub(crate) fn is_unplanned(self) -> bool {
-        matches!(self.restart_reason(), Some("crash" | "timeout"))
+        self == Self::Oom || matches!(self.restart_reason(), Some("crash" | "timeout"))
     }
 }
 

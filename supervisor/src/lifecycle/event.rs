@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::Limits;
 use super::cause::{Cause, Stage, Status};
+use crate::Exit;
 
 /// The number of a place for a worker.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
@@ -15,6 +17,35 @@ pub(crate) struct Origin {
     pub(crate) signal: &'static str,
     pub(crate) pid: u32,
     pub(crate) uid: u32,
+    /// Who waits for an answer, when it came by the control socket.
+    pub(crate) client: Option<Client>,
+}
+
+/// A request on the control socket that wants an answer.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
+pub(crate) struct Client(pub(crate) u64);
+
+/// What a client hears. Every request ends with exactly one that is final.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// It has begun; how it ends is told later. Not final.
+    Begun,
+    /// Another worker of the new generation serves. Not final.
+    WorkerReady(SlotNumber),
+    /// Done at once.
+    Done,
+    /// The new generation serves.
+    Serves { generation: u64, workers: u32, duration: Duration },
+    /// The number of workers that there are to be.
+    Workers { old: u32, new: u32 },
+    /// Not done, and everything is as it was.
+    Refused { exit: Exit, why: String },
+}
+
+impl Answer {
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::Begun | Self::WorkerReady(_))
+    }
 }
 
 /// Something that happened.
@@ -49,23 +80,44 @@ pub(crate) enum Event {
         slot: SlotNumber,
         forced: u64,
     },
-    /// The worker's last beat was this long ago.
+    /// What was read of a worker.
     Seen {
         slot: SlotNumber,
+        /// How long ago its last beat was.
         beat_age: Duration,
+        /// Memory of its own, when it was measured just now.
+        private_bytes: Option<u64>,
+        /// Connections wait though it could take them, and it has taken none since the last look.
+        is_idle_acceptor: bool,
+    },
+    /// The worker asks to be replaced.
+    RecycleWanted {
+        slot: SlotNumber,
+        why: Cause,
     },
     ObserverForkFailed,
+    /// Its settings are others: it is to be replaced.
+    ObserverChanged,
     ObserverExited(Status),
     ObserverSeen {
         beat_age: Duration,
     },
     Reload(Origin),
+    /// The settings of a generation were read, and its new sockets are bound.
+    Configured {
+        generation: u64,
+        limits: Limits,
+    },
+    /// They are wrong, or a socket cannot be had.
+    Misconfigured {
+        generation: u64,
+        exit: Exit,
+        text: String,
+    },
     Scale(Scale, Origin),
+    /// Replace this worker, its successor first.
+    Retire(SlotNumber, Origin),
     Pause(Origin),
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no signal means it; the control socket of issue 4 does")
-    )]
     Resume(Origin),
     Stop(Stop, Origin),
 }
@@ -83,6 +135,8 @@ pub(crate) enum ForkFailure {
 pub(crate) enum Scale {
     More,
     Fewer,
+    By(i32),
+    To(u32),
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -129,6 +183,22 @@ pub(crate) enum Command {
     Release(SlotNumber),
     /// Read all beats and answer with `Seen`; stamp the supervisor's own.
     Look,
+    /// Read the settings of a new generation, bind what they add, and answer with `Configured` or `Misconfigured`.
+    Configure {
+        generation: u64,
+    },
+    /// This generation serves now: its settings and sockets are those of the server.
+    Promote {
+        generation: u64,
+    },
+    /// This generation never serves: forget what was made for it.
+    Discard {
+        generation: u64,
+    },
+    Reply {
+        client: Client,
+        answer: Answer,
+    },
     StopObserver,
     KillObserver,
     CloseListeners,
@@ -181,22 +251,90 @@ pub(crate) struct Report {
 /// A line for operators, with its metric (`events.rs` writes both).
 #[derive(Clone, Debug)]
 pub(crate) enum Notice {
-    Started { workers: u32, boot: Duration },
-    Stopping { how: Stop, from: Origin },
-    Stopped { forced: u64, duration: Duration },
-    WorkerReady { slot: SlotNumber, generation: u64, boot: Duration },
-    ForkFailed { slot: SlotNumber, why: ForkFailure, next_try: Duration },
-    WorkerSlow { slot: SlotNumber, beat_age: Duration },
-    WorkerStuck { slot: SlotNumber, beat_age: Duration },
-    Reloading { generation: u64, from: Origin },
-    Reloaded { generation: u64, workers: u32, duration: Duration },
-    ReloadFailed { generation: u64, cause: Cause, text: Option<String>, duration: Duration },
-    WorkersChanged { old: u32, new: u32, from: Origin },
-    ChangeRefused { what: &'static str, why: &'static str, from: Origin, suppressed: u32 },
-    Degraded { deaths: usize },
-    Recovered { ready: u32 },
+    Started {
+        workers: u32,
+        boot: Duration,
+    },
+    Stopping {
+        how: Stop,
+        from: Origin,
+    },
+    Stopped {
+        forced: u64,
+        duration: Duration,
+    },
+    WorkerReady {
+        slot: SlotNumber,
+        generation: u64,
+        boot: Duration,
+    },
+    ForkFailed {
+        slot: SlotNumber,
+        why: ForkFailure,
+        next_try: Duration,
+    },
+    WorkerSlow {
+        slot: SlotNumber,
+        beat_age: Duration,
+    },
+    WorkerStuck {
+        slot: SlotNumber,
+        beat_age: Duration,
+        why: Cause,
+    },
+    Reloading {
+        generation: u64,
+        from: Origin,
+    },
+    Reloaded {
+        generation: u64,
+        workers: u32,
+        duration: Duration,
+    },
+    ReloadFailed {
+        generation: u64,
+        stage: &'static str,
+        text: Option<String>,
+        duration: Duration,
+    },
+    RecycleGranted {
+        slot: SlotNumber,
+        why: Cause,
+    },
+    /// `min_lifetime` bites: a worker asked to be replaced right after its birth.
+    RecycleHeld {
+        slot: SlotNumber,
+        why: Cause,
+        age: Duration,
+    },
+    /// No worker has lived for `give_up`.
+    GivenUp {
+        after: Duration,
+    },
+    WorkersChanged {
+        old: u32,
+        new: u32,
+        from: Origin,
+    },
+    ChangeRefused {
+        what: &'static str,
+        why: &'static str,
+        from: Origin,
+        suppressed: u32,
+    },
+    Degraded {
+        deaths: usize,
+    },
+    Recovered {
+        ready: u32,
+    },
     Paused(Origin),
     Resumed(Origin),
-    ObserverDied { status: Status, next_try: Duration },
-    ObserverForkFailed { next_try: Duration },
+    ObserverDied {
+        status: Status,
+        next_try: Duration,
+    },
+    ObserverForkFailed {
+        next_try: Duration,
+    },
 }

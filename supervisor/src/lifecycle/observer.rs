@@ -20,6 +20,10 @@ enum State {
     Running {
         since: Instant,
     },
+    /// Told to end, for another that is configured otherwise.
+    Replacing {
+        kill_at: Option<Instant>,
+    },
     /// Told to end; `kill_at` is none once it was killed.
     Stopping {
         kill_at: Option<Instant>,
@@ -40,9 +44,14 @@ impl ObserverLife {
         match self.state {
             State::Waiting { until } if until <= now => self.start(now, out),
             State::Stopping { kill_at: Some(kill_at) } if kill_at <= now => self.kill(out),
+            State::Replacing { kill_at: Some(kill_at) } if kill_at <= now => {
+                self.state = State::Replacing { kill_at: None };
+                out.push(Command::KillObserver);
+            }
             State::Absent
             | State::Waiting { .. }
             | State::Running { .. }
+            | State::Replacing { .. }
             | State::Stopping { .. } => {}
         }
     }
@@ -53,6 +62,7 @@ impl ObserverLife {
             State::Absent
             | State::Waiting { .. }
             | State::Running { .. }
+            | State::Replacing { .. }
             | State::Stopping { .. } => {}
         }
     }
@@ -67,6 +77,7 @@ impl ObserverLife {
     ) {
         match end {
             ServerEnd::Near => self.state = State::Absent,
+            ServerEnd::Far if matches!(self.state, State::Replacing { .. }) => self.start(now, out),
             ServerEnd::Far => {
                 let next_try = self.wait(now);
                 out.push(Command::Emit(Notice::ObserverDied { status, next_try }));
@@ -84,6 +95,14 @@ impl ObserverLife {
         }
     }
 
+    /// Another one is to run, with other settings: the rings hold what happens in between.
+    pub(crate) fn replace(&mut self, now: Instant, out: &mut Vec<Command>) {
+        if matches!(self.state, State::Running { .. }) {
+            self.state = State::Replacing { kill_at: Some(now + STOP_TIME) };
+            out.push(Command::StopObserver);
+        }
+    }
+
     /// The workers are gone: let it read what they left, and end.
     pub(crate) fn stop(&mut self, now: Instant, out: &mut Vec<Command>) {
         match self.state {
@@ -92,6 +111,7 @@ impl ObserverLife {
                 self.state = State::Stopping { kill_at: Some(now + STOP_TIME) };
                 out.push(Command::StopObserver);
             }
+            State::Replacing { kill_at } => self.state = State::Stopping { kill_at },
             // Or it was killed for its silence and is about to be reaped.
             State::Absent | State::Stopping { .. } => {}
         }
@@ -105,7 +125,7 @@ impl ObserverLife {
         match self.state {
             State::Absent | State::Running { .. } => None,
             State::Waiting { until } => Some(until),
-            State::Stopping { kill_at } => kill_at,
+            State::Stopping { kill_at } | State::Replacing { kill_at } => kill_at,
         }
     }
 

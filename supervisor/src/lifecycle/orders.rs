@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Command, Notice, Origin, Scale};
+use super::cause::Cause;
+use super::event::{Answer, Command, Notice, Origin, Scale};
+use super::reload::tell;
 use super::{Lifecycle, Phase};
+use crate::Exit;
 
 impl Lifecycle {
     pub(super) fn scale(
@@ -13,19 +16,39 @@ impl Lifecycle {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let (new, why) = match scale {
-            Scale::More => (self.target + 1, "max_workers is reached"),
-            Scale::Fewer => (self.target - 1, "one worker is the least"),
+        let old = self.target;
+        let wanted = match scale {
+            Scale::More => old.checked_add(1),
+            Scale::Fewer => old.checked_sub(1),
+            Scale::By(difference) => old.checked_add_signed(difference),
+            Scale::To(number) => Some(number),
         };
+        let new = wanted.unwrap_or_default();
         match self.phase {
             Phase::Starting { .. } | Phase::Running
                 if new >= 1 && new <= self.limits.max_workers =>
             {
-                let old = std::mem::replace(&mut self.target, new);
-                out.push(Command::Emit(Notice::WorkersChanged { old, new, from }));
+                self.target = new;
+                self.scale_cause = match scale {
+                    Scale::More | Scale::Fewer => Cause::Ttou,
+                    Scale::By(_) | Scale::To(_) => Cause::Scale,
+                };
+                if let Some(plan) = self.reload.as_mut().and_then(|reload| reload.plan.as_mut()) {
+                    plan.target = new;
+                }
+                if old != new {
+                    out.push(Command::Emit(Notice::WorkersChanged { old, new, from }));
+                }
+                tell(from.client.as_slice(), &Answer::Workers { old, new }, out);
             }
-            Phase::Starting { .. } | Phase::Running => self.refuse("workers", why, from, now, out),
-            Phase::Stopping(_) => self.refuse("workers", "the server stops", from, now, out),
+            Phase::Starting { .. } | Phase::Running => {
+                let why =
+                    if new < 1 { "one worker is the least" } else { "max_workers is reached" };
+                self.refuse("workers", why, Exit::Usage, from, now, out);
+            }
+            Phase::Stopping(_) => {
+                self.refuse("workers", "the server stops", Exit::Busy, from, now, out);
+            }
             Phase::New | Phase::Ended => {}
         }
     }
@@ -35,10 +58,12 @@ impl Lifecycle {
         &mut self,
         what: &'static str,
         why: &'static str,
+        exit: Exit,
         from: Origin,
         now: Instant,
         out: &mut Vec<Command>,
     ) {
+        tell(from.client.as_slice(), &Answer::Refused { exit, why: why.to_owned() }, out);
         if self.last_refusal.is_some_and(|last| now - last < Duration::from_secs(1)) {
             self.refusals += 1;
             return;
@@ -49,6 +74,7 @@ impl Lifecycle {
     }
 
     pub(super) fn pause(&mut self, from: Origin, out: &mut Vec<Command>) {
+        self.answer_order(from, out);
         match self.phase {
             Phase::Starting { .. } | Phase::Running if !self.is_paused => {
                 self.is_paused = true;
@@ -64,6 +90,7 @@ impl Lifecycle {
     }
 
     pub(super) fn resume(&mut self, from: Origin, out: &mut Vec<Command>) {
+        self.answer_order(from, out);
         match self.phase {
             Phase::Starting { .. } | Phase::Running if self.is_paused => {
                 self.is_paused = false;
@@ -76,5 +103,16 @@ impl Lifecycle {
             | Phase::Stopping(_)
             | Phase::Ended => {}
         }
+    }
+
+    /// An order that is carried out at once, or comes too late.
+    fn answer_order(&self, from: Origin, out: &mut Vec<Command>) {
+        let answer = match self.phase {
+            Phase::Starting { .. } | Phase::Running => Answer::Done,
+            Phase::New | Phase::Stopping(_) | Phase::Ended => {
+                Answer::Refused { exit: Exit::Busy, why: "the server stops".to_owned() }
+            }
+        };
+        tell(from.client.as_slice(), &answer, out);
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Place {
     pub(crate) failure: Option<(Stage, String)>,
     /// Connections it cut, as it said.
     pub(crate) forced: u64,
+    /// Samples in a row that were over `max_memory`.
+    pub(crate) oversize: u32,
+    /// Since when connections wait that it does not take.
+    pub(crate) stalled_since: Option<Instant>,
 }
 
 impl Place {
@@ -52,6 +56,8 @@ impl Place {
             down_since: None,
             failure: None,
             forced: 0,
+            oversize: 0,
+            stalled_since: None,
         }
     }
 
@@ -64,6 +70,18 @@ impl Place {
             | State::Draining { .. }
             | State::Aborting { .. } => true,
         }
+    }
+
+    /// A process of `generation` is forked here now.
+    pub(crate) fn be_born(&mut self, generation: u64, now: Instant) {
+        self.generation = generation;
+        self.state = State::Booting { since: now };
+        self.born = now;
+        self.ready_since = None;
+        self.failure = None;
+        self.forced = 0;
+        self.oversize = 0;
+        self.stalled_since = None;
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -3,47 +3,126 @@
 use std::time::Instant;
 
 use super::cause::Cause;
-use super::event::{Command, Notice, Origin};
-use super::place::State;
-use super::{Lifecycle, Phase, dismiss, kill, numbered};
+use super::event::{Answer, Client, Command, Notice, Origin};
+use super::place::{Place, State};
+use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};
+use crate::Exit;
 
-/// A generation that boots beside the one that serves.
-#[derive(Copy, Clone, Debug)]
+/// A generation that is to take over from the one that serves.
+#[derive(Clone, Debug)]
 pub(super) struct Reload {
     pub(super) generation: u64,
     since: Instant,
+    from: Origin,
+    /// Who waits for its end.
+    clients: Vec<Client>,
+    /// What it will run with; none while its settings are read.
+    pub(super) plan: Option<Plan>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    limits: Limits,
+    pub(super) target: u32,
+}
+
+/// A reload asked for while none could begin; any number of them are one.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    from: Origin,
+    pub(super) clients: Vec<Client>,
 }
 
 impl Lifecycle {
     pub(super) fn reload(&mut self, from: Origin, now: Instant, out: &mut Vec<Command>) {
         match self.phase {
-            Phase::Running if self.reload.is_none() => self.begin_reload(from, now, out),
-            Phase::Starting { .. } | Phase::Running => self.again = Some(from),
-            Phase::Stopping(_) => self.refuse("reload", "the server stops", from, now, out),
+            Phase::Running if self.reload.is_none() => {
+                tell(from.client.as_slice(), &Answer::Begun, out);
+                self.begin_reload(from, from.client.into_iter().collect(), now, out);
+            }
+            Phase::Starting { .. } | Phase::Running => {
+                tell(from.client.as_slice(), &Answer::Begun, out);
+                let again = self.again.get_or_insert(Again { from, clients: Vec::new() });
+                again.clients.extend(from.client);
+            }
+            Phase::Stopping(_) => {
+                self.refuse("reload", "the server stops", Exit::Busy, from, now, out);
+            }
             Phase::New | Phase::Ended => {}
         }
     }
 
     pub(super) fn reload_again(&mut self, now: Instant, out: &mut Vec<Command>) {
-        if let Some(from) = self.again.take() {
-            self.begin_reload(from, now, out);
+        if let Some(Again { from, clients }) = self.again.take() {
+            self.begin_reload(from, clients, now, out);
+        }
+    }
+
+    /// The settings of the coming generation are good: it may boot.
+    pub(super) fn configured(
+        &mut self,
+        generation: u64,
+        limits: Limits,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
+        let target = if limits.workers == self.limits.workers {
+            // What TTIN and TTOU have made of it stays (S49).
+            self.target.min(limits.max_workers)
+        } else {
+            limits.workers
+        };
+        let slots = usize::try_from(limits.slots()).unwrap_or_default();
+        match &mut self.reload {
+            Some(reload) if reload.generation == generation => {
+                reload.plan = Some(Plan { limits, target });
+                if self.places.len() < slots {
+                    self.places.resize_with(slots, || Place::empty(now));
+                }
+            }
+            // Given up meanwhile.
+            Some(_) | None => out.push(Command::Discard { generation }),
+        }
+    }
+
+    pub(super) fn misconfigured(
+        &mut self,
+        generation: u64,
+        exit: Exit,
+        text: String,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
+        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
+            self.give_up_reload(("settings", exit), Some(text), now, out);
         }
     }
 
     /// Makes the new generation the serving one, once all of it is ready; only now do the old leave.
     pub(super) fn promote(&mut self, now: Instant, out: &mut Vec<Command>) {
-        let Some(Reload { generation, since }) = self.reload else { return };
+        let Some(Reload { generation, plan: Some(Plan { target, .. }), .. }) = self.reload else {
+            return;
+        };
         let ready = self.count(|place| place.is_ready() && place.is_member_of(generation));
-        if ready < self.target {
+        if ready < target {
             return;
         }
+        let Some(Reload { since, clients, from, plan: Some(plan), .. }) = self.reload.take() else {
+            return;
+        };
         let old = std::mem::replace(&mut self.generation, generation);
-        self.reload = None;
+        let before = std::mem::replace(&mut self.target, plan.target);
+        self.limits = plan.limits;
         self.is_paused = false;
         let duration = now - since;
+        out.push(Command::Promote { generation });
+        if before != self.target {
+            let new = self.target;
+            out.push(Command::Emit(Notice::WorkersChanged { old: before, new, from }));
+        }
         out.push(Command::Emit(Notice::Reloaded { generation, workers: ready, duration }));
-        let patience = self.limits.graceful_timeout;
-        let bounds = (patience, patience + self.limits.abort_grace);
+        tell(&clients, &Answer::Serves { generation, workers: ready, duration }, out);
+        let bounds = self.drain_bounds();
         for (slot, place) in numbered(&mut self.places) {
             if place.is_member_of(old) {
                 dismiss(slot, place, Cause::Reload, bounds, now, out);
@@ -60,7 +139,22 @@ impl Lifecycle {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let Some(Reload { generation, since }) = self.reload.take() else { return };
+        let exit = match cause {
+            Cause::Load => Exit::Load,
+            Cause::Stop => Exit::Busy,
+            _ => Exit::Boot,
+        };
+        self.give_up_reload((cause.as_str(), exit), text, now, out);
+    }
+
+    fn give_up_reload(
+        &mut self,
+        (stage, exit): (&'static str, Exit),
+        text: Option<String>,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(Reload { generation, since, clients, .. }) = self.reload.take() else { return };
         for (slot, place) in numbered(&mut self.places) {
             if !place.is_member_of(generation) {
                 continue;
@@ -75,18 +169,44 @@ impl Lifecycle {
             }
         }
         let duration = now - since;
-        out.push(Command::Emit(Notice::ReloadFailed { generation, cause, text, duration }));
+        let why = match &text {
+            Some(text) => format!("{stage}: {text}"),
+            None => stage.to_owned(),
+        };
+        out.push(Command::Discard { generation });
+        out.push(Command::Emit(Notice::ReloadFailed { generation, stage, text, duration }));
+        tell(&clients, &Answer::Refused { exit, why }, out);
         if matches!(self.phase, Phase::Running) {
             self.reload_again(now, out);
         }
     }
 
-    fn begin_reload(&mut self, from: Origin, now: Instant, out: &mut Vec<Command>) {
+    /// Tells whoever waits for the coming generation that one more of it serves.
+    pub(super) fn tell_ready(
+        &self,
+        generation: u64,
+        slot: super::SlotNumber,
+        out: &mut Vec<Command>,
+    ) {
+        if let Some(reload) = self.reload.as_ref().filter(|r| r.generation == generation) {
+            tell(&reload.clients, &Answer::WorkerReady(slot), out);
+        }
+    }
+
+    fn begin_reload(
+        &mut self,
+        from: Origin,
+        clients: Vec<Client>,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
         self.last_generation += 1;
         let generation = self.last_generation;
-        self.reload = Some(Reload { generation, since: now });
+        self.reload = Some(Reload { generation, since: now, from, clients, plan: None });
         out.push(Command::Emit(Notice::Reloading { generation, from }));
+        self.interrupt_recycle(out);
         self.cut_oldest(out);
+        out.push(Command::Configure { generation });
     }
 
     /// The serving generation will be an old one: of those before it, one fewer than allowed may remain.
@@ -110,4 +230,9 @@ impl Lifecycle {
             }
         }
     }
+}
+
+/// Says the same to all of them.
+pub(super) fn tell(clients: &[Client], answer: &Answer, out: &mut Vec<Command>) {
+    out.extend(clients.iter().map(|&client| Command::Reply { client, answer: answer.clone() }));
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Stage, Status};
-use super::event::{Blow, Command, Event, ForkFailure, Notice, Origin, Scale, SlotNumber, Stop};
+use super::event::{
+    Blow, Client, Command, Event, ForkFailure, Notice, Origin, Scale, SlotNumber, Stop,
+};
 use super::pace::{DEATHS_PER_WORKER, Jitter};
 use super::place::State;
 use super::{Lifecycle, Limits, Phase};
@@ -43,6 +45,7 @@ fn live(seed: u64) {
         world.settle_down();
     }
     world.end();
+    assert!(world.unanswered.is_empty(), "nobody answered {:?}", world.unanswered);
     assert!(world.workers.is_empty(), "workers outlived the server: {:?}", world.workers);
     assert!(world.observer.is_none(), "the observer outlived the server");
 }
@@ -119,6 +122,16 @@ struct World {
     slept: Duration,
     /// Forks that failed and of which nobody was told yet.
     stillborn: Vec<u32>,
+    /// Requests of operators that wait for their one final answer.
+    unanswered: Vec<Client>,
+    asked_for: u64,
+    /// Who is being replaced by a token, and has not closed its listeners.
+    recycled: Vec<u32>,
+    /// The most slots that any settings have allowed.
+    most_slots: u32,
+    most_workers: u32,
+    /// What workers weigh.
+    sizes: Jitter,
 }
 
 impl World {
@@ -137,6 +150,12 @@ impl World {
                 [0, 0, 7][usize::try_from(random.next() % 3).unwrap()],
             ),
             max_old_generations: u32::try_from(1 + random.next() % 3).unwrap(),
+            max_lifetime: [Duration::ZERO, Duration::from_secs(70)]
+                [usize::try_from(random.next() % 2).unwrap()],
+            min_lifetime: Duration::from_secs(1),
+            max_memory: 100,
+            max_memory_hard: 200,
+            give_up: Duration::ZERO,
         };
         let stormy = random.next() % 4;
         let start = Instant::now();
@@ -145,7 +164,6 @@ impl World {
             seed: random,
             now: start,
             start,
-            limits,
             workers: BTreeMap::new(),
             births: BTreeMap::new(),
             observer: None,
@@ -163,6 +181,13 @@ impl World {
             is_stormy: stormy == 0,
             slept: Duration::ZERO,
             stillborn: Vec::new(),
+            unanswered: Vec::new(),
+            asked_for: 0,
+            recycled: Vec::new(),
+            most_slots: limits.slots(),
+            most_workers: limits.max_workers,
+            sizes: Jitter::new(seed),
+            limits,
         }
     }
 
@@ -252,20 +277,41 @@ impl World {
 
     /// An operator, or bad luck.
     fn operate(&mut self) {
-        let from = Origin::default();
-        match self.below(60) {
+        let from = self.somebody();
+        match self.below(64) {
             0 => {
-                self.asked += u64::from(self.limits.slots());
+                self.asked += u64::from(self.most_slots) + 20;
                 self.tell(Event::Reload(from));
             }
-            1 => self.scale(Scale::More),
-            2 => self.scale(Scale::Fewer),
+            1 => self.scale(Scale::More, from),
+            2 => self.scale(Scale::Fewer, from),
+            14 => {
+                let number = u32::try_from(self.below(9)).unwrap();
+                self.asked += 9;
+                self.scale(Scale::To(number), from);
+            }
+            12 => {
+                let slot = SlotNumber(u32::try_from(self.below(9)).unwrap());
+                self.asked += 8;
+                self.tell(Event::Retire(slot, from));
+            }
+            13 => {
+                self.unask(from);
+                self.wish_for_recycling();
+            }
             3 => self.tell(Event::Pause(from)),
             4 => self.tell(Event::Resume(from)),
-            5 if self.below(12) == 0 => self.ask_to_stop(),
-            6..=9 => self.kill_somebody(),
-            10 => self.retire_somebody(),
+            5 if self.below(12) == 0 => self.ask_to_stop(from),
+            6..=9 => {
+                self.unask(from);
+                self.kill_somebody();
+            }
+            10 => {
+                self.unask(from);
+                self.retire_somebody();
+            }
             11 => {
+                self.unask(from);
                 let (slot, stage) =
                     (SlotNumber(u32::try_from(self.below(9)).unwrap()), Stage::Load);
                 // Words of the dead, and of slots that never were, mean nothing.
@@ -277,13 +323,37 @@ impl World {
                     self.tell(Event::Exited { slot, status: Status::Exited(3) });
                 }
             }
-            _ => {}
+            _ => self.unask(from),
         }
     }
 
-    fn scale(&mut self, scale: Scale) {
+    /// It came to nothing: nobody is to be answered.
+    fn unask(&mut self, from: Origin) {
+        self.unanswered.retain(|client| Some(*client) != from.client);
+    }
+
+    /// Every second one asks by the control socket, and waits.
+    fn somebody(&mut self) -> Origin {
+        if self.below(2) == 0 {
+            return Origin::default();
+        }
+        self.asked_for += 1;
+        let client = Client(self.asked_for);
+        self.unanswered.push(client);
+        Origin { client: Some(client), ..Origin::default() }
+    }
+
+    fn wish_for_recycling(&mut self) {
+        let nth = usize::try_from(self.below(8)).unwrap();
+        if let Some(&slot) = self.workers.keys().nth(nth) {
+            self.asked += 8;
+            self.tell(Event::RecycleWanted { slot: SlotNumber(slot), why: Cause::Requests });
+        }
+    }
+
+    fn scale(&mut self, scale: Scale, from: Origin) {
         self.asked += 2;
-        self.tell(Event::Scale(scale, Origin::default()));
+        self.tell(Event::Scale(scale, from));
     }
 
     fn kill_somebody(&mut self) {
@@ -315,17 +385,17 @@ impl World {
         self.due.push((at, what(birth)));
     }
 
-    fn ask_to_stop(&mut self) {
+    fn ask_to_stop(&mut self, from: Origin) {
         let how = if self.below(4) == 0 { Stop::Quick } else { Stop::Graceful };
         self.stopped_at.get_or_insert(self.now);
-        self.tell(Event::Stop(how, Origin::default()));
+        self.tell(Event::Stop(how, from));
     }
 
     /// With events ended, the count converges to the configured number.
     fn settle_down(&mut self) {
         self.is_calm = true;
         let from = Origin::default();
-        self.asked += u64::from(self.limits.slots());
+        self.asked += u64::from(self.most_slots);
         self.tell(Event::Resume(from));
         // Those that misbehave are found or are ended by hand; the dead of the past are replaced by healthy ones.
         while let Some(slot) =
@@ -348,12 +418,13 @@ impl World {
             );
             assert_eq!(self.reloads, 0, "a reload has no end");
             assert!(!self.is_degraded, "all are ready and it is still degraded");
+            assert!(self.unanswered.is_empty(), "nobody answered {:?}", self.unanswered);
         }
     }
 
     fn end(&mut self) {
         if self.exit.is_none() && !self.is_stopping() {
-            self.ask_to_stop();
+            self.ask_to_stop(Origin::default());
         }
         while self.exit.is_none() {
             self.step();
@@ -378,6 +449,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn obey(&mut self, command: Command, follow: &mut Vec<Event>) {
         match command {
             Command::Fork { slot, generation } => self.fork(slot.0, generation, follow),
@@ -420,6 +492,17 @@ impl World {
                 assert!(!self.is_closed, "listeners are closed twice");
                 self.is_closed = true;
             }
+            Command::Configure { generation } => self.configure(generation, follow),
+            Command::Promote { .. } => {
+                self.limits = self.life.limits.clone();
+            }
+            Command::Discard { .. } => {}
+            Command::Reply { client, answer } => {
+                assert!(self.unanswered.contains(&client), "answered twice: {client:?} {answer:?}");
+                if answer.is_final() {
+                    self.unanswered.retain(|waiting| *waiting != client);
+                }
+            }
             Command::Emit(notice) => self.hear(&notice),
             Command::Exit(_) => self.exit = Some(self.now),
             Command::Release(slot) => {
@@ -432,9 +515,27 @@ impl World {
         }
     }
 
+    /// Some settings are wrong, some change the number of workers, some the bounds.
+    fn configure(&mut self, generation: u64, follow: &mut Vec<Event>) {
+        if !self.is_calm && self.below(5) == 0 {
+            let text = "workers: \"many\" is no number".to_owned();
+            follow.push(Event::Misconfigured { generation, exit: crate::Exit::Usage, text });
+            return;
+        }
+        let mut limits = self.limits.clone();
+        if !self.is_calm && self.below(2) == 0 {
+            limits.workers = 1 + u32::try_from(self.below(6)).unwrap();
+            limits.max_workers = limits.workers + u32::try_from(self.below(3)).unwrap();
+        }
+        self.most_slots = self.most_slots.max(limits.slots());
+        self.most_workers = self.most_workers.max(limits.max_workers);
+        self.asked += u64::from(limits.slots());
+        follow.push(Event::Configured { generation, limits });
+    }
+
     fn fork(&mut self, slot: u32, generation: u64, follow: &mut Vec<Event>) {
         assert!(!self.is_closed, "a fork after the listeners were closed");
-        assert!(slot < self.limits.slots(), "slot {slot} is beyond the bound");
+        assert!(slot < self.most_slots, "slot {slot} is beyond the bound");
         self.forks.push(self.now);
         if !self.is_calm && self.below(40) == 0 {
             let slot = SlotNumber(slot);
@@ -497,11 +598,40 @@ impl World {
         worker.is_ready = false;
         let nature = worker.nature;
         let state = self.life.places[usize::try_from(slot).unwrap()].state;
-        if matches!(state, State::Draining { why: Cause::Reload, .. }) && !self.is_stopping() {
+        let is_planned = |why| {
+            matches!(why, Cause::Reload | Cause::Requests | Cause::Lifetime | Cause::MaxMemory)
+        };
+        if let State::Draining { why: Cause::Requests | Cause::Lifetime | Cause::MaxMemory, .. } =
+            state
+            && matches!(self.life.phase, Phase::Running)
+        {
+            let places = &self.life.places;
+            self.recycled.retain(|&old| {
+                let place = &places[usize::try_from(old).unwrap()];
+                let is_recycled = matches!(
+                    place.state,
+                    State::Draining {
+                        why: Cause::Requests | Cause::Lifetime | Cause::MaxMemory,
+                        has_stopped: false,
+                        ..
+                    }
+                );
+                old != slot && is_recycled
+            });
+            assert!(self.recycled.is_empty(), "two tokens: {:?} and {slot}", self.recycled);
+            self.recycled.push(slot);
+        }
+        if matches!(state, State::Draining { why, .. } if is_planned(why)) && !self.is_stopping() {
             let serving = self.workers.values().filter(|w| w.is_ready && !w.is_leaving).count();
+            // Those that crashed just then are no fault of who leaves now; their places are not ready.
+            let missing = match state {
+                State::Draining { why: Cause::Reload, .. } => 0,
+                _ => self.life.workers().saturating_sub(self.life.ready_workers()),
+            };
+            let wanted = self.life.workers() - missing;
             assert!(
-                serving >= usize::try_from(self.life.workers()).unwrap(),
-                "drained before its successors serve"
+                serving >= usize::try_from(wanted).unwrap(),
+                "drained before its successors serve: {serving} of {wanted}, {state:?}"
             );
         }
         if nature == Nature::Healthy || nature == Nature::Crashes {
@@ -543,7 +673,13 @@ impl World {
         for (&slot, worker) in &self.workers {
             let is_hung = matches!(worker.nature, Nature::Hangs | Nature::Frozen);
             let beat_age = if is_hung { self.now - worker.beat } else { self.slept };
-            follow.push(Event::Seen { slot: SlotNumber(slot), beat_age });
+            let private_bytes = Some(self.sizes.next() % 150).filter(|_| !self.is_calm);
+            follow.push(Event::Seen {
+                slot: SlotNumber(slot),
+                beat_age,
+                private_bytes,
+                is_idle_acceptor: false,
+            });
         }
         if self.observer.is_some() {
             follow.push(Event::ObserverSeen { beat_age: self.slept });
@@ -559,8 +695,10 @@ impl World {
             }
             Notice::Recovered { .. } => self.is_degraded = false,
             Notice::Reloading { .. } => self.reloads += 1,
+            // The successor, and those after it that cannot boot.
+            Notice::RecycleGranted { .. } => self.asked += 1,
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => self.reloads -= 1,
-            Notice::WorkerStuck { slot, beat_age } => {
+            Notice::WorkerStuck { slot, beat_age, .. } => {
                 let worker = &self.workers[&slot.0];
                 assert!(
                     matches!(worker.nature, Nature::Hangs | Nature::Frozen),
@@ -577,6 +715,8 @@ impl World {
             | Notice::WorkersChanged { .. }
             | Notice::ChangeRefused { .. }
             | Notice::Paused(_)
+            | Notice::RecycleHeld { .. }
+            | Notice::GivenUp { .. }
             | Notice::Resumed(_)
             | Notice::ObserverDied { .. }
             | Notice::ObserverForkFailed { .. } => {}
@@ -585,7 +725,7 @@ impl World {
 
     fn check(&mut self) {
         assert!((0..=1).contains(&self.reloads), "each reload has one end");
-        assert!(self.life.workers() >= 1 && self.life.workers() <= self.limits.max_workers);
+        assert!(self.life.workers() >= 1 && self.life.workers() <= self.most_workers);
         if let Some(since) = self.stopped_at {
             let limits = &self.limits;
             let bound = limits.pre_stop_delay
@@ -619,7 +759,7 @@ impl World {
         }
         self.forks.retain(|&at| self.now - at < Duration::from_mins(1));
         let per_slot = 1 + u64::try_from(DEATHS_PER_WORKER).unwrap() + 6;
-        let bound = u64::from(self.limits.max_workers) * per_slot + self.asked;
+        let bound = u64::from(self.most_workers) * per_slot + self.asked;
         assert!(u64::try_from(self.forks.len()).unwrap() <= bound, "forks are not bounded");
     }
 }

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::cause::Cause;
-use super::event::{Command, Ending, Notice, Origin, Stop};
+use super::event::{Answer, Command, Ending, Notice, Origin, Stop};
 use super::observer::ServerEnd;
 use super::place::State;
+use super::reload::tell;
 use super::{Lifecycle, Phase, kill, numbered};
+use crate::Exit;
 
 #[derive(Clone, Debug)]
 pub(super) struct Stopping {
@@ -42,6 +44,7 @@ impl Stopping {
 
 impl Lifecycle {
     pub(super) fn stop(&mut self, how: Stop, from: Origin, now: Instant, out: &mut Vec<Command>) {
+        tell(from.client.as_slice(), &Answer::Done, out);
         match &self.phase {
             Phase::New => {
                 self.phase = Phase::Ended;
@@ -135,10 +138,20 @@ impl Lifecycle {
         }
     }
 
+    /// No worker has lived for longer than the operator wants to wait (S29).
+    pub(super) fn give_up(&mut self, after: Duration, now: Instant, out: &mut Vec<Command>) {
+        out.push(Command::Emit(Notice::GivenUp { after }));
+        self.fail_start(Ending::Boot, now, out);
+    }
+
     fn begin_stop(&mut self, ending: Ending, step: Step, now: Instant, out: &mut Vec<Command>) {
         self.phase = Phase::Stopping(Stopping { since: now, ending, step, forced: 0 });
-        self.again = None;
+        if let Some(again) = self.again.take() {
+            let why = "the server stops".to_owned();
+            tell(&again.clients, &Answer::Refused { exit: Exit::Busy, why }, out);
+        }
         self.fail_reload(Cause::Stop, None, now, out);
+        self.recycling.forget();
     }
 
     fn set_step(&mut self, next: Step) {

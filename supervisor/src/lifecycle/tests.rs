@@ -1,8 +1,10 @@
 //! Facts about single decisions.
 
 use super::cause::{Stage, Status};
-use super::event::{Ending, ForkFailure, Scale, Stop};
+use super::event::{Answer, Client, Ending, ForkFailure, Origin, Scale, Stop};
 use super::*;
+
+mod control;
 
 const KILLED: Status = Status::Signaled { signal: 9, core: false };
 
@@ -23,6 +25,11 @@ impl Server {
             abort_grace: Duration::from_secs(2),
             pre_stop_delay: Duration::ZERO,
             max_old_generations: 2,
+            max_lifetime: Duration::ZERO,
+            min_lifetime: Duration::from_secs(1),
+            max_memory: 0,
+            max_memory_hard: 0,
+            give_up: Duration::ZERO,
         };
         let now = Instant::now();
         let mut server = Self { life: Lifecycle::new(limits, 7, now), now };
@@ -42,7 +49,17 @@ impl Server {
         server
     }
 
+    /// Settings are always good here, unless a test says otherwise itself.
     fn tell(&mut self, event: Event) -> Vec<Command> {
+        let mut commands = self.life.on(event, self.now);
+        if let Some(generation) = configured(&commands) {
+            let limits = self.life.limits.clone();
+            commands.extend(self.life.on(Event::Configured { generation, limits }, self.now));
+        }
+        commands
+    }
+
+    fn tell_only(&mut self, event: Event) -> Vec<Command> {
         self.life.on(event, self.now)
     }
 
@@ -57,6 +74,17 @@ impl Server {
         self.now = until;
         all
     }
+}
+
+fn configured(commands: &[Command]) -> Option<u64> {
+    commands.iter().find_map(|c| match c {
+        Command::Configure { generation } => Some(*generation),
+        _ => None,
+    })
+}
+
+fn seen(slot: SlotNumber, beat_age: Duration) -> Event {
+    Event::Seen { slot, beat_age, private_bytes: None, is_idle_acceptor: false }
 }
 
 fn ready(slot: u32) -> Event {
@@ -242,7 +270,7 @@ fn a_generation_that_cannot_boot_is_given_up_and_the_old_never_hears_of_it() {
     assert_eq!(killed(&commands), [2]);
     assert!(drained(&commands).is_empty());
     let failed =
-        |c: &Command| matches!(c, Command::Emit(Notice::ReloadFailed { cause: Cause::Load, .. }));
+        |c: &Command| matches!(c, Command::Emit(Notice::ReloadFailed { stage: "load", .. }));
     assert!(commands.iter().any(failed));
     assert_eq!((server.life.generation(), server.life.ready_workers()), (1, 2));
 }
@@ -280,7 +308,7 @@ fn the_number_of_workers_keeps_its_bounds_and_the_oldest_leaves() {
 #[test]
 fn a_silent_worker_is_warned_about_aborted_and_killed() {
     let mut server = Server::running();
-    let seen = |age| Event::Seen { slot: SlotNumber(0), beat_age: Duration::from_secs(age) };
+    let seen = |age| seen(SlotNumber(0), Duration::from_secs(age));
     server.pass(Duration::from_secs(40));
     assert!(server.tell(seen(14)).is_empty());
     assert!(matches!(server.tell(seen(15))[..], [Command::Emit(Notice::WorkerSlow { .. })]));
@@ -307,8 +335,7 @@ fn a_supervisor_that_was_stopped_kills_nobody_for_it() {
     server.now += Duration::from_secs(100);
     let commands = server.tell(Event::Tick);
     assert!(killed(&commands).is_empty(), "the boot deadline moves");
-    let commands =
-        server.tell(Event::Seen { slot: SlotNumber(0), beat_age: Duration::from_secs(100) });
+    let commands = server.tell(seen(SlotNumber(0), Duration::from_secs(100)));
     assert!(commands.is_empty(), "so does the beat");
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::cause::Cause;
 use super::event::{Blow, Command, Notice, SlotNumber};
 use super::place::State;
+use super::recycle::Size;
 use super::{Lifecycle, Phase};
 
 impl Lifecycle {
@@ -43,7 +44,8 @@ impl Lifecycle {
         if beat_age >= timeout {
             place.state =
                 State::Aborting { kill_at: Some(now + abort_grace), why: Cause::Heartbeat };
-            out.push(Command::Emit(Notice::WorkerStuck { slot, beat_age }));
+            let why = Cause::Heartbeat;
+            out.push(Command::Emit(Notice::WorkerStuck { slot, beat_age, why }));
             out.push(Command::Kill { slot, how: Blow::Abort });
             return;
         }
@@ -55,13 +57,94 @@ impl Lifecycle {
         }
     }
 
+    /// Judges whether a worker takes the connections that wait (S38): the same ladder as for its beat.
+    pub(super) fn seen_idle(
+        &mut self,
+        slot: SlotNumber,
+        is_idle_acceptor: bool,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
+        let (timeout, abort_grace) = (self.limits.timeout, self.limits.abort_grace);
+        let (forgiven, is_paused) = (self.forgiven, self.is_paused);
+        let Some(place) = self.place(slot) else { return };
+        if !is_idle_acceptor || is_paused || timeout.is_zero() || !place.is_ready() {
+            place.stalled_since = None;
+            return;
+        }
+        let since = (*place.stalled_since.get_or_insert(now)).max(forgiven);
+        let age = now.saturating_duration_since(since);
+        if age >= timeout {
+            let why = Cause::AcceptStalled;
+            place.state = State::Aborting { kill_at: Some(now + abort_grace), why };
+            out.push(Command::Emit(Notice::WorkerStuck { slot, beat_age: age, why }));
+            out.push(Command::Kill { slot, how: Blow::Abort });
+        }
+    }
+
+    /// Judges what a worker has become: too big or too old (S31, S33).
+    pub(super) fn seen_grown(
+        &mut self,
+        slot: SlotNumber,
+        private_bytes: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) {
+        let size = private_bytes.map(|bytes| self.limits.judge_size(bytes));
+        let lifetime = self.limits.lifetime_of(slot);
+        let bounds = self.drain_bounds();
+        let Some(place) = self.place(slot) else { return };
+        let (State::Ready { .. }, true, Some(ready)) =
+            (place.state, place.is_member, place.ready_since)
+        else {
+            return;
+        };
+        match size {
+            Some(Size::Hard) => {
+                return super::dismiss(slot, place, Cause::MaxMemoryHard, bounds, now, out);
+            }
+            Some(Size::Soft) => place.oversize += 1,
+            Some(Size::Fine) => place.oversize = 0,
+            None => {}
+        }
+        if place.oversize >= 2 {
+            self.want_recycle(slot, Cause::MaxMemory, now, out);
+        } else if lifetime.is_some_and(|lifetime| now - ready >= lifetime) {
+            self.want_recycle(slot, Cause::Lifetime, now, out);
+        }
+    }
+
     /// When the server is not degraded any more, if all stay.
     pub(super) fn recovery(&self) -> Option<Instant> {
         self.full_since.filter(|_| self.is_degraded).map(|since| since + RECOVERY)
     }
 
+    /// When the server gives up if no worker comes to serve.
+    pub(super) fn surrender(&self) -> Option<Instant> {
+        self.empty_since.map(|since| since + self.limits.give_up)
+    }
+
+    fn judge_emptiness(&mut self, now: Instant, out: &mut Vec<Command>) {
+        let give_up = self.limits.give_up;
+        if give_up.is_zero()
+            || self.places.iter().any(|place| place.ready_since.is_some() && place.is_alive())
+        {
+            self.empty_since = None;
+            return;
+        }
+        let since = *self.empty_since.get_or_insert(now);
+        if now - since >= give_up {
+            self.empty_since = None;
+            self.give_up(give_up, now, out);
+        }
+    }
+
     /// Whether all are there, for how long, and what that means.
     pub(super) fn judge_fullness(&mut self, now: Instant, out: &mut Vec<Command>) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.judge_emptiness(now, out);
         if !matches!(self.phase, Phase::Running) {
             return;
         }

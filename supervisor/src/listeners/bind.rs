@@ -19,6 +19,10 @@ pub enum Bind {
     UnixPath(PathBuf),
     /// `unix:@name`, without a file.
     UnixAbstract(String),
+    /// `fd://3`: a listening descriptor that was inherited.
+    Inherited(i32),
+    /// `systemd`: all sockets of `LISTEN_FDS`.
+    Systemd,
 }
 
 impl Bind {
@@ -28,7 +32,7 @@ impl Bind {
             Self::Tcp { host, port } => {
                 *port == wanted && host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
             }
-            Self::UnixPath(_) | Self::UnixAbstract(_) => false,
+            Self::UnixPath(_) | Self::UnixAbstract(_) | Self::Inherited(_) | Self::Systemd => false,
         }
     }
 }
@@ -46,6 +50,15 @@ impl FromStr for Bind {
 
     fn from_str(text: &str) -> Result<Self, BindError> {
         let fail = |why| BindError { text: text.to_owned(), why };
+        if text == "systemd" {
+            return Ok(Self::Systemd);
+        }
+        if let Some(number) = text.strip_prefix("fd://") {
+            let number = number.parse().ok().filter(|number| *number > 2);
+            return number
+                .map(Self::Inherited)
+                .ok_or_else(|| fail("a descriptor is a number from 3 on"));
+        }
         if let Some(name) = text.strip_prefix("unix:") {
             return match name.strip_prefix('@') {
                 Some(name) if !name.is_empty() && name.len() <= LONGEST_UNIX => {
@@ -82,6 +95,8 @@ impl fmt::Display for Bind {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::UnixPath(path) => write!(f, "unix:{}", path.display()),
             Self::UnixAbstract(name) => write!(f, "unix:@{name}"),
+            Self::Inherited(number) => write!(f, "fd://{number}"),
+            Self::Systemd => f.write_str("systemd"),
         }
     }
 }
@@ -95,9 +110,15 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_they_are_read() {
-        for text in
-            ["127.0.0.1:8000", "[::1]:8000", "localhost:0", "unix:/run/x.sock", "unix:@name"]
-        {
+        for text in [
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "localhost:0",
+            "unix:/run/x.sock",
+            "unix:@name",
+            "fd://3",
+            "systemd",
+        ] {
             assert_eq!(text.parse::<Bind>().expect(text).to_string(), text);
         }
         assert_eq!(":8000".parse::<Bind>().expect("a port").to_string(), "0.0.0.0:8000");
@@ -116,6 +137,8 @@ mod tests {
             "unix:",
             "unix:@",
             "a b:1",
+            "fd://x",
+            "fd://2",
         ] {
             let error = text.parse::<Bind>().expect_err(text).to_string();
             assert!(error.contains("is no address: "), "{error}");

@@ -37,7 +37,7 @@ impl Drop for UnixFile {
 
 pub(super) fn bind_path(
     path: &Path,
-    backlog: u32,
+    (backlog, mode): (u32, u32),
     address: &str,
 ) -> Result<(OwnedFd, UnixFile), ListenError> {
     let fail = |errno| system(address, errno);
@@ -49,7 +49,7 @@ pub(super) fn bind_path(
     let fd = open(AddressFamily::Unix).map_err(fail)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&fresh).map_err(fail)?).map_err(fail)?;
     let publish = || {
-        fs::set_permissions(&fresh, Permissions::from_mode(0o660))?;
+        fs::set_permissions(&fresh, Permissions::from_mode(mode))?;
         let inode = fs::symlink_metadata(&fresh)?.ino();
         start_listening(fd.as_fd(), backlog)?;
         fs::rename(&fresh, path)?;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
-use std::rc::Rc;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,10 +11,15 @@ use saola_observability::Chosen;
 use saola_observability::clock::wall_ns;
 
 use super::Supervisor;
+use super::look::Gauge;
+use crate::control::Control;
 use crate::error::Error;
 use crate::events::{Events, Stderr};
+use crate::hooks::Hooks;
 use crate::lifecycle::Lifecycle;
 use crate::listeners::{self, Bind, Kept, ListenError};
+use crate::notify::Notify;
+use crate::pidfile::Pidfile;
 use crate::process::{self, Title};
 use crate::signals::Signals;
 use crate::slots::Slots;
@@ -49,19 +53,21 @@ fn start(
     let signals =
         Signals::take().map_err(|errno| Error::System { attempt: "take over signals", errno })?;
     raise_descriptor_limit();
+    settle_in(settings)?;
     let Chosen { dir, shape, mut warnings } = Slots::choose(settings)?;
     let listeners = bind(&settings.bind, settings, &signals, stderr)?;
     let admin = bind_admin(settings, &signals, stderr, &mut warnings)?;
     warnings.extend(backlog_warning(settings));
+    let pidfile = settings.pidfile.as_deref().map(Pidfile::take).transpose()?;
     let slots = Slots::create(dir, shape)?;
-    let workers = (settings.workers.get(), settings.workers_from);
-    let mut events = Events::new(slots.own(), Rc::clone(&settings.encode), Stderr::open(), workers);
+    let mut events = Events::new(slots.own(), Stderr::open(), settings);
     for warning in &warnings {
         events.warning("start", warning, crate::events::Voice::Stderr);
     }
+    let control = control_socket(&slots, &mut events);
     let now = Instant::now();
     let mut supervisor = Supervisor {
-        settings,
+        settings: settings.clone(),
         children,
         life: Lifecycle::new(settings.limits(), wall_ns(), now),
         signals,
@@ -75,11 +81,23 @@ fn start(
         queue: VecDeque::new(),
         reaped: BTreeMap::new(),
         exit: None,
+        control,
+        coming: None,
+        last_reload: None,
+        gauge: Gauge::default(),
+        notify: Notify::open(&settings.manager),
+        hooks: Hooks::new(settings.hook.clone()),
     };
     let exit = supervisor.live();
-    let Supervisor { listeners, admin, slots, .. } = supervisor;
+    let Supervisor { listeners, admin, slots, control, .. } = supervisor;
+    if let Some(control) = control {
+        control.remove();
+    }
     // Sockets first, while the lock keeps a successor from making its own.
     drop((listeners, admin));
+    if let Some(pidfile) = pidfile {
+        pidfile.remove();
+    }
     slots.remove();
     Ok(exit)
 }
@@ -106,7 +124,7 @@ fn bind(
     signals: &Signals,
     stderr: &mut Stderr,
 ) -> Result<Vec<Kept>, ListenError> {
-    listeners::bind_all(binds, settings.backlog, &mut |error, pause| {
+    listeners::bind_all(binds, settings.waiting(), &mut |error, pause| {
         stderr.write(format!("warning: {error}; trying again\n").as_bytes());
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
@@ -131,8 +149,7 @@ fn bind_admin(
             Ok(kept.into_iter().next())
         }
         AdminBind::Default => {
-            let address = Bind::Tcp { host: "127.0.0.1".to_owned(), port: 9090 };
-            match listeners::bind_now(&address, settings.backlog) {
+            match listeners::bind_now(&AdminBind::fallback(), &[], settings.waiting()) {
                 Ok(kept) => Ok(kept.into_iter().next()),
                 Err(error) => {
                     warnings.push(format!("{error}; serving without the admin listener"));
@@ -141,6 +158,28 @@ fn bind_admin(
             }
         }
     }
+}
+
+/// Without it the server serves all the same: signals are left.
+fn control_socket(slots: &Slots, events: &mut Events) -> Option<Control> {
+    match Control::bind(&slots.control_socket()) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            let text = format!("no control socket: {error}");
+            events.warning("start", &text, crate::events::Voice::Stderr);
+            None
+        }
+    }
+}
+
+/// Before anything relative is opened (S64).
+fn settle_in(settings: &Settings) -> Result<(), Error> {
+    if let Some(folder) = &settings.chdir {
+        nix::unistd::chdir(folder)
+            .map_err(|errno| Error::System { attempt: "change to the folder of chdir", errno })?;
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
+    Ok(())
 }
 
 /// Sockets need descriptors; the hard limit is what the system grants without asking (S65).

@@ -12,6 +12,8 @@ use saola_observability::clock::monotonic_ns;
 use super::{Observer, Supervisor, Worker, errno_of};
 use crate::channel::{Line, Order};
 use crate::events::{Busy, Loss};
+use crate::hooks::Call;
+use crate::lifecycle::cause::Status;
 use crate::lifecycle::event::{
     Blow, Command, Ending, Event, ForkFailure, Notice, Report, SlotNumber,
 };
@@ -59,6 +61,10 @@ impl Supervisor<'_> {
             }
             Command::CloseListeners => self.listeners.clear(),
             Command::Emit(notice) => self.emit(&notice),
+            Command::Configure { generation } => self.configure(generation),
+            Command::Promote { generation } => self.promote(generation),
+            Command::Discard { generation } => self.discard(generation),
+            Command::Reply { client, answer } => self.reply(client, &answer),
             Command::Exit(ending) => {
                 self.exit = Some(match ending {
                     Ending::Asked => Exit::Success,
@@ -72,7 +78,7 @@ impl Supervisor<'_> {
 
     fn fork_worker(&mut self, slot: SlotNumber, generation: u64) -> Result<Worker, ForkFailure> {
         let (line, channel) = Line::pair().map_err(system)?;
-        let listeners = self.share_listeners().map_err(system)?;
+        let listeners = self.share_listeners(generation).map_err(system)?;
         let slot_files = self
             .slots
             .open_worker(slot, generation)
@@ -98,7 +104,8 @@ impl Supervisor<'_> {
             .transpose()
             .map_err(|error| system(errno_of(&error)))?;
         let run_dir = self.slots.path().to_owned();
-        let birth = ObserverBirth { slot_files, lifeline: theirs, admin, run_dir };
+        let generation = self.life.generation();
+        let birth = ObserverBirth { slot_files, lifeline: theirs, admin, run_dir, generation };
         let name = format!("saola: observer [{}]", self.settings.name);
         let plan = Plan { role: Role::Observer, title: self.title, name: &name };
         let process = process::fork(&plan, birth, |birth| self.children.observer(birth).code())?;
@@ -127,21 +134,19 @@ impl Supervisor<'_> {
         let buried = self.slots.bury(slot, reaped, report.cause.lost_reason());
         let loss =
             Loss { pid: reaped.pid, requests: buried.count(), max_rss_bytes: reaped.max_rss_bytes };
+        self.hooks.call(Call {
+            event: "child_exit",
+            worker: Some(slot.0),
+            pid: Some(reaped.pid),
+            cause: Some(report.cause.as_str()),
+            status: Some(match reaped.status {
+                Status::Exited(code) => code.to_string(),
+                Status::Signaled { signal, .. } => format!("signal {signal}"),
+            }),
+            generation: Some(report.generation),
+        });
         let voice = self.voice();
         self.events.worker_ended(slot, report, &loss, voice);
-    }
-
-    /// Reads all beats; how they are judged is the life cycle's.
-    fn look(&mut self) {
-        self.slots.beat();
-        for &slot in self.workers.keys() {
-            self.queue.push_back(Event::Seen { slot, beat_age: self.slots.beat_age(slot) });
-        }
-        if let Some(observer) = &self.observer {
-            // The file may hold the beat of the one before it.
-            let beat_age = self.slots.observer_beat_age().min(observer.born.elapsed());
-            self.queue.push_back(Event::ObserverSeen { beat_age });
-        }
     }
 
     fn emit(&mut self, notice: &Notice) {
@@ -149,12 +154,17 @@ impl Supervisor<'_> {
             Notice::WorkerSlow { slot, .. } | Notice::WorkerStuck { slot, .. } => self.busy(*slot),
             _ => None,
         };
+        // Before the blow that follows a line about a stuck worker: the signals arrive in the order of their sending.
+        if let Notice::WorkerSlow { slot, .. } | Notice::WorkerStuck { slot, .. } = notice {
+            self.ask_for_stack(*slot);
+        }
+        self.remember(notice);
         let voice = self.voice();
         self.events.notice(notice, busy.as_ref(), voice);
     }
 
     /// The oldest request that a worker is busy with.
-    fn busy(&mut self, slot: SlotNumber) -> Option<Busy> {
+    pub(super) fn busy(&mut self, slot: SlotNumber) -> Option<Busy> {
         let entries = self.slots.in_flight(slot);
         let oldest = entries.first()?;
         Some(Busy {

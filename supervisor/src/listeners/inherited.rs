@@ -1,0 +1,67 @@
+//! Sockets that whoever started us has opened: `fd://3`, and those of `LISTEN_FDS` (section 10).
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
+
+use super::{ListenError, Listener};
+
+/// Takes a copy of an inherited descriptor, if it is a listening stream socket. It is not unlinked, chmod-ed or
+/// listened on anew.
+pub(super) fn adopt(number: RawFd) -> Result<Listener, ListenError> {
+    let refuse = || ListenError::Inherited { number };
+    let fd = copy(number).map_err(|_| refuse())?;
+    let is_stream = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
+    let listens = getsockopt(&fd, sockopt::AcceptConn).unwrap_or_default();
+    if !is_stream || !listens {
+        return Err(refuse());
+    }
+    let name: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(|_| refuse())?;
+    let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(|_| refuse())?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(&fd, FcntlArg::F_SETFL(flags)).map_err(|_| refuse())?;
+    Ok(Listener { fd, address: text_of(&name, number) })
+}
+
+fn text_of(name: &SockaddrStorage, number: RawFd) -> String {
+    if let Some(name) = name.as_sockaddr_in() {
+        return name.to_string();
+    }
+    if let Some(name) = name.as_sockaddr_in6() {
+        return std::net::SocketAddrV6::from(*name).to_string();
+    }
+    let path = name.as_unix_addr().and_then(|name| name.path());
+    path.map_or_else(|| format!("fd://{number}"), |path| format!("unix:{}", path.display()))
+}
+
+#[expect(unsafe_code, reason = "a number from outside is to become a descriptor")]
+fn copy(number: RawFd) -> nix::Result<OwnedFd> {
+    if number < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: borrow_raw wants a descriptor that stays open while borrowed: what was inherited is closed by nobody here,
+    // and one that is not open makes the call below fail with EBADF, before anything is done to it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned().map_err(|error| super::super::supervisor::errno_of(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+
+    #[test]
+    fn only_listening_stream_sockets_are_adopted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let adopted = adopt(listener.as_raw_fd()).unwrap();
+        assert_eq!(adopted.address, listener.local_addr().unwrap().to_string());
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for number in [udp.as_raw_fd(), 9_999, -1] {
+            let error = adopt(number).unwrap_err().to_string();
+            assert!(error.contains("is not a listening socket"), "{error}");
+        }
+    }
+}

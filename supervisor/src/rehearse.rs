@@ -1,0 +1,103 @@
+//! `check --boot`: one worker, up to READY, in a run directory of its own and on a port that nobody knows (S10).
+
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use saola_observability::Chosen;
+
+use crate::channel::{HungUp, Line, Stage, Word};
+use crate::listeners::{self, Bind};
+use crate::process::{self, Plan, Process, Role, Title};
+use crate::slots::Slots;
+use crate::{Birth, Children, Exit, Settings};
+
+/// Boots one worker and ends it again.
+///
+/// # Errors
+///
+/// The exit code and the reason: 3 or 4 as at a start.
+pub(crate) fn boot_once(
+    settings: &Settings,
+    children: &mut dyn Children,
+) -> Result<(), (Exit, String)> {
+    let mut settings = settings.clone();
+    let name = format!("saola-check-{}", std::process::id());
+    settings.run_dir.given = Some(std::env::temp_dir().join(name));
+    let Chosen { dir, shape, .. } = Slots::choose(&settings).map_err(|error| refusal(&error))?;
+    let mut slots = Slots::create(dir, shape).map_err(|error| refusal(&error))?;
+    let result = fork(&settings, children, &mut slots)
+        .and_then(|(process, line)| watch(&settings, &process, &line));
+    slots.remove();
+    result
+}
+
+fn fork(
+    settings: &Settings,
+    children: &mut dyn Children,
+    slots: &mut Slots,
+) -> Result<(Process, Line), (Exit, String)> {
+    let system = |error: &dyn std::fmt::Display| (Exit::System, error.to_string());
+    let (line, channel) = Line::pair().map_err(|error| system(&error))?;
+    let address = Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
+    let kept = listeners::bind_now(&address, &[], settings.waiting()).map_err(|e| system(&e))?;
+    let shared: Result<Vec<_>, _> = kept.iter().map(listeners::Kept::share).collect();
+    let birth = Birth {
+        slot: 0,
+        generation: 1,
+        workers: settings.workers.get(),
+        slot_files: slots
+            .open_worker(crate::lifecycle::event::SlotNumber(0), 1)
+            .map_err(|error| system(&error))?,
+        listeners: shared.map_err(|error| system(&error))?,
+        channel,
+        run_dir: PathBuf::from(slots.path()),
+    };
+    let plan = Plan { role: Role::Worker, title: Title::claim(), name: "saola: check" };
+    let process = process::fork(&plan, birth, |birth| children.worker(birth).code());
+    match process {
+        Ok(process) => Ok((process, line)),
+        Err(why) => Err((Exit::System, format!("cannot fork: {why:?}"))),
+    }
+}
+
+/// Waits for its word, and ends it.
+fn watch(settings: &Settings, process: &Process, line: &Line) -> Result<(), (Exit, String)> {
+    let end = Instant::now() + settings.boot_timeout;
+    let mut result = None;
+    while result.is_none() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            result = Some(Err((Exit::Boot, "it was not ready within boot_timeout".to_owned())));
+            break;
+        }
+        let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        let _woken = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        let (words, hung_up) = line.read();
+        result = words.into_iter().find_map(|word| match word {
+            Word::Ready => Some(Ok(())),
+            Word::Failed(Stage::Load, text) => Some(Err((Exit::Load, text))),
+            Word::Failed(Stage::Boot, text) => Some(Err((Exit::Boot, text))),
+            Word::Stopped
+            | Word::Drained(_)
+            | Word::Recycle(_)
+            | Word::Stack(_)
+            | Word::Unknown(_) => None,
+        });
+        if result.is_none() && hung_up == HungUp::Yes {
+            result = Some(Err((Exit::Boot, "it died before it was ready".to_owned())));
+        }
+    }
+    process.signal(Signal::SIGKILL);
+    while !process.is_dead() {
+        let _a_millisecond = poll(&mut [], PollTimeout::from(1u8));
+    }
+    while process::reap().is_some() {}
+    result.unwrap_or(Ok(()))
+}
+
+fn refusal(error: &crate::error::Error) -> (Exit, String) {
+    (error.exit(), error.to_string())
+}

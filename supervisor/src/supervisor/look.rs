@@ -1,0 +1,77 @@
+//! What the supervisor reads of its children each time it looks: beats, connections, memory.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use crate::events;
+use crate::lifecycle::event::{Event, SlotNumber};
+use crate::listeners::{Kept, queue};
+
+/// What was read last.
+#[derive(Default)]
+pub(super) struct Gauge {
+    accepted: BTreeMap<SlotNumber, u64>,
+    measured: Option<Instant>,
+    overflows: Option<u64>,
+}
+
+impl Supervisor<'_> {
+    /// Reads all that can be read; how it is judged is the life cycle's.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        self.slots.beat();
+        self.slots.finish_leftovers();
+        let waiting = self.look_at_queues();
+        let measures = self.is_time_to_measure(now);
+        for (&slot, worker) in &self.workers {
+            let seen = self.slots.seen(slot);
+            let accepted = seen.map_or(0, |seen| seen.accepted);
+            let before = self.gauge.accepted.insert(slot, accepted);
+            let has_room = seen.is_some_and(|seen| seen.connections < seen.connections_limit);
+            let private_bytes = measures.then(|| worker.process.private_bytes()).flatten();
+            self.queue.push_back(Event::Seen {
+                slot,
+                beat_age: self.slots.beat_age(slot),
+                private_bytes,
+                is_idle_acceptor: waiting > 0 && has_room && before == Some(accepted),
+            });
+        }
+        if let Some(observer) = &self.observer {
+            // The file may hold the beat of the one before it.
+            let beat_age = self.slots.observer_beat_age().min(observer.born.elapsed());
+            self.queue.push_back(Event::ObserverSeen { beat_age });
+        }
+    }
+
+    /// Only where a limit is set, and every 10 s: the kernel walks all pages for it.
+    fn is_time_to_measure(&mut self, now: Instant) -> bool {
+        let has_limit = self.settings.max_memory > 0 || self.settings.max_memory_hard > 0;
+        let is_due =
+            self.gauge.measured.is_none_or(|last| now.duration_since(last) >= BETWEEN_MEASURES);
+        let measures = has_limit && is_due;
+        if measures {
+            self.gauge.measured = Some(now);
+        }
+        measures
+    }
+
+    /// Sets the gauges of the accept queues; answers with the number of connections that wait.
+    fn look_at_queues(&mut self) -> u32 {
+        let lengths: Vec<(String, u32)> = self
+            .listeners
+            .iter()
+            .filter_map(|kept: &Kept| Some((kept.listener.address.clone(), kept.queue_length()?)))
+            .collect();
+        for (address, length) in &lengths {
+            events::queue(address, *length);
+        }
+        if let Some(overflows) = queue::overflows() {
+            let before = self.gauge.overflows.replace(overflows).unwrap_or(overflows);
+            events::overflowed(overflows.saturating_sub(before));
+        }
+        lengths.iter().map(|(_, length)| length).sum()
+    }
+}
+
+const BETWEEN_MEASURES: Duration = Duration::from_secs(10);

@@ -1,0 +1,193 @@
+//! What operators ask by the control socket, turned into the same events as signals; and what they are told.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Supervisor;
+use crate::control::{Asked, Request};
+use crate::hooks::Call;
+use crate::lifecycle::event::{Answer, Event, Notice, Origin, SlotNumber, Stop};
+use crate::listeners::Kept;
+
+/// How the last of its kind ended.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    at_wall_ns: u64,
+    result: Result<u64, String>,
+}
+
+impl Supervisor<'_> {
+    pub(super) fn listen_to_operators(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        let (asked, intruders) = control.read(Instant::now());
+        let voice = self.voice();
+        for intruder in intruders {
+            self.events.control_refused(intruder.uid, intruder.pid, voice);
+        }
+        for asked in asked {
+            self.serve_operator(asked);
+        }
+    }
+
+    pub(super) fn reply(&mut self, client: crate::lifecycle::event::Client, answer: &Answer) {
+        if let Some(control) = &mut self.control {
+            control.reply(client, answer);
+        }
+    }
+
+    /// Feeds the watchdog and tells the state, from the loop itself.
+    pub(super) fn tell_the_manager(&mut self) {
+        let now = Instant::now();
+        let picture = self.life.picture(now);
+        let status = format!(
+            "{}/{} workers, generation {}{}",
+            picture.ready,
+            picture.workers,
+            picture.generation,
+            if picture.is_degraded { ", degraded" } else { "" }
+        );
+        let is_slow = picture.phase != "running" || picture.is_reloading;
+        self.notify.turn(&status, is_slow, now);
+    }
+
+    fn notify(&self, notice: &Notice) {
+        match notice {
+            // Also when it fails: the old generation is as ready as before.
+            Notice::Started { .. } | Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
+                self.notify.ready();
+            }
+            Notice::Reloading { .. } => self.notify.reloading(),
+            Notice::Stopping { .. } => self.notify.stopping(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn run_hooks(&mut self) {
+        let voice = self.voice();
+        for (event, why) in self.hooks.turn(Instant::now()) {
+            self.events.hook_failed(event, &why, voice);
+        }
+    }
+
+    fn hook(&mut self, notice: &Notice) {
+        let event = |event| Call { event, ..Call::default() };
+        self.hooks.call(match notice {
+            Notice::Started { .. } => event("when_ready"),
+            Notice::WorkerReady { slot, generation, .. } => Call {
+                worker: Some(slot.0),
+                pid: self.workers.get(slot).map(|worker| worker.process.pid()),
+                generation: Some(*generation),
+                ..event("worker_ready")
+            },
+            Notice::Reloading { generation, .. } => {
+                Call { generation: Some(*generation), ..event("on_reload") }
+            }
+            Notice::WorkersChanged { new, .. } => {
+                Call { status: Some(new.to_string()), ..event("workers_changed") }
+            }
+            Notice::Stopped { .. } => event("on_exit"),
+            _ => return,
+        });
+        self.run_hooks();
+    }
+
+    /// Keeps what `status` tells of the past.
+    pub(super) fn remember(&mut self, notice: &Notice) {
+        self.notify(notice);
+        self.hook(notice);
+        let result = match notice {
+            Notice::Reloaded { generation, .. } => Ok(*generation),
+            Notice::ReloadFailed { stage, text, .. } => {
+                Err(text.clone().unwrap_or_else(|| (*stage).to_owned()))
+            }
+            _ => return,
+        };
+        let at_wall_ns = saola_observability::clock::wall_ns();
+        self.last_reload = Some(Past { at_wall_ns, result });
+    }
+
+    fn serve_operator(&mut self, asked: Asked) {
+        let Asked { client, pid, uid, request } = asked;
+        let from = |signal| Origin { signal, pid, uid, client: Some(client) };
+        match request {
+            Request::Status => {
+                let facts = self.status();
+                if let Some(control) = &mut self.control {
+                    control.answer(client, facts);
+                }
+            }
+            Request::Reload { .. } => self.tell(Event::Reload(from("reload"))),
+            Request::Stop { quick } => {
+                let how = if quick { Stop::Quick } else { Stop::Graceful };
+                self.tell(Event::Stop(how, from("stop")));
+            }
+            Request::Workers(scale) => self.tell(Event::Scale(scale, from("workers"))),
+            Request::Retire(slot) => self.tell(Event::Retire(SlotNumber(slot), from("retire"))),
+            Request::Pause => self.tell(Event::Pause(from("pause"))),
+            Request::Resume => self.tell(Event::Resume(from("resume"))),
+            Request::Dump(slot) => {
+                let answer = self.dump(slot.map(SlotNumber));
+                self.reply(client, &answer);
+            }
+        }
+    }
+
+    fn status(&mut self) -> Value {
+        let picture = self.life.picture(Instant::now());
+        let slots: Vec<Value> = picture
+            .slots
+            .iter()
+            .map(|slot| {
+                let seen = self.slots.seen(slot.slot);
+                let worker = self.workers.get(&slot.slot);
+                json!({
+                    "slot": slot.slot.0,
+                    "pid": worker.map(|worker| worker.process.pid()),
+                    "generation": slot.generation,
+                    "state": slot.state,
+                    "age_ms": millis(slot.age),
+                    "beat_age_ms": millis(self.slots.beat_age(slot.slot)),
+                    "births": seen.map(|seen| seen.births),
+                    "connections": seen.map(|seen| seen.connections),
+                    "accepted": seen.map(|seen| seen.accepted),
+                    "in_flight": self.slots.in_flight(slot.slot).len(),
+                    "private_bytes": worker.and_then(|worker| worker.process.private_bytes()),
+                })
+            })
+            .collect();
+        let listeners: Vec<Value> = self.listeners.iter().map(Kept::describe).collect();
+        json!({
+            "version": self.settings.version,
+            "name": self.settings.name,
+            "pid": std::process::id(),
+            "phase": picture.phase,
+            "generation": picture.generation,
+            "workers": {"configured": picture.workers, "ready": picture.ready},
+            "paused": picture.is_paused,
+            "degraded": picture.is_degraded,
+            "reloading": picture.is_reloading,
+            "listeners": listeners,
+            "admin": self.admin.as_ref().map(|kept| kept.listener.address.clone()),
+            "observer": self.observer.as_ref().map(|observer| json!({
+                "pid": observer.process.pid(),
+                "beat_age_ms": millis(self.slots.observer_beat_age()),
+            })),
+            "last_reload": self.last_reload.as_ref().map(past),
+            "slots": slots,
+        })
+    }
+}
+
+fn past(past: &Past) -> Value {
+    match &past.result {
+        Ok(generation) => {
+            json!({"at_unix_ns": past.at_wall_ns, "result": "success", "generation": generation})
+        }
+        Err(cause) => json!({"at_unix_ns": past.at_wall_ns, "result": "error", "cause": cause}),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
