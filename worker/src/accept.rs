@@ -4,6 +4,7 @@ pub(crate) mod exclusive;
 pub(crate) mod injected;
 mod linger;
 pub(crate) mod socket;
+pub(crate) mod stream;
 pub(crate) mod tokio;
 
 use std::cell::{Cell, RefCell};
@@ -11,12 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ::tokio::io::{AsyncRead, AsyncWrite};
 use ::tokio::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{SockFlag, accept4};
 
 use crate::request::scope::Peer;
+pub use stream::Stream;
 
 /// A listening socket that the worker inherited. Its flags are shared with all workers and are never changed.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct Listener {
 /// A source of connections.
 pub trait Accept {
     /// What a connection is read from and written to.
-    type Io: AsyncRead + AsyncWrite + Unpin + 'static;
+    type Io: Stream + 'static;
 
     /// Gives the next connection, once there is a permit for it; `None` when there will be no more.
     ///

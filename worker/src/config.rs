@@ -30,6 +30,8 @@ pub struct Config {
     pub limit_request_fields: usize,
     /// Bytes of a head. Default 65,536.
     pub limit_request_head: usize,
+    /// What becomes of fields whose name has an underscore. Default [`HeaderMapping::Drop`].
+    pub header_map: HeaderMapping,
     /// Bytes of a request body; 0 = no limit. Default 1,048,576.
     pub limit_request_body: u64,
     /// From accept (later: from a head's first byte) to the end of the head. Default 10 s.
@@ -38,10 +40,20 @@ pub struct Config {
     pub keepalive: Duration,
     /// Requests served on one HTTP/1 connection, give or take a tenth. Default 1000.
     pub keepalive_requests: NonZeroU32,
+    /// How long a request body may give no byte while the service waits for one; then 408. Default 30 s.
+    pub body_timeout: Duration,
+    /// Bytes a second that a request body must give, on the mean, once the service has waited `body_timeout` for it in
+    /// all; 0 = no bound. Default 500.
+    pub body_min_rate: u64,
+    /// How long a client may take fewer than 500 bytes a second of what waits for it; then its connection is reset.
+    /// Default 30 s.
+    pub write_timeout: Duration,
     /// From the head, or the last request body frame, to the response head; `None` = no limit. Default 30 s.
     pub request_timeout: Option<Duration>,
     /// How long a drain may last when the order does not say. Default 30 s.
     pub graceful_timeout: Duration,
+    /// How much longer than that a worker may live whose loop does not turn and whose supervisor is gone. Default 2 s.
+    pub abort_grace: Duration,
     /// Threads of the blocking pool. Default 8.
     pub blocking_threads: usize,
     /// Whether HTTP/2 is spoken to clients that begin with its preface. Default yes.
@@ -69,6 +81,18 @@ pub struct Config {
     pub metrics: Option<MetricsAnswer>,
 }
 
+/// What becomes of a field such as `X_Forwarded_For`, which many readers take for its twin with hyphens.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub enum HeaderMapping {
+    /// It is taken away before the application sees the request.
+    #[default]
+    Drop,
+    /// The request is answered 400.
+    Refuse,
+    /// It is passed on.
+    Pass,
+}
+
 /// How a worker accepts.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
 pub enum AcceptMode {
@@ -89,12 +113,17 @@ impl Default for Config {
             limit_request_field_size: 8192,
             limit_request_fields: 100,
             limit_request_head: 65_536,
+            header_map: HeaderMapping::Drop,
             limit_request_body: 1_048_576,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             keepalive_requests: NonZeroU32::MIN.saturating_add(999),
+            body_timeout: Duration::from_secs(30),
+            body_min_rate: 500,
+            write_timeout: Duration::from_secs(30),
             request_timeout: Some(Duration::from_secs(30)),
             graceful_timeout: Duration::from_secs(30),
+            abort_grace: Duration::from_secs(2),
             blocking_threads: 8,
             http2: true,
             http2_max_streams: 100,

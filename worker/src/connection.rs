@@ -1,17 +1,20 @@
 //! One connection: its protocol, its deadlines under one coarse timer, its lame duck, and hyper in the middle.
 
+mod deadlines;
+mod flood;
+mod frames;
 pub(crate) mod gate;
 pub(crate) mod head;
 mod serve;
+mod write;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
-use saola_observability::closed::Outcome;
 use tokio::time::Instant;
 
 use crate::metrics;
@@ -19,7 +22,10 @@ use crate::request::answer::Refusal;
 use crate::request::scope::{Facts, Holder, Peer, Running};
 use crate::worker::Worker;
 
+use deadlines::Lingering;
+use frames::Frames;
 pub(crate) use serve::serve;
+use write::Unsent;
 
 /// What the gate, the requests and the timer of one connection know of each other.
 pub(crate) struct Connection {
@@ -38,38 +44,18 @@ pub(crate) struct Connection {
     has_head_byte: Cell<bool>,
     idle_since: Cell<Instant>,
     lingering: Cell<Option<Lingering>>,
-    /// The client does not take what hyper has for it: the connection is not idle, though no request is open.
-    is_write_blocked: Cell<bool>,
+    /// What hyper has for the client and the kernel does not take: while it waits the connection is not idle.
+    unsent: Unsent,
+    /// What has been counted since the preface of HTTP/2.
+    frames: RefCell<Option<Frames>>,
+    /// The close is to throw away what the client does not take.
+    pub(crate) is_aborted: Cell<bool>,
     /// A deadline of a silent client has passed, and was counted.
     is_late: Cell<bool>,
     /// Something has changed that may bring the nearest deadline nearer.
     attention: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
-
-#[derive(Copy, Clone)]
-struct Lingering {
-    since: Instant,
-    last_byte: Instant,
-}
-
-/// What the clock says about a connection.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum Due {
-    /// Nothing before then.
-    At(Instant),
-    /// Something was marked expired: poll everything, then ask again.
-    Again,
-    /// Idle for too long: close it, with a goodbye where the protocol has one.
-    Idle,
-    /// Close it now.
-    Cut,
-}
-
-/// How late a deadline may be noticed.
-const COARSE: Duration = Duration::from_millis(100);
-const LINGER_QUIET: Duration = Duration::from_secs(2);
-const LINGER_TOTAL: Duration = Duration::from_secs(10);
 
 impl Connection {
     pub(crate) fn new(worker: &Rc<Worker>, peer: Peer, accepted: Instant) -> Rc<Self> {
@@ -93,7 +79,9 @@ impl Connection {
             has_head_byte: Cell::new(false),
             idle_since: Cell::new(accepted),
             lingering: Cell::new(None),
-            is_write_blocked: Cell::new(false),
+            unsent: Unsent::default(),
+            frames: RefCell::new(None),
+            is_aborted: Cell::new(false),
             is_late: Cell::new(false),
             attention: Cell::new(false),
             waker: RefCell::new(None),
@@ -153,12 +141,28 @@ impl Connection {
             .set(self.lingering.get().map(|lingering| Lingering { last_byte: now, ..lingering }));
     }
 
-    /// Notes whether the client took what was written; the idle time begins when it has.
-    pub(crate) fn written(&self, is_blocked: bool) {
-        if self.is_write_blocked.replace(is_blocked) && !is_blocked {
+    /// The kernel takes no more for now; so much of what it took is not acknowledged.
+    pub(crate) fn blocked(&self, unacknowledged: u64) {
+        self.unsent.blocks(Instant::now(), unacknowledged);
+    }
+
+    /// The kernel took so many bytes.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.unsent.takes(bytes);
+    }
+
+    /// Nothing waits for the client any more; the idle time begins.
+    pub(crate) fn flushed(&self) {
+        if self.unsent.ends() {
             self.idle_since.set(Instant::now());
             self.attention.set(self.worker.is_draining() || self.attention.get());
         }
+    }
+
+    /// The preface of HTTP/2 has come; what the client owes is a request, not the rest of a head.
+    pub(crate) fn speaks_http2(&self) {
+        self.has_head_byte.set(false);
+        *self.frames.borrow_mut() = Some(Frames::new(gate::PREFACE.len(), Instant::now()));
     }
 
     /// Has the connection's task look at its deadlines.
@@ -181,8 +185,7 @@ impl Connection {
         let running = &holder.0;
         running.responds(refusal.status.as_u16());
         if refusal == Refusal::HEAD_TIMEOUT {
-            running.outcome.set(Some(Outcome::Timeout));
-            running.exception.set(Some("timeout"));
+            running.times_out();
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
         let server = self.worker.config.server_header.as_ref();
@@ -191,91 +194,6 @@ impl Connection {
         running.sent(u64::try_from(body).unwrap_or(u64::MAX), None, true);
         answer
     }
-
-    /// Looks at every deadline of the connection. Marks what has expired.
-    fn due(&self, now: Instant) -> Due {
-        self.attention.set(false);
-        if self.worker.is_forced.get() {
-            return Due::Cut;
-        }
-        let mut nearest = now + self.shortest();
-        if let Some(Lingering { since, last_byte }) = self.lingering.get() {
-            let end = (since + LINGER_TOTAL).min(last_byte + LINGER_QUIET);
-            return if end <= now { Due::Cut } else { Due::At(end) };
-        }
-        for running in self.open.borrow().iter() {
-            match running.deadline() {
-                Some(deadline) if deadline <= now => {
-                    running.expire();
-                    return Due::Again;
-                }
-                Some(deadline) => nearest = nearest.min(deadline),
-                None => {}
-            }
-        }
-        if self.open.borrow().is_empty() && !self.is_write_blocked.get() {
-            let (end, expired) = self.silence();
-            if end <= now {
-                return self.silent(expired);
-            }
-            nearest = nearest.min(end);
-        }
-        Due::At(nearest)
-    }
-
-    /// What the client owes while no request is open, and until when.
-    fn silence(&self) -> (Instant, Owed) {
-        let config = &self.worker.config;
-        let idle_end = |since| self.worker.draining.get().map(|draining| draining.idle_end(since));
-        match self.head_since.get() {
-            Some(since) if self.has_head_byte.get() => {
-                (since + config.header_timeout, Owed::RestOfHead)
-            }
-            Some(since) => {
-                let end = since + config.header_timeout;
-                (idle_end(since).map_or(end, |drain| drain.min(end)), Owed::Head)
-            }
-            None => match idle_end(self.idle_since.get()) {
-                Some(end) => (end, Owed::Nothing),
-                None => (self.idle_since.get() + config.keepalive, Owed::Request),
-            },
-        }
-    }
-
-    fn silent(&self, owed: Owed) -> Due {
-        if !self.is_late.replace(true) {
-            match owed {
-                Owed::Head | Owed::RestOfHead => metrics::TIMEOUTS.with(["header"]).inc(),
-                Owed::Request => metrics::TIMEOUTS.with(["idle"]).inc(),
-                Owed::Nothing => {}
-            }
-            if owed == Owed::RestOfHead {
-                self.ordered_refusal.set(Some(Refusal::HEAD_TIMEOUT));
-                return Due::Again;
-            }
-        }
-        // A refusal that cannot be written does not hold the connection up.
-        if owed == Owed::RestOfHead { Due::Cut } else { Due::Idle }
-    }
-
-    /// The timer is never set further than this, so that a deadline which starts later cannot be missed:
-    /// a request on a busy connection then needs no timer of its own.
-    fn shortest(&self) -> Duration {
-        let config = &self.worker.config;
-        let shortest = config.header_timeout.min(config.keepalive);
-        // Not nothing: a timer that is always due would never let the task rest.
-        shortest.min(config.request_timeout.unwrap_or(Duration::MAX)).max(COARSE)
-    }
-}
-
-/// What a silent client is late with.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-enum Owed {
-    Head,
-    RestOfHead,
-    Request,
-    /// Its connection is only kept for the case that it asks once more before the drain ends.
-    Nothing,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{MsgFlags, recv};
@@ -18,7 +19,6 @@ use crate::readiness::watch;
 pub(crate) fn signals() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [
-        Signal::SIGTERM,
         Signal::SIGQUIT,
         Signal::SIGINT,
         Signal::SIGHUP,
@@ -35,29 +35,31 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
 }
 
 /// Turns signals into orders, for as long as the worker lives.
-pub(crate) async fn obey_signals(
-    signals: SignalFd,
-    orders: Orders,
-    config: &Config,
-) -> io::Result<()> {
+pub(crate) async fn obey_signals(signals: SignalFd, orders: Orders) -> io::Result<()> {
     let readiness = watch(signals.as_fd().try_clone_to_owned()?)?;
     loop {
         let mut ready = readiness.readable().await?;
         match signals.read_signal()? {
             None => ready.clear_ready(),
-            Some(info) => match i32::try_from(info.ssi_signo)
-                .ok()
-                .and_then(|number| Signal::try_from(number).ok())
-            {
-                Some(Signal::SIGTERM) => {
-                    orders.give(Order::Stop { deadline: config.graceful_timeout });
+            Some(info) => {
+                let signal = i32::try_from(info.ssi_signo).ok();
+                // The whole process group gets the others; only the supervisor acts on them.
+                if signal.and_then(|number| Signal::try_from(number).ok()) == Some(Signal::SIGQUIT)
+                {
+                    orders.give(Order::Quit);
                 }
-                Some(Signal::SIGQUIT) => orders.give(Order::Quit),
-                // The whole process group gets these; only the supervisor acts on them.
-                _ => {}
-            },
+            }
         }
     }
+}
+
+/// Turns TERM into an order to stop: its handler rings this bell.
+pub(crate) async fn obey_term(bell: EventFd, orders: Orders, config: &Config) -> io::Result<()> {
+    let bell = watch(bell.as_fd().try_clone_to_owned()?)?;
+    // Once is enough: nothing follows a stop.
+    let _ready = bell.readable().await?;
+    orders.give(Order::Stop { deadline: config.graceful_timeout });
+    std::future::pending().await
 }
 
 /// Turns the supervisor's datagrams into orders. Its end of the channel closed means that it has died.

@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod control;
 mod drain;
+mod handlers;
 mod heartbeat;
 mod metrics;
 mod readiness;
@@ -18,8 +19,8 @@ mod timer;
 mod worker;
 
 pub use accept::injected::Injected;
-pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue};
-pub use config::{AcceptMode, Config, MetricsAnswer};
+pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Stream};
+pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use request::body::{BodyError, RequestBody};
 pub use request::current::{Trace, blocking, set_route, trace};

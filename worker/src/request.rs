@@ -4,7 +4,9 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod check;
 pub(crate) mod current;
+pub(crate) mod deadline;
 pub(crate) mod ids;
+pub(crate) mod reading;
 pub(crate) mod sampling;
 pub(crate) mod scope;
 
@@ -18,7 +20,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use saola_observability::closed::{Level, Outcome};
+use saola_observability::closed::Level;
 use tokio::task::JoinHandle;
 
 use crate::BoxError;
@@ -81,7 +83,7 @@ fn admit(
     parts: &mut http::request::Parts,
     incoming: &Incoming,
 ) -> Result<(), Refusal> {
-    check::check(parts)?;
+    check::check(parts, worker.config.header_map)?;
     if worker.open_requests() > worker.config.limit_concurrency {
         return Err(Refusal::OVERLOAD);
     }
@@ -153,8 +155,8 @@ where
         let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) else {
             return Poll::Pending;
         };
-        let step = if running.expired.get() {
-            Step::Own(expired(&running))
+        let step = if let Some(late) = running.expired.take() {
+            Step::Own(running.refuses_late(late))
         } else {
             running.remember(cx.waker());
             ready!(step(this.state.as_mut(), &running, cx))
@@ -234,16 +236,6 @@ where
             Err(_) => Poll::Ready(Step::Own(Refusal::FAILED)),
         };
     }
-}
-
-fn expired(running: &Running) -> Refusal {
-    if running.waiting.get() == Waiting::Service {
-        return Refusal::OVERLOAD;
-    }
-    metrics::TIMEOUTS.with(["handler"]).inc();
-    running.outcome.set(Some(Outcome::Timeout));
-    running.exception.set(Some("timeout"));
-    Refusal::TIMEOUT
 }
 
 fn refused<B: HttpBody>(holder: Holder, refusal: Refusal) -> Response<ResponseBody<B>> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signalfd::SignalFd;
 use saola_observability::Slot;
@@ -26,7 +27,7 @@ use crate::request::body::RequestBody;
 use crate::request::current;
 use crate::serve::serve_with;
 use crate::worker::Worker;
-use crate::{BoxError, ServeError, control, metrics};
+use crate::{BoxError, ServeError, control, handlers, metrics};
 
 /// What a user's factory is turned into; called once for each worker, inside its runtime.
 pub trait MakeService {
@@ -150,7 +151,7 @@ pub fn run<M: MakeService>(
     current::record_panics(slot);
     metrics::register();
     slot.set_state(SlotState::Starting);
-    let (runtime, signals, config) = match prepare(slot, config) {
+    let (runtime, signals, config) = match prepare(slot, config, &birth.control) {
         Ok(prepared) => prepared,
         Err(error) => {
             (hooks.failed)(Stage::Boot, &error.to_string());
@@ -195,8 +196,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn prepare(
     slot: &'static Slot,
     mut config: Config,
-) -> Result<(LocalRuntime, SignalFd, Config), ServeError> {
+    control: &OwnedFd,
+) -> Result<(LocalRuntime, Heard, Config), ServeError> {
     let signals = control::signals().map_err(ServeError::Boot)?;
+    let longest_drain = config.graceful_timeout + config.abort_grace;
+    let term = handlers::install(control, longest_drain).map_err(ServeError::Boot)?;
     let (limit, _) =
         getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| ServeError::Boot(errno.into()))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -224,7 +228,13 @@ fn prepare(
         .thread_name_fn(move || format!("block-{}", number.fetch_add(1, Ordering::Relaxed)))
         .build_local(LocalOptions::default())
         .map_err(ServeError::Boot)?;
-    Ok((runtime, signals, config))
+    Ok((runtime, Heard { signals, term }, config))
+}
+
+/// Where signals arrive.
+struct Heard {
+    signals: SignalFd,
+    term: EventFd,
 }
 
 /// Descriptors that are no connections: listeners, epolls, slot files, the application's few.
@@ -238,7 +248,7 @@ async fn live<S, B>(
     slot: &'static Slot,
     config: Config,
     hooks: Hooks,
-    signals: SignalFd,
+    signals: Heard,
 ) -> ExitReason
 where
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
@@ -329,11 +339,13 @@ where
 async fn listen(
     control: OwnedFd,
     parse: fn(&[u8]) -> Option<Order>,
-    signals: SignalFd,
+    signals: Heard,
     orders: Orders,
     config: &Config,
 ) -> io::Error {
-    let by_signal = control::obey_signals(signals, orders.clone(), config);
+    let Heard { signals, term } = signals;
+    let by_signal = control::obey_signals(signals, orders.clone());
+    let by_term = control::obey_term(term, orders.clone(), config);
     let by_supervisor = async {
         match control::obey_supervisor(control, parse, orders, config).await {
             // The supervisor is gone and the drain ordered; signals still count.
@@ -341,7 +353,7 @@ async fn listen(
             Err(error) => Err(error),
         }
     };
-    let never: Result<((), ()), io::Error> =
-        async { tokio::try_join!(by_signal, by_supervisor) }.await;
+    let never: Result<((), (), ()), io::Error> =
+        async { tokio::try_join!(by_signal, by_term, by_supervisor) }.await;
     never.err().unwrap_or_else(|| io::Error::other("orders ended"))
 }

@@ -1,6 +1,10 @@
 //! Whole workers in process: duplex streams instead of sockets, a paused clock, and the records they leave.
 
+mod corpus;
+mod deadlines;
 mod drain;
+mod floods;
+mod frames;
 mod http1;
 mod http2;
 mod sockets;
@@ -225,6 +229,21 @@ impl http_body::Body for Frames {
     }
 }
 
+/// A body of frames without end.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        std::task::Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1000])))))
+    }
+}
+
 /// Says by its route whether it is dropped as its request.
 struct Guard;
 
@@ -237,6 +256,9 @@ impl Drop for Guard {
 /// The service under test: one path for each thing that can happen.
 async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
+    if request.method() == http::Method::POST {
+        return Ok(uploaded(&path, request.into_body()).await);
+    }
     Ok(match path.as_str() {
         "/" => {
             crate::set_route("/");
@@ -251,10 +273,7 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
             tokio::time::sleep(Duration::from_secs(1)).await;
             text("a second later")
         }
-        "/echo" => match request.into_body().collect().await {
-            Ok(body) => text(body.to_bytes()),
-            Err(error) => status(StatusCode::UNPROCESSABLE_ENTITY, text(error.to_string())),
-        },
+        "/endless" => Response::new(BodyExt::boxed_unsync(Endless)),
         "/guarded" => {
             let _guard = Guard;
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -283,6 +302,30 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
         }
         _ => status(StatusCode::NOT_FOUND, text("nothing here")),
     })
+}
+
+/// What takes a body.
+async fn uploaded(path: &str, mut body: RequestBody) -> Response<Body> {
+    match path {
+        "/echo" => match body.collect().await {
+            Ok(body) => text(body.to_bytes()),
+            Err(error) => status(StatusCode::UNPROCESSABLE_ENTITY, text(error.to_string())),
+        },
+        "/dawdle" => {
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                let _ = body.frame().await;
+            }
+            text("read at last")
+        }
+        "/echo-sleep" => {
+            let _ = body.collect().await;
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            text("late")
+        }
+        "/back" => Response::new(body.map_err(BoxError::from).boxed_unsync()),
+        _ => status(StatusCode::NOT_FOUND, text("nothing here")),
+    }
 }
 
 fn status(status: StatusCode, mut response: Response<Body>) -> Response<Body> {

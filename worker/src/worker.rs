@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use saola_observability::Slot;
 use saola_observability::clock::wall_ns;
@@ -12,6 +13,7 @@ use saola_observability::closed::Outcome;
 use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::{Event, Value};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::accept::Permits;
 use crate::config::Config;
@@ -32,6 +34,7 @@ pub(crate) struct Worker {
     pub(crate) is_forced: Cell<bool>,
     pub(crate) permits: Rc<Permits>,
     pub(crate) answered: Cell<u64>,
+    pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
     open: Cell<usize>,
     routes: RefCell<HashSet<Rc<str>>>,
@@ -54,6 +57,21 @@ pub(crate) struct Finished {
     pub(crate) exception: Option<&'static str>,
     pub(crate) request_id: String,
     pub(crate) route: Option<String>,
+}
+
+/// What is said once a minute at most.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Says whether it is time again, and takes the turn.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.0.is_none_or(|last| last + Duration::from_mins(1) <= now);
+        if is_due {
+            self.0 = Some(now);
+        }
+        is_due
+    }
 }
 
 struct Recycle {
@@ -89,6 +107,7 @@ impl Worker {
             is_forced: Cell::new(false),
             permits,
             answered: Cell::new(0),
+            flood_event: RefCell::default(),
             recycle: RefCell::new(Recycle { left, ask: ask_recycle }),
             open: Cell::new(0),
             routes: RefCell::new(HashSet::new()),

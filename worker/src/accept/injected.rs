@@ -3,11 +3,10 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Accept, AcceptError, Accepted, Permit, Permits, Queue};
+use super::{Accept, AcceptError, Accepted, Permit, Permits, Queue, Stream};
 use crate::request::scope::Peer;
 
 /// A source of streams from a channel, such as the ends of `tokio::io::duplex`.
@@ -27,7 +26,7 @@ impl<I> Injected<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin + 'static> Accept for Injected<I> {
+impl<I: Stream + 'static> Accept for Injected<I> {
     type Io = I;
 
     fn poll_accept(

@@ -33,5 +33,6 @@ impl Linger {
     }
 }
 
-const LINGER: Duration = Duration::from_millis(250);
+/// A supervisor that was killed must leave a free port within 200 ms, so this is less: enough for a round trip of 100 ms.
+const LINGER: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(10);

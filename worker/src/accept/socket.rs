@@ -1,16 +1,18 @@
 //! An accepted socket, TCP or unix, with the options of W20.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use nix::libc::linger;
 use nix::sys::socket::{
     AddressFamily, SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::Stream;
 use crate::request::scope::Peer;
 
 /// The stream of a connection.
@@ -39,12 +41,51 @@ impl Socket {
 
 /// Failing options are ignored: the connection works without them, only less well.
 fn options(fd: &impl AsFd) {
+    // More than a little unsent is the client's debt, and does not belong into the kernel's memory.
+    let _ = socket2::SockRef::from(fd).set_tcp_notsent_lowat(131_072);
     let fd = &fd.as_fd();
     let _ = setsockopt(fd, sockopt::TcpNoDelay, &true);
     let _ = setsockopt(fd, sockopt::KeepAlive, &true);
     let _ = setsockopt(fd, sockopt::TcpKeepIdle, &60);
     let _ = setsockopt(fd, sockopt::TcpKeepInterval, &10);
     let _ = setsockopt(fd, sockopt::TcpKeepCount, &6);
+}
+
+impl Stream for Socket {
+    fn unacknowledged(&self) -> u64 {
+        unacknowledged(self.as_fd().as_raw_fd())
+    }
+
+    fn abort_on_close(&self) {
+        // A failure leaves an orderly close, and the kernel's own patience with the rest.
+        let _ = setsockopt(self, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 });
+    }
+}
+
+nix::ioctl_read_bad!(
+    /// `SIOCOUTQ`, which has the number of `TIOCOUTQ`.
+    siocoutq,
+    nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
+
+/// A socket that cannot tell owes nothing, so nobody is cut off for it.
+#[expect(unsafe_code, reason = "nix has the ioctl, but no safe function for it")]
+fn unacknowledged(fd: RawFd) -> u64 {
+    let mut bytes = 0;
+    // SAFETY: ioctl_tty(2): TIOCOUTQ writes one int. The pointer is to an int of this function, which lives through the
+    // call; the descriptor is a socket that the caller keeps open, and a wrong one would only be an error.
+    let asked = unsafe { siocoutq(fd, &raw mut bytes) };
+    asked.ok().and_then(|_| u64::try_from(bytes).ok()).unwrap_or(0)
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 impl AsyncRead for Socket {

@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
+use crate::accept::Stream;
 
 /// What a new connection turned out to speak.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -23,7 +24,7 @@ pub(crate) enum Opening {
     Over,
 }
 
-pub(crate) struct Gate<I> {
+pub(crate) struct Gate<I: Stream> {
     io: I,
     connection: Rc<Connection>,
     /// Bytes that hyper has not seen: a part of a head, or what lies behind the current message.
@@ -47,14 +48,14 @@ enum Mode {
     Refused,
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 thread_local! {
     /// Reads go through one buffer a thread, so that a silent connection owns none.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32_768].into_boxed_slice());
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Gate<I> {
+impl<I: Stream> Gate<I> {
     pub(crate) fn new(io: I, connection: Rc<Connection>) -> Self {
         let (held, scan) = (BytesMut::new(), Scan::default());
         Self {
@@ -84,6 +85,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gate<I> {
                 self.connection.worker.config.http2 && !self.held.is_empty() && agrees(&self.held);
             if is_preface && self.held.len() >= PREFACE.len() {
                 self.mode = Mode::Through;
+                self.connection.speaks_http2();
+                if !self.connection.counts_frames(&self.held) {
+                    return Poll::Ready(Err(flood()));
+                }
                 return Poll::Ready(Ok(Opening::Http2));
             }
             if !is_preface {
@@ -160,11 +165,29 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gate<I> {
         out: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(out.remaining());
-        let count = ready!(poll_scratch(&mut self.io, cx, limit, |bytes| out.put_slice(bytes)))?;
+        let Self { io, connection, .. } = self;
+        let mut is_flood = false;
+        let count = ready!(poll_scratch(io, cx, limit, |bytes| {
+            is_flood = !connection.counts_frames(bytes);
+            out.put_slice(bytes);
+        }))?;
+        if is_flood {
+            return Poll::Ready(Err(flood()));
+        }
         if let Mode::Body(left) = self.mode {
             self.mode = Mode::Body(left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the books of what the client takes.
+    fn noted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Pending => self.connection.blocked(self.io.unacknowledged()),
+            Poll::Ready(Ok(bytes)) => self.connection.written(bytes),
+            Poll::Ready(Err(_)) => {}
+        }
+        polled
     }
 
     /// Writes what is left of a refusal, shuts the write side, and reads on until the client has seen it (W60).
@@ -192,7 +215,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gate<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gate<I> {
+impl<I: Stream> hyper::rt::Read for Gate<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -238,19 +261,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gate<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<I> {
+impl<I: Stream> hyper::rt::Write for Gate<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.connection.written(polled.is_pending());
-        polled
+        self.noted(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        // hyper flushes when it has handed over everything.
+        self.connection.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -267,9 +292,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<I> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.connection.written(polled.is_pending());
-        polled
+        self.noted(polled)
     }
+}
+
+impl<I: Stream> Drop for Gate<I> {
+    fn drop(&mut self) {
+        if self.connection.is_aborted.get() {
+            self.io.abort_on_close();
+        }
+    }
+}
+
+fn flood() -> io::Error {
+    io::Error::other("too many frames")
 }
 
 /// Says whether the bytes are those of the HTTP/2 preface as far as they go.

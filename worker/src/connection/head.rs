@@ -133,6 +133,10 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
         // RFC 9112 section 3.2: no form of target has a fragment. hyper cuts it off, so nobody behind us could tell.
         return Err(Refusal::bad("the target has a fragment"));
     }
+    if !is_plain(target) && http::Uri::try_from(target).is_err() {
+        // hyper would answer for itself, and nobody would hear of it.
+        return Err(Refusal::bad("the target is malformed"));
+    }
     if method.len() > 32 {
         return Err(Refusal::METHOD);
     }
@@ -146,6 +150,13 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
         }
         _ => Err(MALFORMED),
     }
+}
+
+/// An origin-form target of unreserved and reserved characters (RFC 3986 section 2) needs no second look.
+fn is_plain(target: &[u8]) -> bool {
+    let is_plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%".contains(byte);
+    target.starts_with(b"/") && target.iter().all(is_plain)
 }
 
 /// What the framing of a body hangs on.

@@ -11,13 +11,13 @@ use http_body::Body as HttpBody;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use saola_observability::closed::Level;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::Connection;
+use super::deadlines::Due;
 use super::gate::{Gate, Opening};
-use super::{Connection, Due};
 use crate::BoxError;
-use crate::accept::Accepted;
+use crate::accept::{Accepted, Stream};
 use crate::request::Front;
 use crate::request::body::RequestBody;
 use crate::timer::TokioTimer;
@@ -26,7 +26,7 @@ use crate::worker::Worker;
 /// Serves one connection to its end. The permit, the deadlines and every request of it end here.
 pub(crate) async fn serve<I, S, B>(accepted: Accepted<I>, service: S, worker: Rc<Worker>)
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: Stream + 'static,
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
         + Clone
         + 'static,
@@ -51,6 +51,9 @@ where
         // Nothing to tell anyone: the client left, or its answer has been written and recorded.
         Some(Ok(Opening::Over) | Err(_)) | None => return,
     };
+    if let Some(Err(error)) = &ended {
+        connection.failed(error);
+    }
     if let Some(Err(error)) = ended
         && (error.is_parse() || error.is_user())
     {
@@ -118,9 +121,9 @@ trait Stage {
     }
 }
 
-struct Opens<'a, I>(&'a mut Gate<I>);
+struct Opens<'a, I: Stream>(&'a mut Gate<I>);
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Stage for Opens<'_, I> {
+impl<I: Stream> Stage for Opens<'_, I> {
     type Output = std::io::Result<Opening>;
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -140,7 +143,7 @@ impl<C: Future + Unpin> Stage for Http1<C> {
 
 struct Http2<I, S, B>
 where
-    I: AsyncRead + AsyncWrite + Unpin,
+    I: Stream,
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
         + Clone,
     B: HttpBody<Error: Into<BoxError>>,
@@ -151,7 +154,7 @@ where
 
 impl<I, S, B> Stage for Http2<I, S, B>
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: Stream + 'static,
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
         + Clone
         + 'static,

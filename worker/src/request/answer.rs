@@ -44,6 +44,8 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is overloaded", "overload");
     pub(crate) const HEAD_TIMEOUT: Self =
         Self::plain(StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time");
+    pub(crate) const BODY_TIMEOUT: Self =
+        Self::plain(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time");
     pub(crate) const TIMEOUT: Self =
         Self::plain(StatusCode::GATEWAY_TIMEOUT, "the request took too long");
     pub(crate) const FAILED: Self =

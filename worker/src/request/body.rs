@@ -2,14 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
+use super::reading::Reading;
 use super::scope::{Holder, caught};
 use crate::BoxError;
 
@@ -36,36 +35,6 @@ pub enum BodyError {
     Read(#[source] hyper::Error),
 }
 
-/// What the request's scope knows of its body, which may be read on another thread.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    limit: u64,
-    bytes: AtomicU64,
-    is_read: AtomicBool,
-    is_too_large: AtomicBool,
-    start: Instant,
-    last_frame_ms: AtomicU64,
-}
-
-impl Reading {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_read(&self) -> bool {
-        self.is_read.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_too_large(&self) -> bool {
-        self.is_too_large.load(Ordering::Relaxed)
-    }
-
-    /// When the last frame was given to the service; the request's start before that.
-    pub(crate) fn last_frame(&self) -> Instant {
-        self.start + std::time::Duration::from_millis(self.last_frame_ms.load(Ordering::Relaxed))
-    }
-}
-
 impl RequestBody {
     /// A body without a byte, for tests of services.
     pub fn empty() -> Self {
@@ -76,15 +45,16 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return (Self::empty(), None);
         }
-        let reading = Arc::new(Reading {
-            limit: if limit == 0 { u64::MAX } else { limit },
-            bytes: AtomicU64::new(0),
-            is_read: AtomicBool::new(false),
-            is_too_large: AtomicBool::new(false),
-            start: Instant::now(),
-            last_frame_ms: AtomicU64::new(0),
-        });
+        let reading = Arc::new(Reading::new(limit));
         (Self { incoming: Some(incoming), reading: Some(Arc::clone(&reading)) }, Some(reading))
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            reading.gives_up();
+        }
     }
 }
 
@@ -101,23 +71,21 @@ impl HttpBody for RequestBody {
             return Poll::Ready(None);
         };
         if reading.is_too_large() {
-            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit })));
+            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit() })));
         }
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        let Some(frame) = frame.transpose().map_err(BodyError::Read)? else {
-            reading.is_read.store(true, Ordering::Relaxed);
+        let Poll::Ready(polled) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            reading.waits();
+            return Poll::Pending;
+        };
+        let Some(frame) = polled.transpose().map_err(BodyError::Read)? else {
+            reading.ends();
             return Poll::Ready(None);
         };
         let length =
             frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
-        let bytes = reading.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length);
-        if bytes > reading.limit {
-            reading.is_too_large.store(true, Ordering::Relaxed);
-            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit })));
+        if !reading.takes(length, incoming.is_end_stream()) {
+            return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit() })));
         }
-        let age = u64::try_from(reading.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        reading.last_frame_ms.store(age, Ordering::Relaxed);
-        reading.is_read.store(incoming.is_end_stream(), Ordering::Relaxed);
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -212,6 +180,11 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
         let this = self.project();
         let Some(holder) = this.holder.as_ref() else { return Poll::Ready(None) };
         let running = std::rc::Rc::clone(&holder.0);
+        if running.expired.get().is_some() {
+            // The head has gone: only a cut tells the client.
+            return Poll::Ready(Some(Err(running.cut_short().into())));
+        }
+        running.remember(cx.waker());
         let body = match this.source.project() {
             SourceProjection::Own { bytes } => {
                 let frame = bytes
@@ -224,7 +197,11 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             SourceProjection::Service { body } => body,
         };
         let polled = match caught(&running, || body.poll_frame(cx)) {
-            Ok(polled) => ready!(polled),
+            Ok(Poll::Ready(polled)) => polled,
+            Ok(Poll::Pending) => {
+                running.gave_frame(false);
+                return Poll::Pending;
+            }
             // The connection is cut: the head has gone, nothing else can tell the client.
             Err(panicked) => return Poll::Ready(Some(Err(panicked.into()))),
         };
@@ -237,6 +214,8 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             }
             Some(Ok(frame)) => {
                 let frame = frame.map_data(Piece::Service);
+                running.gave_frame(true);
+                running.connection.sends(length(&frame));
                 running.sent(length(&frame), *this.promised, false);
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -4,12 +4,14 @@
 use http::header::{EXPECT, HOST};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::answer::Refusal;
+use crate::config::HeaderMapping;
 
 /// Refuses what no service should see; brings an absolute target into origin form.
-pub(crate) fn check(parts: &mut Parts) -> Result<(), Refusal> {
+pub(crate) fn check(parts: &mut Parts, mapping: HeaderMapping) -> Result<(), Refusal> {
+    underscores(&mut parts.headers, mapping)?;
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Refusal::METHOD);
     }
@@ -20,6 +22,22 @@ pub(crate) fn check(parts: &mut Parts) -> Result<(), Refusal> {
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Refusal::EXPECTATION);
+    }
+    Ok(())
+}
+
+/// `X_Forwarded_For` is `X-Forwarded-For` to every reader that makes variables of field names, as CGI does.
+fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Refusal> {
+    let has_one = |name: &HeaderName| name.as_str().contains('_');
+    if mapping == HeaderMapping::Pass || !fields.keys().any(has_one) {
+        return Ok(());
+    }
+    if mapping == HeaderMapping::Refuse {
+        return Err(Refusal::bad("a field name with an underscore"));
+    }
+    let names: Vec<_> = fields.keys().filter(|name| has_one(name)).cloned().collect();
+    for name in names {
+        fields.remove(name);
     }
     Ok(())
 }
@@ -132,7 +150,9 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        check(&mut parts).map(|()| parts).map_err(|refusal| refusal.status.as_u16())
+        check(&mut parts, HeaderMapping::Drop)
+            .map(|()| parts)
+            .map_err(|refusal| refusal.status.as_u16())
     }
 
     fn host(value: &str) -> u16 {
@@ -171,6 +191,21 @@ mod tests {
         let parts = run("GET", "http://real:81/x?y", &[("host", "other")]).unwrap();
         assert_eq!(parts.headers.get(HOST).unwrap(), "real:81");
         assert_eq!(parts.uri, "/x?y");
+    }
+
+    #[test]
+    fn underscores_in_names() {
+        let mapped = |mapping| {
+            let request = http::Request::get("/").header("host", "a").header("x-a", "1");
+            let request = request.header("x_a", "2").header("x_a", "3").body(()).unwrap();
+            let (mut parts, ()) = request.into_parts();
+            check(&mut parts, mapping)
+                .map(|()| parts.headers.len())
+                .map_err(|refusal| refusal.status)
+        };
+        assert_eq!(mapped(HeaderMapping::Drop), Ok(2));
+        assert_eq!(mapped(HeaderMapping::Pass), Ok(4));
+        assert_eq!(mapped(HeaderMapping::Refuse), Err(http::StatusCode::BAD_REQUEST));
     }
 
     #[test]

@@ -19,8 +19,9 @@ use saola_observability::{Begin, End, Request};
 use tokio::time::Instant;
 
 use super::answer::text;
-use super::body::Reading;
+use super::deadline::Late;
 use super::ids;
+use super::reading::Reading;
 use super::sampling::Ended;
 use crate::connection::Connection;
 use crate::worker::Worker;
@@ -36,11 +37,13 @@ pub(crate) struct Running {
     pub(crate) reading: RefCell<Option<Arc<Reading>>>,
     pub(crate) waiting: Cell<Waiting>,
     /// Its deadline has passed; the scope sees this at its next poll.
-    pub(crate) expired: Cell<bool>,
+    pub(crate) expired: Cell<Option<Late>>,
+    /// The last frame of its response, while nobody has asked for the next: it waits for the client.
+    frame_at: Cell<Option<Instant>>,
     route: RefCell<Option<Rc<str>>>,
     entry: RefCell<Option<Request>>,
     response_bytes: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
+    pub(super) waker: RefCell<Option<Waker>>,
 }
 
 /// What is read from a head, once.
@@ -56,7 +59,7 @@ pub(crate) struct Facts {
     user_agent: Option<HeaderValue>,
     host: Option<HeaderValue>,
     pub(crate) sampling: Sampling,
-    start: Instant,
+    pub(super) start: Instant,
     start_ns: u64,
 }
 
@@ -70,9 +73,6 @@ pub(crate) enum Waiting {
     /// Nothing: the response has begun.
     Nothing,
 }
-
-/// How long a service may say that it is not ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Facts {
     pub(crate) fn read(
@@ -136,7 +136,8 @@ impl Running {
             exception: Cell::new(None),
             reading: RefCell::new(None),
             waiting: Cell::new(Waiting::Service),
-            expired: Cell::new(false),
+            expired: Cell::new(None),
+            frame_at: Cell::new(None),
             route: RefCell::new(None),
             entry: RefCell::new(Some(entry)),
             response_bytes: Cell::new(0),
@@ -145,29 +146,6 @@ impl Running {
         worker.request_begins();
         connection.begins(&running);
         running
-    }
-
-    /// When the service must have moved on.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let start = self.facts.start;
-        match self.waiting.get() {
-            Waiting::Nothing => None,
-            _ if self.expired.get() => None,
-            Waiting::Service => Some(start + READY_TIMEOUT),
-            Waiting::Response => {
-                let last =
-                    self.reading.borrow().as_ref().map_or(start, |reading| reading.last_frame());
-                Some(last.max(start) + self.worker.config.request_timeout?)
-            }
-        }
-    }
-
-    /// Has the scope look at its deadline.
-    pub(crate) fn expire(&self) {
-        self.expired.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
     }
 
     pub(crate) fn remember(&self, waker: &Waker) {
@@ -222,6 +200,21 @@ impl Running {
     pub(crate) fn body_failed(&self) {
         self.outcome.set(Some(Outcome::Aborted));
         self.exception.set(Some("response_body"));
+    }
+
+    /// Notes whether the last poll of the response body gave a frame.
+    pub(crate) fn gave_frame(&self, is_frame: bool) {
+        self.frame_at.set(is_frame.then(Instant::now));
+    }
+
+    /// Says whether it shares its connection with others.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.facts.version == Version::HTTP_2
+    }
+
+    /// Since when its response waits for the client, and not for the service.
+    pub(crate) fn waits_for_client(&self) -> Option<Instant> {
+        self.frame_at.get()
     }
 
     /// Says whether bytes of the request are still to come from the client.

@@ -55,6 +55,7 @@ fn every_answer_has_an_id_that_its_record_has_too() {
             ("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n", 500),
             ("GET /sleep HTTP/1.1\r\nHost: a\r\n\r\n", 504),
             ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413),
+            ("GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", 400),
             ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),

@@ -1,0 +1,16 @@
+//! What a connection needs of its stream besides reading and writing.
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+
+/// The stream of a connection.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Bytes that were written and that the other end has not acknowledged. A stream that cannot tell says 0.
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
+
+    /// Has the coming close throw away what the other end does not take.
+    fn abort_on_close(&self) {}
+}
+
+impl Stream for DuplexStream {}
