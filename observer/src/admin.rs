@@ -10,7 +10,6 @@ use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use saola_observability::reader;
+use saola_observability::scraper::Scraper;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -35,11 +34,10 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What the answers are made of.
 pub(crate) struct Admin {
-    run_dir: PathBuf,
     service: String,
     version: String,
     reader: Rc<RefCell<Reader<Files>>>,
-    metrics: RefCell<Option<reader::Reader>>,
+    scraper: Scraper,
     connections: Cell<usize>,
     /// Names by which a listener on the loopback may be called, besides addresses and `localhost`.
     hosts: Hosts,
@@ -55,11 +53,10 @@ enum Hosts {
 impl Admin {
     pub(crate) fn new(settings: &Settings, reader: Rc<RefCell<Reader<Files>>>) -> Self {
         Self {
-            run_dir: settings.run_dir.clone(),
             service: settings.service.name.clone(),
             version: settings.service.version.clone(),
             reader,
-            metrics: RefCell::new(None),
+            scraper: Scraper::new(settings.run_dir.clone()),
             connections: Cell::new(0),
             hosts: Hosts::Loopback { bound_name: settings.admin_name.clone().unwrap_or_default() },
         }
@@ -162,7 +159,7 @@ impl Admin {
         }
         match path {
             "/" => text(StatusCode::OK, INDEX),
-            "/metrics" => self.metrics(request.headers()),
+            "/metrics" => self.metrics(request.method(), request.headers()),
             "/health" => self.health(),
             "/ready" => self.ready(),
             "/status" => self.status(),

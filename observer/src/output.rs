@@ -57,16 +57,17 @@ pub(crate) struct Output<T> {
 }
 
 impl<T: Send + 'static> Output<T> {
-    /// Starts the thread `saola-out`, which writes to `fd` until the output is dropped.
+    /// Starts the thread `saola-out`, which writes to `fd` until the output is dropped. It calls `done` with the tag of
+    /// each chunk as soon as `write(2)` has returned: whoever dies then has at most that one write repeated.
     #[expect(clippy::disallowed_methods, reason = "the observer never forks")]
-    pub(crate) fn start(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn start(fd: OwnedFd, done: impl Fn(&T) + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
             progress: Notify::new(),
         });
         let writer = Writer { fd, shared: Arc::clone(&shared), broken: None, complained: None };
-        thread::Builder::new().name("saola-out".to_owned()).spawn(move || writer.run())?;
+        thread::Builder::new().name("saola-out".to_owned()).spawn(move || writer.run(done))?;
         Ok(Self { shared })
     }
 
@@ -170,9 +171,10 @@ struct Writer<T> {
 }
 
 impl<T> Writer<T> {
-    fn run(mut self) {
+    fn run(mut self, done: impl Fn(&T)) {
         while let Some(chunk) = self.next() {
             let (written, failure) = self.write(&chunk);
+            done(&chunk.tag);
             let mut state = self.shared.lock();
             if state.is_given_up {
                 continue;
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn chunks_come_out_whole_and_in_order() {
         let (read, write) = pipe().unwrap();
-        let output = Output::start(write).unwrap();
+        let output = Output::start(write, |_| ()).unwrap();
         for tag in 0..100 {
             output.offer(chunk(tag, &format!("line {tag}\n"))).unwrap();
         }
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_fills_the_queue_and_no_more_until_it_is_read() {
         let (read, write) = pipe().unwrap();
-        let output = Output::start(write).unwrap();
+        let output = Output::start(write, |_| ()).unwrap();
         let taken = fill(&output);
         assert!(!output.has_room());
         let bytes = taken * 4_096;
@@ -340,7 +342,7 @@ mod tests {
     fn a_non_blocking_stdout_is_waited_for() {
         let (read, write) = pipe().unwrap();
         fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let output = Output::start(write).unwrap();
+        let output = Output::start(write, |_| ()).unwrap();
         let taken = fill(&output);
         let mut text = vec![0; taken * 4_096];
         File::from(read).read_exact(&mut text).unwrap();
@@ -351,7 +353,7 @@ mod tests {
     fn a_closed_pipe_is_counted_and_waits_for_nothing() {
         let (read, write) = pipe().unwrap();
         drop(read);
-        let output = Output::start(write).unwrap();
+        let output = Output::start(write, |_| ()).unwrap();
         for tag in 0..3 {
             output.offer(chunk(tag, "a\nb\n")).unwrap();
         }
@@ -363,7 +365,7 @@ mod tests {
     #[test]
     fn a_full_device_is_counted() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let output = Output::start(full.into()).unwrap();
+        let output = Output::start(full.into(), |_| ()).unwrap();
         output.offer(chunk(0, "a\n")).unwrap();
         assert_eq!(finished(&output, 1)[0].failure, Some(Failure::WriteError));
     }

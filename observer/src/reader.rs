@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use saola_observability::record::Record;
 
-pub(crate) use files::{Files, News};
+pub(crate) use files::{Files, LogCursors, News};
 pub(crate) use lines::{Lines, LostLines};
 
 use crate::logfmt::Origin;

@@ -21,7 +21,7 @@ use crate::admin::{self, Admin};
 use crate::logfmt::{Encoder, Origin};
 use crate::otlp::{Reason, Resource, Traces};
 use crate::output::Output;
-use crate::reader::{Files, Found, Lines, News, Reader};
+use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
 use crate::voice::{Reminder, Voice};
 use crate::{Error, ExitReason, Settings, metrics};
 
@@ -57,11 +57,9 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
     let lifeline = pipe::Receiver::from_owned_fd(lifeline).map_err(Error::Lifeline)?;
     let voice = Voice::new(move |level, message, fields| say(slot, level, message, fields));
     let traces = settings.otlp.clone().map(Traces::new);
-    let reader = Reader::new(
-        Files::open(&settings.run_dir)?,
-        lines(&settings, stdout).map_err(Error::Output)?,
-        traces.clone(),
-    );
+    let files = Files::open(&settings.run_dir)?;
+    let lines = lines(&settings, stdout, files.log_cursors()).map_err(Error::Output)?;
+    let reader = Reader::new(files, lines, traces.clone());
     let reader = Rc::new(RefCell::new(reader));
     for warning in &settings.warnings {
         voice.say(Level::Warn, warning, &[]);
@@ -90,7 +88,7 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
     Ok(())
 }
 
-fn lines(settings: &Settings, stdout: OwnedFd) -> io::Result<Lines<u64>> {
+fn lines(settings: &Settings, stdout: OwnedFd, cursors: LogCursors) -> io::Result<Lines<u64>> {
     let encoder = Encoder {
         format: settings.format,
         has_colour: settings.has_colour,
@@ -99,7 +97,8 @@ fn lines(settings: &Settings, stdout: OwnedFd) -> io::Result<Lines<u64>> {
         zone: jiff::tz::TimeZone::system(),
     };
     let own = Origin { worker: None, pid: Some(std::process::id()) };
-    Ok(Lines::new(encoder, settings.lines.clone(), own, Output::start(stdout)?))
+    let output = Output::start(stdout, move |reached: &Vec<_>| cursors.advance(reached))?;
+    Ok(Lines::new(encoder, settings.lines.clone(), own, output))
 }
 
 /// Puts a line of the observer into its own ring, from where it comes out like any other.

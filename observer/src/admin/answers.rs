@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::Full;
 use saola_observability::closed::{Role, SlotState};
-use saola_observability::exposition::{self, Encoding, Negotiated};
-use saola_observability::reader::{self, ReadError};
 use saola_observability::{InFlightEntry, clock};
 use serde_json::{Value, json};
 
@@ -14,39 +14,17 @@ use super::{Admin, Answer, body_of, text};
 use crate::otlp::Reason;
 
 impl Admin {
-    pub(super) fn metrics(&self, headers: &HeaderMap) -> Answer {
+    pub(super) fn metrics(&self, method: &Method, headers: &HeaderMap) -> Answer {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let wanted = Negotiated::from_headers(header(ACCEPT), header(ACCEPT_ENCODING));
-        let mut body = match self.exposition(wanted) {
-            Ok(body) => body,
-            Err(error) => {
-                return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
-            }
-        };
-        let mut is_compressed = false;
-        if wanted.encoding == Encoding::Gzip
-            && body.len() >= Negotiated::GZIP_FROM_BYTES
-            && let Ok(compressed) = exposition::gzip(&body)
-        {
-            body = compressed;
-            is_compressed = true;
+        let made = self.scraper.answer(method.as_str(), header(ACCEPT), header(ACCEPT_ENCODING));
+        let mut answer = Answer::new(Full::new(Bytes::from_owner(made.body)));
+        *answer.status_mut() =
+            StatusCode::from_u16(made.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in made.headers {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        let content_type = HeaderValue::from_static(wanted.format.content_type());
-        let mut answer = body_of(StatusCode::OK, content_type, body);
-        answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-        if is_compressed {
-            answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(made.length));
         answer
-    }
-
-    fn exposition(&self, wanted: Negotiated) -> Result<Vec<u8>, ReadError> {
-        let mut metrics = self.metrics.borrow_mut();
-        let reader = match &mut *metrics {
-            Some(reader) => reader,
-            none => none.insert(reader::Reader::open(&self.run_dir)?),
-        };
-        Ok(exposition::text(reader.read()?, wanted.format))
     }
 
     pub(super) fn health(&self) -> Answer {

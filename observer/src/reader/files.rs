@@ -1,12 +1,13 @@
 //! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
-use saola_observability::rings::{self, Position, Reading};
+use saola_observability::rings::{self, Cursor, Position, Reading};
 use saola_observability::{Entry, Kind, RingName};
 
 use super::{Rings, Stage};
@@ -19,6 +20,28 @@ pub(crate) struct Files {
     refreshed: Instant,
     damaged: u64,
     told: Told,
+    cursors: LogCursors,
+}
+
+/// The cursors of lines, one for each source, moved by the thread that writes them.
+#[derive(Clone, Default)]
+pub(crate) struct LogCursors(Arc<Mutex<Vec<Option<Cursor>>>>);
+
+impl LogCursors {
+    /// Everything up to these positions was written, or counted as not.
+    pub(crate) fn advance(&self, reached: &[(usize, Position)]) {
+        let cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (source, position) in reached {
+            // A cursor that could not be mapped is moved by the next pass.
+            if let Some(Some(cursor)) = cursors.get(*source) {
+                cursor.advance(*position);
+            }
+        }
+    }
+
+    fn add(&self, cursor: Option<Cursor>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(cursor);
+    }
 }
 
 /// What was already said about records that nobody will see.
@@ -62,6 +85,7 @@ impl Files {
             refreshed: Instant::now(),
             damaged: 0,
             told: Told::default(),
+            cursors: LogCursors::default(),
         };
         files.add_sources();
         Ok(files)
@@ -70,6 +94,11 @@ impl Files {
     /// Rings whose rest had to be skipped because it could not be read.
     pub(crate) fn damaged(&self) -> u64 {
         self.damaged
+    }
+
+    /// The cursors that the writer of lines moves.
+    pub(crate) fn log_cursors(&self) -> LogCursors {
+        self.cursors.clone()
     }
 
     /// What was lost since the last call.
@@ -120,6 +149,7 @@ impl Files {
         for (number, slot) in slots.iter().enumerate().skip(known) {
             for ring in [RingName::Owner, RingName::Shared] {
                 let starts = STAGES.map(|stage| slot.start(ring, stage));
+                self.cursors.add(slot.cursor(ring, STAGES[Stage::Log.index()]).ok());
                 self.sources.push(Source { slot: number, ring, read: starts, committed: starts });
             }
         }

@@ -119,7 +119,7 @@ fn with_traces(
         Encoder::new(Format::Logfmt, "shop"),
         LineFilter::default(),
         Origin::default(),
-        Output::start(stdout).unwrap(),
+        Output::start(stdout, |_| ()).unwrap(),
     );
     Reader::new(FakeRings::new(slots, capacity), lines, traces)
 }
