@@ -18,6 +18,7 @@ use saola_worker::{BoxError, WorkerInfo};
 
 use crate::application::Application;
 use crate::join::Joined;
+use crate::operate;
 use crate::settings::mistake::Mistake;
 use crate::settings::source::{Environment, Sources};
 use crate::settings::table::{SETTINGS, Setting};
@@ -52,8 +53,16 @@ where
     let env = Environment::of_process();
     let program = Program { executable: &executable, version: cli.version };
     match matches.subcommand() {
-        Some(("check", flags)) => check(flags, &env, program),
+        Some(("check", flags)) => check(flags, &env, program, make),
         Some(("serve", flags)) => serve(flags, &env, program, make),
+        Some((name @ ("status" | "reload" | "stop" | "workers"), flags)) => {
+            match Settings::read(Some(flags), &env, program) {
+                Ok(settings) => {
+                    operate::run(name, flags, &settings).unwrap_or_else(|| exit(Exit::Usage))
+                }
+                Err(mistakes) => refuse(&mistakes),
+            }
+        }
         Some((name, flags)) => {
             let own = cli.commands.iter().find(|own| own.command.get_name() == name);
             own.map_or_else(|| exit(Exit::Usage), |own| (own.run)(flags))
@@ -75,26 +84,59 @@ where
 {
     match Settings::read(Some(flags), env, program) {
         Ok(settings) => {
-            let mut children = Joined { settings: &settings, make };
-            exit(saola_supervisor::run(&settings.supervisor, &mut children))
+            let supervisor = settings.supervisor.clone();
+            let again = || Settings::read(Some(flags), env, program);
+            let mut children = Joined::new(settings, &again, make);
+            exit(saola_supervisor::run(&supervisor, &mut children))
         }
         Err(mistakes) => refuse(&mistakes),
     }
 }
 
-fn check(flags: &ArgMatches, env: &Environment, program: Program<'_>) -> ExitCode {
+fn check<F, Fut, A>(
+    flags: &ArgMatches,
+    env: &Environment,
+    program: Program<'_>,
+    make: &F,
+) -> ExitCode
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
     match Settings::read(Some(flags), env, program) {
         Ok(settings) => {
             if flags.get_flag("print") {
                 print_settings(flags, env);
             }
-            for warning in &settings.obcli.warnings {
+            for warning in &settings.observer.warnings {
                 eprintln!("warning: {warning}");
             }
             println!("the settings are valid");
-            ExitCode::SUCCESS
+            if flags.get_flag("boot") { boot(settings, make) } else { ExitCode::SUCCESS }
         }
         Err(mistakes) => refuse(&mistakes),
+    }
+}
+
+/// One worker, up to the moment when it could serve.
+fn boot<F, Fut, A>(settings: Settings, make: &F) -> ExitCode
+where
+    F: Fn(WorkerInfo) -> Fut,
+    Fut: Future<Output = Result<A, BoxError>>,
+    A: Application,
+{
+    let supervisor = settings.supervisor.clone();
+    let never = || Err(Vec::new());
+    match saola_supervisor::boot_once(&supervisor, &mut Joined::new(settings, &never, make)) {
+        Ok(()) => {
+            println!("a worker boots");
+            ExitCode::SUCCESS
+        }
+        Err((code, why)) => {
+            eprintln!("error: a worker cannot boot: {why}");
+            exit(code)
+        }
     }
 }
 
@@ -129,24 +171,31 @@ fn command(cli: &Cli, executable: &std::path::Path) -> Command {
     let name =
         executable.file_stem().map_or("saola".into(), |stem| stem.to_string_lossy().into_owned());
     let print = Arg::new("print").long("print").action(ArgAction::SetTrue);
-    let mut command = Command::new(name)
-        .version(cli.version)
-        .about(cli.about)
-        .after_help(AFTER_HELP)
-        .args(SETTINGS.iter().map(argument))
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .global(true)
-                .help("A TOML file with settings [env: SAOLA_CONFIG]"),
-        )
-        .subcommand(Command::new("serve").about("Serves until told to stop (the default)"))
-        .subcommand(
-            Command::new("check")
-                .about("Checks the settings without listening; exit 64 lists every mistake")
-                .arg(print.help("Shows every value and where it came from")),
-        );
+    let mut command =
+        Command::new(name)
+            .version(cli.version)
+            .about(cli.about)
+            .after_help(AFTER_HELP)
+            .args(SETTINGS.iter().map(argument))
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .global(true)
+                    .help("A TOML file with settings [env: SAOLA_CONFIG]"),
+            )
+            .subcommand(Command::new("serve").about("Serves until told to stop (the default)"))
+            .subcommand(
+                Command::new("check")
+                    .about("Checks the settings without listening; exit 64 lists every mistake")
+                    .arg(print.help("Shows every value and where it came from"))
+                    .arg(Arg::new("boot").long("boot").action(ArgAction::SetTrue).help(
+                        "Also boots one worker, which serves nobody; exit 3 or 4 if it cannot",
+                    )),
+            );
+    for operation in operate::commands() {
+        command = command.subcommand(operation);
+    }
     for own in &cli.commands {
         command = command.subcommand(own.command.clone());
     }
@@ -173,5 +222,6 @@ const AFTER_HELP: &str = "\
 Signals: TERM and INT stop gracefully, a second one or QUIT at once; HUP reloads; TTIN and TTOU add and remove a worker; \
 WINCH pauses.
 Exit codes: 0 stopped as asked, 3 a worker could not boot, 4 the application could not load, 5 address in use, \
-6 run directory refused, 64 wrong settings, 71 system call failed, 77 permission denied.
+6 run directory refused, 64 wrong settings, 69 no server is reachable, 71 system call failed, 75 busy with something else, \
+77 permission denied, 124 waited too long.
 Telemetry: OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_* variables of the standard.";

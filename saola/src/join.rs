@@ -1,21 +1,44 @@
 //! Joins the three parts, which do not know each other: what the supervisor's children do.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 
 use saola_observability::Slot;
-use saola_supervisor::{Birth, Children, Exit, ObserverBirth};
+use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread};
 use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
 
 use crate::application::Application;
 use crate::settings::Settings;
+use crate::settings::mistake::Mistake;
 use crate::{scrape, telemetry};
 
 /// The children of one server.
 pub(crate) struct Joined<'a, F> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) make: &'a F,
+    /// By generation: while one boots beside another, each has its own.
+    settings: BTreeMap<u64, Settings>,
+    again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
+    make: &'a F,
 }
+
+impl<'a, F> Joined<'a, F> {
+    /// `again` reads flags, environment and file anew.
+    pub(crate) fn new(
+        settings: Settings,
+        again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
+        make: &'a F,
+    ) -> Self {
+        Self { settings: BTreeMap::from([(FIRST, settings)]), again, make }
+    }
+
+    /// What the children of a generation run with: its own, or those before it.
+    fn settings_of(&self, generation: u64) -> Option<&Settings> {
+        let upto = self.settings.range(..=generation).next_back();
+        upto.or_else(|| self.settings.first_key_value()).map(|(_, settings)| settings)
+    }
+}
+
+const FIRST: u64 = 1;
 
 impl<F, Fut, A> Children for Joined<'_, F>
 where
@@ -32,10 +55,11 @@ where
                 return Exit::Boot;
             }
         };
-        telemetry::install(attached, self.settings.levels.clone());
-        let mut config = self.settings.worker.clone();
+        let Some(settings) = self.settings_of(generation) else { return Exit::Internal };
+        telemetry::install(attached, settings.levels.clone());
+        let mut config = settings.worker.clone();
         config.late_trace_rate_limit = LATE_TRACES.div_ceil(workers.max(1));
-        config.metrics = self.settings.metrics.then(|| scrape::answer(run_dir));
+        config.metrics = settings.metrics.then(|| scrape::answer(run_dir));
         let control = match channel.orders() {
             Ok(control) => control,
             Err(error) => {
@@ -61,17 +85,38 @@ where
     }
 
     fn observer(&mut self, birth: ObserverBirth) -> Exit {
-        let ObserverBirth { slot_files, lifeline, admin, run_dir } = birth;
+        let ObserverBirth { slot_files, lifeline, admin, run_dir, generation } = birth;
         let slot = match Slot::attach(slot_files) {
             Ok(slot) => slot,
             Err(error) => return last_words(&chain(&error)),
         };
-        let mut settings = self.settings.observer.clone();
+        let Some(settings) = self.settings_of(generation) else { return Exit::Internal };
+        let mut settings = settings.observer.clone();
         settings.run_dir = run_dir;
         match saola_observer::run(settings, slot, lifeline, admin.map(|listener| listener.fd)) {
             saola_observer::ExitReason::Stopped => Exit::Success,
             saola_observer::ExitReason::Failed(error) => last_words(&chain(&error)),
         }
+    }
+
+    fn reread(&mut self, generation: u64) -> Result<Reread, Vec<String>> {
+        let settings = (self.again)()
+            .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        // Its settings are plain values: what prints alike is alike.
+        let print = |settings: &Settings| format!("{:?}", settings.observer);
+        let before = self.settings_of(generation).map(print);
+        let reread = Reread {
+            settings: settings.supervisor.clone(),
+            observer_changed: before != Some(print(&settings)),
+        };
+        self.settings.insert(generation, settings);
+        Ok(reread)
+    }
+
+    fn settle(&mut self, generation: u64) {
+        // What serves may have been read for a generation before it: it stays until something newer serves.
+        let serving = self.settings.range(..=generation).next_back().map(|(&of, _)| of);
+        self.settings.retain(|of, _| Some(*of) == serving);
     }
 }
 
@@ -102,7 +147,7 @@ where
 /// What the worker tells goes over the channel, which its hooks share.
 fn hooks(channel: saola_supervisor::Channel) -> Hooks {
     let channel = Rc::new(channel);
-    let [ready, failed, stopped, drained] = std::array::from_fn(|_| Rc::clone(&channel));
+    let [ready, failed, recycle, stopped, drained] = std::array::from_fn(|_| Rc::clone(&channel));
     Hooks {
         ready: Box::new(move || ready.ready()),
         failed: Box::new(move |stage, text| {
@@ -112,9 +157,9 @@ fn hooks(channel: saola_supervisor::Channel) -> Hooks {
             };
             failed.failed(stage, text);
         }),
+        ask_recycle: Box::new(move || recycle.wants_recycle()),
         stopped: Box::new(move || stopped.stopped()),
         drained: Box::new(move |forced| drained.drained(forced)),
-        ..Hooks::default()
     }
 }
 

@@ -57,7 +57,8 @@ impl Settings {
             |text| LevelFilter::parse(text).ok(),
         );
         let mut supervisor = supervisor::supervisor(&mut values, env, program);
-        let worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
+        let mut worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
+        worker.abort_grace = supervisor.abort_grace;
         let mut observer =
             observer::observer(&mut values, env, program, &supervisor, levels.clone());
         supervisor.encode = observer::line_encoder(&observer);

@@ -47,7 +47,9 @@ pub(crate) fn observer(
     };
     let admin_name = match &supervisor.admin_bind {
         AdminBind::Given(Bind::Tcp { host, .. }) => Some(host.clone()),
-        AdminBind::Given(Bind::UnixPath(_) | Bind::UnixAbstract(_))
+        AdminBind::Given(
+            Bind::UnixPath(_) | Bind::UnixAbstract(_) | Bind::Inherited(_) | Bind::Systemd,
+        )
         | AdminBind::Default
         | AdminBind::Off => None,
     };
@@ -76,7 +78,7 @@ fn resource(program: Program<'_>, supervisor: &saola_supervisor::Settings) -> Re
         .unwrap_or_default();
     let port = supervisor.bind.iter().find_map(|bind| match bind {
         Bind::Tcp { port, .. } => Some(*port),
-        Bind::UnixPath(_) | Bind::UnixAbstract(_) => None,
+        Bind::UnixPath(_) | Bind::UnixAbstract(_) | Bind::Inherited(_) | Bind::Systemd => None,
     });
     Resource {
         name: supervisor.name.clone(),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use saola_observability::{Choice, Shape, run_dir};
-use saola_supervisor::{AdminBind, Bind};
+use saola_supervisor::{AdminBind, Bind, Manager};
 
 use crate::settings::Program;
 use crate::settings::mistake::Mistake;
@@ -34,24 +34,11 @@ pub(crate) fn supervisor(
     }
     let first = bind.first().map(|(text, _)| text.as_str()).unwrap_or_default();
     let name = values.text("name").unwrap_or_else(|| stem(program.executable));
-    let ring_bytes = values.size("ring_bytes", 128 << 10, 4 << 20);
-    if !ring_bytes.is_power_of_two() {
-        values.refuse("ring_bytes", "is not a power of two");
-    }
-    let shape =
-        Shape { ring_bytes: u32::try_from(ring_bytes).unwrap_or(1 << 20), ..Shape::default() };
-    let run_dir = Choice {
-        given: values.text("run_dir").map(PathBuf::from),
-        runtime_directory: env.os("RUNTIME_DIRECTORY"),
-        xdg_runtime_dir: env.os("XDG_RUNTIME_DIR"),
-        name: run_dir::name(program.executable, first),
-        slots_at_peak: 0,
-        shape,
-    };
+    let run_dir = choice(values, env, run_dir::name(program.executable, first));
     let mut settings = saola_supervisor::Settings {
         name,
         version: program.version,
-        bind: bind.into_iter().map(|(_, bind)| bind).collect(),
+        bind: expand(bind, manager(env).listen_fds),
         admin_bind: admin_bind(values),
         workers: NonZeroU32::new(workers).unwrap_or(NonZeroU32::MIN),
         workers_from,
@@ -62,12 +49,46 @@ pub(crate) fn supervisor(
         graceful_timeout: values.positive("graceful_timeout", day),
         abort_grace: values.time("abort_grace", Duration::from_hours(1)),
         pre_stop_delay: values.time("pre_stop_delay", Duration::from_mins(5)),
-        max_old_generations: NonZeroU32::MIN.saturating_add(1),
+        max_old_generations: NonZeroU32::new(values.number("max_old_generations", 1, 16))
+            .unwrap_or(NonZeroU32::MIN),
+        max_lifetime: max_lifetime(values),
+        min_lifetime: values.time("min_lifetime", day),
+        max_memory: values.limit("max_memory", 8 << 20),
+        max_memory_hard: values.limit("max_memory_hard", 8 << 20),
+        give_up: values.time("give_up", day),
+        pidfile: values.text("pidfile").map(PathBuf::from),
+        umask: mode(values, "umask"),
+        chdir: folder(values),
+        socket_mode: mode(values, "socket_mode"),
+        hook: hook(values),
+        manager: manager(env),
         run_dir,
         encode: Rc::new(|_| Vec::new()), // the observer's encoder, once its settings are read
     };
+    let (soft, hard) = (settings.max_memory, settings.max_memory_hard);
+    if soft > 0 && hard > 0 && hard <= soft {
+        values.refuse("max_memory_hard", &format!("is not more than max_memory, {soft} bytes"));
+    }
     settings.run_dir.slots_at_peak = settings.slots_at_peak();
     settings
+}
+
+/// Where the run directory may be, and how big the files in it are.
+fn choice(values: &mut Values<'_>, env: &Environment, name: String) -> Choice {
+    let ring_bytes = values.size("ring_bytes", 128 << 10, 4 << 20);
+    if !ring_bytes.is_power_of_two() {
+        values.refuse("ring_bytes", "is not a power of two");
+    }
+    let shape =
+        Shape { ring_bytes: u32::try_from(ring_bytes).unwrap_or(1 << 20), ..Shape::default() };
+    Choice {
+        given: values.text("run_dir").map(PathBuf::from),
+        runtime_directory: env.os("RUNTIME_DIRECTORY"),
+        xdg_runtime_dir: env.os("XDG_RUNTIME_DIR"),
+        name,
+        slots_at_peak: 0,
+        shape,
+    }
 }
 
 fn binds(values: &mut Values<'_>) -> Vec<(String, Bind)> {
@@ -136,6 +157,63 @@ fn timeout(values: &mut Values<'_>, most: Duration) -> Duration {
         values.refuse("timeout", "is shorter than 1s; 0 switches it off");
     }
     timeout
+}
+
+fn max_lifetime(values: &mut Values<'_>) -> Duration {
+    let max_lifetime = values.time("max_lifetime", Duration::from_hours(24 * 365));
+    if !max_lifetime.is_zero() && max_lifetime < Duration::from_mins(1) {
+        values.refuse("max_lifetime", "is shorter than 1m; 0 switches it off");
+    }
+    max_lifetime
+}
+
+/// Permissions, in octal.
+fn mode(values: &mut Values<'_>, name: &str) -> u32 {
+    values.parsed(name, "permissions in octal like 0660", 0o077, |text| {
+        u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|mode| *mode <= 0o777)
+    })
+}
+
+fn folder(values: &mut Values<'_>) -> Option<PathBuf> {
+    let folder = values.text("chdir").map(PathBuf::from)?;
+    if !folder.is_dir() {
+        values.refuse("chdir", "is not a folder");
+    }
+    Some(folder)
+}
+
+fn hook(values: &mut Values<'_>) -> Option<PathBuf> {
+    let program = values.text("hook").map(PathBuf::from)?;
+    if nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK).is_err() || program.is_dir() {
+        values.refuse("hook", "is no program that can be run");
+    }
+    Some(program)
+}
+
+/// What the service manager says in the environment, as far as it means this process.
+fn manager(env: &Environment) -> Manager {
+    let is_ours =
+        |name: &str| env.text(name).is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    let number = |name: &str| env.text(name).and_then(|text| text.parse::<u64>().ok());
+    let watchdog = number("WATCHDOG_USEC").filter(|_| is_ours("WATCHDOG_PID"));
+    let has_pid = env.text("LISTEN_PID").is_some();
+    let listen_fds = number("LISTEN_FDS").filter(|_| has_pid && is_ours("LISTEN_PID"));
+    Manager {
+        notify_socket: env.os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+        watchdog: watchdog.filter(|usec| *usec > 0).map(Duration::from_micros),
+        listen_fds: listen_fds.and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+    }
+}
+
+/// Descriptors in the place of the word `systemd`.
+fn expand(binds: Vec<(String, Bind)>, listen_fds: u32) -> Vec<Bind> {
+    let first = 3;
+    let inherited = (first..).take(usize::try_from(listen_fds).unwrap_or_default());
+    let expanded = binds.into_iter().flat_map(|(_, bind)| match bind {
+        Bind::Systemd if listen_fds > 0 => inherited.clone().map(Bind::Inherited).collect(),
+        other => vec![other],
+    });
+    expanded.collect()
 }
 
 fn stem(executable: &Path) -> String {

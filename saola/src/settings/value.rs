@@ -74,6 +74,19 @@ impl Values<'_> {
         })
     }
 
+    /// A size that has a unit, or 0 for none (S67).
+    pub(crate) fn limit(&mut self, name: &str, least: u64) -> u64 {
+        let allowed = format!("0, or a size with its unit like 256MiB, at least {least} bytes");
+        self.parsed(name, &allowed, 0, |text| {
+            if text == "0" {
+                return Some(0);
+            }
+            let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
+            let size = text.parse::<ByteSize>().ok().filter(|_| has_unit)?.as_u64();
+            (size >= least).then_some(size)
+        })
+    }
+
     /// `on` or `off`.
     pub(crate) fn switch(&mut self, name: &str) -> bool {
         self.parsed(name, "one of on, off", true, |text| match text {
@@ -91,7 +104,7 @@ impl Values<'_> {
 }
 
 /// Seconds without a unit, else as `humantime` reads it.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
 }
 

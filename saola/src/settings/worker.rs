@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderValue;
-use saola_worker::{AcceptMode, Config, Sampler};
+use saola_worker::{AcceptMode, Config, HeaderMapping, Sampler};
 
 use crate::settings::mistake::Mistake;
 use crate::settings::source::Environment;
@@ -18,11 +18,12 @@ pub(crate) fn worker(
     let hour = Duration::from_hours(1);
     let request_timeout = values.time("request_timeout", Duration::from_hours(24));
     let keepalive_requests = values.number("keepalive_requests", 1, u32::MAX);
+    let max_requests = values.number("max_requests", 0, u64::MAX);
+    let max_requests_jitter = values.number("max_requests_jitter", 0, u64::MAX);
+    if max_requests == 0 && max_requests_jitter > 0 {
+        values.refuse("max_requests_jitter", "means nothing without max_requests");
+    }
     let wide = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-    let server_header =
-        values.parsed("server_header", "a header value of visible characters", None, |text| {
-            if text.is_empty() { Some(None) } else { HeaderValue::from_str(text).ok().map(Some) }
-        });
     Config {
         accept: values.parsed("accept", "one of exclusive, tokio", AcceptMode::Exclusive, |text| {
             match text {
@@ -38,20 +39,42 @@ pub(crate) fn worker(
         limit_request_fields: values.number("limit_request_fields", 1, 1_000),
         limit_request_head: wide(values.size("limit_request_head", 1 << 10, 64 << 10)),
         limit_request_body: values.size("limit_request_body", 0, 1 << 40),
+        header_map: header_map(values),
         header_timeout: values.positive("header_timeout", hour),
         keepalive: values.positive("keepalive", hour),
         keepalive_requests: NonZeroU32::new(keepalive_requests).unwrap_or(NonZeroU32::MIN),
+        body_timeout: values.positive("body_timeout", hour),
+        body_min_rate: values.size("body_min_rate", 0, 1 << 30),
+        write_timeout: values.positive("write_timeout", hour),
         request_timeout: Some(request_timeout).filter(|time| !time.is_zero()),
         graceful_timeout,
+        max_requests,
+        max_requests_jitter,
         blocking_threads: values.number("blocking_threads", 1, 512),
         http2: values.switch("http2"),
         http2_max_streams: values.number("http2_max_streams", 1, 10_000),
-        server_header,
+        server_header: server_header(values),
         sampler: sampler(values, env),
         trace_rate_limit: values.number("trace_rate_limit", 0, 1_000_000),
         slow_request: values.time("slow_request", hour),
         ..Config::default()
     }
+}
+
+fn header_map(values: &mut Values<'_>) -> HeaderMapping {
+    let allowed = "one of drop, refuse, pass";
+    values.parsed("header_map", allowed, HeaderMapping::Drop, |text| match text {
+        "drop" => Some(HeaderMapping::Drop),
+        "refuse" => Some(HeaderMapping::Refuse),
+        "pass" => Some(HeaderMapping::Pass),
+        _ => None,
+    })
+}
+
+fn server_header(values: &mut Values<'_>) -> Option<HeaderValue> {
+    values.parsed("server_header", "a header value of visible characters", None, |text| {
+        if text.is_empty() { Some(None) } else { HeaderValue::from_str(text).ok().map(Some) }
+    })
 }
 
 /// `OTEL_TRACES_SAMPLER` and its argument; a wrong one is a mistake, never "everything" in silence.
