@@ -1,0 +1,69 @@
+//! An application that misbehaves as its environment says: for the black-box tests only.
+//!
+//! `MISFIT=error` cannot be loaded, `MISFIT=panic` panics while it is made,
+//! `MISFIT=slow` takes 2 s; the file that `MISFIT_FILE` names says the same anew to each worker. Else it serves ways to end or block a worker.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+fn main() -> ExitCode {
+    let fault = std::env::vars().find(|(name, _)| name == "MISFIT").map(|(_, value)| value);
+    let file = std::env::vars().find(|(name, _)| name == "MISFIT_FILE").map(|(_, value)| value);
+    saola::serve(move |_worker| {
+        // A file says it anew for each generation.
+        let told = file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let fault = told.or_else(|| fault.clone());
+        async move {
+            match fault.as_deref() {
+                Some("error") => return Err("the misfit does not want to".into()),
+                Some("panic") => fail(),
+                Some("slow") => tokio::time::sleep(Duration::from_secs(2)).await,
+                _ => {}
+            }
+            Ok(Router::new()
+                .route("/", get(|| async { "here" }))
+                .route("/wait", get(wait))
+                .route("/block", get(block))
+                .route("/large", get(|| async { axum::body::Bytes::from_static(&LARGE) }))
+                .route(
+                    "/upload",
+                    post(|body: axum::body::Bytes| async move { body.len().to_string() }),
+                )
+                .route("/abort", get(abort))
+                .route("/exit/{code}", get(exit)))
+        }
+    })
+}
+
+/// More than the buffers between two processes.
+static LARGE: [u8; 16 << 20] = [b'x'; 16 << 20];
+
+#[expect(clippy::panic, reason = "what the test wants")]
+fn fail() {
+    panic!("the misfit panics");
+}
+
+/// Longer than any test.
+async fn wait() {
+    tokio::time::sleep(Duration::from_mins(5)).await;
+}
+
+/// Holds the event loop, and with it every other request of this worker.
+#[expect(clippy::disallowed_methods, reason = "the fault that the test wants")]
+async fn block() {
+    std::thread::sleep(Duration::from_mins(5));
+}
+
+async fn abort() {
+    std::process::abort();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the fault that the test wants")]
+async fn exit(axum::extract::Path(code): axum::extract::Path<i32>) {
+    std::process::exit(code);
+}

@@ -1,0 +1,218 @@
+//! Workers, observers and supervisors that are killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::client;
+use crate::lines::Line;
+use crate::load::{Connections, Load};
+use crate::metrics::assert_no_fall;
+use crate::server::{Server, Slot, is_empty};
+use crate::setup::Setup;
+
+const RESTARTS: &str = "saola_worker_restarts_total";
+const LOST: &str = "http_server_requests_lost_total";
+
+#[test]
+fn a_killed_worker_takes_no_count_with_it() {
+    let server = Server::start(["--workers", "2"]);
+    for _ in 0..10 {
+        server.get("/api/items/7").expect_status(200);
+    }
+    server.kill(Slot(0));
+    server.until("the worker is replaced", |metrics| metrics.sum(RESTARTS) == 1);
+    assert_eq!(server.metrics().sum("http_server_request_duration_seconds_count"), 10);
+}
+
+#[test]
+fn ten_killed_workers_under_load_lower_no_counter_and_are_each_reported() {
+    let server = Server::start(["--workers", "3"]);
+    server.until_whole(3);
+    let most_files = server.files().len();
+    let load = Load::start(&server.address(), 6, Connections::Kept, "/api/slow?ms=5");
+    let mut before = server.metrics();
+    for round in 1..=10_u64 {
+        load.until_more(20);
+        server.kill(Slot(u32::try_from(round % 3).unwrap()));
+        server.until("the death is counted and the slot full again", |metrics| {
+            assert_no_fall(&before, metrics);
+            before = metrics.clone();
+            metrics.sum(RESTARTS) == round && metrics.sum("saola_worker_up") == 3
+        });
+        assert!(server.files().len() <= most_files, "{:?}", server.files());
+    }
+    load.until_more(20);
+    let tally = load.stop();
+    server.until("nobody is active", |metrics| metrics.sum("http_server_active_requests") == 0);
+    let metrics = server.metrics();
+    assert_eq!(server.stop(), 0);
+
+    let deaths = server.lines_of("worker died");
+    assert_eq!(deaths.len(), 10);
+    for death in &deaths {
+        assert_eq!(
+            (death.get("signal"), death.get("cause")),
+            ("SIGKILL", "signal"),
+            "{}",
+            death.text
+        );
+    }
+    let lost = lost_lines(&server);
+    let reported: u64 = deaths.iter().map(|death| death.number("requests_lost")).sum();
+    assert_eq!((reported, metrics.sum(LOST)), (count(&lost), count(&lost)));
+    for line in &lost {
+        assert!(
+            tally.failed.contains_key(line.get("request_id")),
+            "no client missed {}",
+            line.text
+        );
+        assert_eq!(
+            (line.get("trace_id").len(), line.get("span_id").len()),
+            (32, 16),
+            "{}",
+            line.text
+        );
+    }
+    let finished = server.lines_of("request").len() - lost.len();
+    assert_eq!(
+        u64::try_from(finished).unwrap(),
+        metrics.sum("http_server_request_duration_seconds_count")
+    );
+}
+
+#[test]
+fn what_a_killed_worker_was_doing_is_reported_request_by_request() {
+    let server = Server::start(["--workers", "1"]);
+    let load = Load::start(&server.address(), 5, Connections::Fresh, "/api/slow?ms=20000");
+    server.until("five requests run", |metrics| metrics.sum("http_server_active_requests") == 5);
+    server.kill(Slot(0));
+    server.until("all five are lost", |metrics| {
+        metrics.value(LOST, &[("http_route", "/api/slow"), ("reason", "crash")]) == 5
+    });
+    server.until_true("all five have their line", || lost_lines(&server).len() == 5);
+    let death = server.until_line("the death is told", |line| line.is("worker died"));
+    assert_eq!(death.number("requests_lost"), 5);
+    let lines = lost_lines(&server);
+    for line in &lines {
+        let facts = [
+            ("level", "error"),
+            ("method", "GET"),
+            ("path", "/api/slow"),
+            ("route", "/api/slow"),
+            ("reason", "crash"),
+            ("signal", "SIGKILL"),
+            ("worker", "0"),
+            ("client", "127.0.0.1"),
+        ];
+        for (key, value) in facts {
+            assert_eq!(line.get(key), value, "{}", line.text);
+        }
+        assert!(!line.has("status"), "{}", line.text);
+    }
+    server.stop_at_once();
+    let failed = load.stop().failed;
+    assert!(lines.iter().all(|line| failed.contains_key(line.get("request_id"))), "{failed:?}");
+}
+
+#[test]
+fn a_killed_observer_is_replaced_and_no_request_or_line_goes_missing() {
+    let server = Server::start(["--workers", "2"]);
+    let load = Load::start(&server.address(), 4, Connections::Kept, "/api/items/7");
+    let mut last = server.metrics();
+    for _ in 0..5 {
+        load.until_more(50);
+        let observer = server.until_whole(2).observer.unwrap();
+        kill(observer, Signal::SIGKILL).unwrap();
+        server.until_true("another observer runs", || {
+            server.pids().observer.is_some_and(|pid| pid != observer)
+        });
+        server.until("it answers", |metrics| {
+            assert_no_fall(&last, metrics);
+            last = metrics.clone();
+            true
+        });
+    }
+    load.until_more(50);
+    let tally = load.stop();
+    tally.expect_no_loss();
+    assert_eq!(server.stop(), 0);
+    let mut times: BTreeMap<String, u64> = BTreeMap::new();
+    for line in server.lines_of("request") {
+        *times.entry(line.get("request_id").to_owned()).or_default() += 1;
+    }
+    let told: BTreeSet<_> = times.keys().collect();
+    assert_eq!(told, tally.answered.keys().collect(), "every request has a line");
+    // At most one write of 4096 bytes is repeated for each death, and a line has more than 200.
+    let repeated: u64 = times.values().map(|times| times - 1).sum();
+    assert!(repeated <= 5 * 20, "{repeated} lines stand twice");
+    let deaths = server.lines_of("observer died").len()
+        + server.stderr().lines().iter().filter(|line| line.contains("observer died")).count();
+    assert_eq!(deaths, 5);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_nobody_and_frees_its_port() {
+    let server = Server::start(["--workers", "3"]);
+    server.until_whole(3);
+    server.get("/").expect_status(200);
+    let address = server.address();
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.wait_for_exit(), -1);
+    server.until_true("all its processes are gone", || is_empty(server.supervisor()));
+    assert!(client::try_get(&address, "/").is_err());
+
+    let next = Setup::new().in_folder_of(&server).args(["--bind", &address]).start();
+    next.get("/").expect_status(200);
+    let lines = server.stdout().to_end();
+    let last = Line::parse(lines.last().unwrap());
+    assert!(last.has("msg"), "the last line is whole: {}", last.text);
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn requests_that_a_killed_supervisor_left_behind_are_answered_or_reported() {
+    let server = Server::start(["--workers", "1"]);
+    let load = Load::start(&server.address(), 3, Connections::Fresh, "/api/slow?ms=300");
+    server.until("they run", |metrics| metrics.sum("http_server_active_requests") == 3);
+    server.signal(Signal::SIGKILL);
+    server.until_true("all its processes are gone", || is_empty(server.supervisor()));
+    let tally = load.stop();
+    assert!(tally.failed.is_empty(), "what was accepted is answered: {:?}", tally.failed);
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_is_replaced_whatever_its_code() {
+    let server = Setup::of_example("misfit").args(["--workers", "1"]).start();
+    for (round, code) in (1..).zip([0, 1, 3, 4, 42]) {
+        assert!(client::try_get(&server.address(), &format!("/exit/{code}")).is_err());
+        server.until("it is replaced", |metrics| {
+            metrics.sum(RESTARTS) == round && metrics.sum("saola_worker_up") == 1
+        });
+        server.get("/").expect_status(200);
+    }
+    let died = server.lines_of("worker died");
+    let codes: Vec<_> = died.iter().map(|line| line.get("status").to_owned()).collect();
+    assert_eq!(codes, ["0", "1", "3", "4", "42"]);
+    assert!(died.iter().all(|line| line.number("requests_lost") == 1));
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_handler_that_aborts_the_process_costs_its_own_request() {
+    let server = Setup::of_example("misfit").args(["--workers", "2"]).start();
+    assert!(client::try_get(&server.address(), "/abort").is_err());
+    let death = server.until_line("the death is told", |line| line.is("worker died"));
+    assert_eq!((death.get("signal"), death.number("requests_lost")), ("SIGABRT", 1));
+    let line = server.until_line("the request is told", |line| line.get("outcome") == "lost");
+    assert_eq!((line.get("path"), line.get("signal")), ("/abort", "SIGABRT"));
+    server.get("/").expect_status(200);
+}
+
+pub(crate) fn lost_lines(server: &Server) -> Vec<Line> {
+    server.lines_of("request").into_iter().filter(|line| line.get("outcome") == "lost").collect()
+}
+
+fn count(lines: &[Line]) -> u64 {
+    u64::try_from(lines.len()).unwrap()
+}

@@ -1,0 +1,42 @@
+//! The black-box tests: they start the real binary, talk HTTP and signals to it, and read what it says.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+// The words in which the tests are told.
+mod client; // simple calls over HTTP/1.1, HTTP/2 and unix sockets
+mod collector; // an OTLP gRPC receiver that can refuse, hang and err
+mod corpus; // raw requests and the answers that the standards ask for
+mod lines; // a strict logfmt reader
+mod load; // clients that keep the books of what they sent
+mod metrics; // a strict reader of the Prometheus text format
+mod output; // what a process has written
+mod server; // a server in a folder of its own
+mod setup; // how it is started
+mod wait; // the one way to wait
+mod wire; // a connection where each byte matters
+
+// The facts, by theme.
+mod accounting; // every request is counted once, in every signal alike
+mod children; // the processes of a server and their titles; the crates that the supervisor may know
+mod death; // workers, observers and supervisors that are killed
+mod hang; // workers that live and do not work
+mod hostile; // input that wants to be a line, a key or a label
+mod output_kinds; // json, terminal, filters
+mod pipes; // stdout that nobody reads, or that is closed
+mod refusals; // what the gate and the application refuse, with an id all the same
+mod serving; // endpoints, protocols, addresses
+mod stopping; // signals that end a server
+mod supervision_control; // operators' commands, reloads with other settings, recycling
+mod supervision_load; // reloads, kills and restarts under load: nothing is lost or leaked
+mod supervision_surroundings; // service managers, pidfiles, inherited sockets, being pid 1
+mod tracing; // spans at the collector
+mod tracing_faults; // collectors that do not work
+mod usage; // the command line, the settings and what they refuse
+mod worker_corpus; // the corpus of raw requests against the echo
+mod worker_floods; // HTTP/2 clients that send frames without end
+mod worker_serving; // applications without a framework
+mod worker_slow; // crowds of slow and silent clients

@@ -1,0 +1,182 @@
+//! Who starts the server, and what it leaves for them: a service manager's sockets, a pidfile, a folder.
+//! systemd itself does not run here: its protocol is tested with a socket and descriptors of the test's own.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::client;
+use crate::server::Server;
+use crate::setup::{Setup, pid_of};
+use crate::wait;
+
+#[test]
+fn the_service_manager_hears_ready_after_all_workers_and_each_reload_and_the_stop() {
+    let setup = Setup::new();
+    let path = setup.folder().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let server = setup
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        .env("WATCHDOG_USEC", "200000")
+        .args(["--workers", "3"])
+        .start();
+    let mut heard: Vec<String> = Vec::new();
+    let mut until = |what: &str| {
+        wait::until(what, || {
+            let mut buffer = [0; 512];
+            while let Ok(length) = manager.recv(&mut buffer) {
+                heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+            }
+            heard.iter().any(|text| text.starts_with(what))
+        });
+        std::mem::take(&mut heard)
+    };
+    let before = until("READY=1");
+    assert!(!before.iter().any(|text| text.starts_with("STATUS=3/3")), "{before:?}");
+    until("STATUS=3/3 workers, generation 1");
+    until("WATCHDOG=1");
+    server.signal(Signal::SIGHUP);
+    let reload = until("RELOADING=1\nMONOTONIC_USEC=");
+    assert!(!reload.is_empty());
+    until("STATUS=3/3 workers, generation 2");
+    kill(server.supervisor(), Signal::SIGSTOP).unwrap();
+    // A supervisor that is stopped feeds no watchdog.
+    while manager.recv(&mut [0; 512]).is_ok() {}
+    wait::pause(std::time::Duration::from_millis(500));
+    assert!(manager.recv(&mut [0; 512]).is_err(), "a stopped supervisor still pings");
+    kill(server.supervisor(), Signal::SIGCONT).unwrap();
+    server.signal(Signal::SIGTERM);
+    until("STOPPING=1");
+    assert_eq!(server.wait_for_end(), 0);
+}
+
+#[test]
+fn a_pidfile_is_held_for_life_and_a_second_server_is_refused_with_its_pid() {
+    let setup = Setup::new();
+    let pidfile = setup.folder().join("saola.pid");
+    let pidfile = pidfile.to_str().unwrap();
+    std::fs::write(pidfile, "1\n").unwrap();
+    let server = setup.args(["--pidfile", pidfile]).start();
+    let pid = server.supervisor().as_raw().to_string();
+    assert_eq!(std::fs::read_to_string(pidfile).unwrap().trim(), pid);
+    let second = Setup::new().args(["--pidfile", pidfile]).run();
+    assert_eq!(second.code, 6, "{}", second.stderr);
+    assert!(second.stderr.contains(&format!("held by pid {pid}")), "{}", second.stderr);
+    assert_eq!(server.stop(), 0);
+    assert!(!std::path::Path::new(pidfile).exists());
+}
+
+#[test]
+fn inherited_sockets_are_served_and_others_are_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    // The shell is the service manager: it puts the socket at 3 and says whose it is.
+    let start = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_saola")]);
+        shell
+            .args(["--admin-bind", "off", "--workers", "1", "--run-dir"])
+            .arg(folder.path().join("run"));
+        shell
+            .env_clear()
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap())));
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let adopted = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" --bind systemd \"$@\"";
+    for script in [adopted, "exec 3<&0 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""] {
+        let mut child = start(script);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("msg=started")), "it starts");
+        // Ended before anything is judged: it is in no group that a failing test would take along.
+        let answer = client::try_get(&address, "/");
+        kill(pid_of(&child), Signal::SIGTERM).unwrap();
+        lines.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        answer.unwrap().expect_status(200);
+    }
+    let foreign = "exec 3<&0 0</dev/null; export LISTEN_PID=1 LISTEN_FDS=1; exec \"$0\" --bind systemd \"$@\"";
+    for script in [foreign, "exec 3</dev/null 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""] {
+        let output = start(script).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn grandchildren_whose_parents_have_died_are_reaped_by_a_server_that_is_pid_1() {
+    let namespace = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", command]);
+        unshare.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output()
+    };
+    if !namespace("true").is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: no pid namespaces here");
+        return;
+    }
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    // The server is pid 1: the shell becomes it. The orphans are children of a process that ends at once.
+    let script = format!(
+        "(while [ ! -e {0}/run/control.sock ]; do sleep 0.05; done; \
+          i=0; while [ $i -lt 100 ]; do (exit 3 & exit 0); i=$((i+1)); done; sleep 0.5; \
+          grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l > {0}/zombies; kill -TERM 1) & \
+         exec {1} --bind 127.0.0.1:0 --admin-bind off --workers 1 --run-dir {0}/run",
+        folder.path().display(),
+        env!("CARGO_BIN_EXE_saola"),
+    );
+    let output = namespace(&script).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(folder.path().join("zombies")).unwrap().trim(), "0");
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_that_was_asked_for_and_chdir_holds_for_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    let args = [
+        "--bind",
+        "unix:relative.sock",
+        "--socket-mode",
+        "0600",
+        "--chdir",
+        folder.to_str().unwrap(),
+    ];
+    let server: Server = setup.args(args).start();
+    let path = folder.join("relative.sock");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    client::get(&format!("unix:{}", path.display()), "/").expect_status(200);
+    assert_eq!(server.stop(), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_hook_program_hears_of_workers_that_come_and_go() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let setup = Setup::new();
+    let (hook, heard) = (setup.folder().join("hook"), setup.folder().join("heard"));
+    let script = format!(
+        "#!/bin/sh\necho \"$1 $SAOLA_WORKER $SAOLA_CAUSE $SAOLA_STATUS\" >> {}\n",
+        heard.display()
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = setup.args(["--workers", "2", "--hook", hook.to_str().unwrap()]).start();
+    let has = |line: &str| {
+        std::fs::read_to_string(&heard)
+            .unwrap_or_default()
+            .lines()
+            .any(|heard| heard.trim() == line)
+    };
+    server.until_true("it hears of the start", || has("when_ready") && has("worker_ready 1"));
+    server.kill(crate::server::Slot(1));
+    server.until_true("it hears of the death", || has("child_exit 1 signal signal 9"));
+    assert!(!server.lines().iter().any(|line| line.is("hook failed")));
+    assert_eq!(server.stop(), 0);
+}

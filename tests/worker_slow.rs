@@ -1,0 +1,93 @@
+//! Slow and silent clients, three hundred of each kind: all are sent away, and the others are served meanwhile.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::setup::Setup;
+use crate::wait::DEADLINE;
+use crate::wire::Wire;
+
+const CROWD: u32 = 300;
+const SHORT: [&str; 10] = [
+    "--workers",
+    "1",
+    "--header-timeout",
+    "1s",
+    "--body-timeout",
+    "1s",
+    "--write-timeout",
+    "1s",
+    "--worker-connections",
+    "900",
+];
+const HEAD: &str = "GET / HTTP/1.1\r\nHo";
+const BODY: &str = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+
+/// Opens the crowd, has each say `first` and then `drip` until it is closed, and serves an honest client beside it.
+fn crowd(first: &str, drip: &str, kind: &str, answer: &str) {
+    let server = Setup::of_example("misfit").args(SHORT).args(["--access-log", "off"]).start();
+    let address = server.address();
+    let mut slow: Vec<_> = (0..CROWD)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.write_all(first.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let answered = AtomicU32::new(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let mut honest = Wire::connect(&address).unwrap();
+                assert_eq!(honest.get("/", "honest").unwrap().status, 200);
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        server.until(&format!("{CROWD} of kind {kind}"), |metrics| {
+            for stream in &mut slow {
+                // Written into a connection that may be closed by now.
+                let _gone = stream.write_all(drip.as_bytes());
+            }
+            metrics.value("http_server_request_timeouts_total", &[("kind", kind)])
+                >= u64::from(CROWD)
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(answered.into_inner() > 0);
+    for mut stream in slow {
+        let mut said = Vec::new();
+        // A reset is an end, too: the client was still sending.
+        let _reset = stream.read_to_end(&mut said);
+        assert!(said.starts_with(answer.as_bytes()), "{:?}", String::from_utf8_lossy(&said));
+    }
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn three_hundred_slow_heads_are_sent_away() {
+    crowd(HEAD, "x", "header", "HTTP/1.1 408 ");
+}
+
+#[test]
+fn three_hundred_silent_clients_are_sent_away() {
+    crowd("", "", "header", "");
+}
+
+#[test]
+fn three_hundred_halves_of_a_preface_are_sent_away() {
+    crowd("PRI * HT", "", "header", "HTTP/1.1 408 ");
+}
+
+#[test]
+fn three_hundred_slow_bodies_are_sent_away() {
+    crowd(BODY, "x", "body", "HTTP/1.1 408 ");
+}
+
+#[test]
+fn three_hundred_that_do_not_read_are_sent_away() {
+    crowd("GET /large HTTP/1.1\r\nHost: a\r\n\r\n", "", "write", "HTTP/1.1 200 ");
+}
