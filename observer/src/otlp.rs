@@ -2,6 +2,7 @@
 
 mod export;
 mod queue;
+mod resource;
 mod settings;
 mod span;
 mod witness;
@@ -20,8 +21,9 @@ use tokio::sync::{Notify, watch};
 pub(crate) use export::Exporter;
 pub(crate) use queue::{Fate, Reason};
 use queue::{Queue, Worth};
+pub use resource::Resource;
 pub(crate) use settings::percent_decoded;
-pub use settings::{Compression, OtlpSettings, Resource, SettingError, SpanLimits};
+pub use settings::{Compression, OtlpSettings, SettingError, SpanLimits};
 use span::Builder;
 
 use crate::metrics;

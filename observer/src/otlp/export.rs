@@ -20,7 +20,8 @@ use tracing::instrument::WithSubscriber;
 
 use super::Tally;
 use super::queue::{Queue, Reason, Waiting};
-use super::settings::{Compression, OtlpSettings, Resource, without_user};
+use super::resource::Resource;
+use super::settings::{Compression, OtlpSettings, without_user};
 use super::witness::Witness;
 use crate::voice::{Reminder, Voice};
 

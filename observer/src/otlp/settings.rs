@@ -133,69 +133,21 @@ impl OtlpSettings {
     }
 }
 
-/// Who the spans are from.
-#[derive(Clone, Eq, PartialEq, Debug)]
-pub struct Resource {
-    /// `service.name`.
-    pub name: String,
-    /// `service.version`.
-    pub version: String,
-    /// `service.instance.id`, default `{hostname}:{port}`.
-    pub instance: String,
-    /// `host.name`.
-    pub host: String,
-    /// All other attributes of `OTEL_RESOURCE_ATTRIBUTES`, in their order.
-    pub attributes: Vec<(String, String)>,
-}
-
-impl Resource {
-    /// `defaults` with what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say instead.
-    ///
-    /// # Errors
-    ///
-    /// The attribute list is malformed.
-    pub fn from_env(
-        lookup: &dyn Fn(&str) -> Option<String>,
-        defaults: Self,
-    ) -> Result<Self, Vec<SettingError>> {
-        let mut env = Env { lookup, errors: Vec::new() };
-        let mut resource = defaults;
-        for (key, value) in env.pairs("OTEL_RESOURCE_ATTRIBUTES", Secrecy::Open) {
-            match key.as_str() {
-                "service.name" => resource.name = value,
-                "service.version" => resource.version = value,
-                "service.instance.id" => resource.instance = value,
-                "host.name" => resource.host = value,
-                _ => resource.attributes.push((key, value)),
-            }
-        }
-        if let Some(name) = env.get("OTEL_SERVICE_NAME") {
-            resource.name = name;
-        }
-        if env.errors.is_empty() { Ok(resource) } else { Err(env.errors) }
-    }
-
-    /// The value of an attribute that has no field of its own.
-    pub fn attribute(&self, key: &str) -> Option<&str> {
-        self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
-    }
-}
-
 /// Whether a value may be shown in an error.
 #[derive(Copy, Clone, Eq, PartialEq)]
-enum Secrecy {
+pub(super) enum Secrecy {
     Open,
     Secret,
 }
 
 /// The environment under reading, and what was wrong with it.
-struct Env<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
-    errors: Vec<SettingError>,
+pub(super) struct Env<'a> {
+    pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) errors: Vec<SettingError>,
 }
 
 impl Env<'_> {
-    fn get(&self, variable: &str) -> Option<String> {
+    pub(super) fn get(&self, variable: &str) -> Option<String> {
         (self.lookup)(variable)
             .map(|value| value.trim().to_owned())
             .filter(|value| !value.is_empty())
@@ -357,7 +309,7 @@ impl Env<'_> {
     }
 
     /// `k=v,k2=v2`, percent-decoded.
-    fn pairs(&mut self, variable: &str, secrecy: Secrecy) -> Vec<(String, String)> {
+    pub(super) fn pairs(&mut self, variable: &str, secrecy: Secrecy) -> Vec<(String, String)> {
         let Some(list) = self.get(variable) else { return Vec::new() };
         let mut pairs = Vec::new();
         for item in list.split(',').filter(|item| !item.trim().is_empty()) {
@@ -404,6 +356,7 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::otlp::Resource;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Option<OtlpSettings>, Vec<SettingError>> {
         OtlpSettings::from_env(&|name| {
