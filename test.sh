@@ -4,16 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
+if ! command -v cc >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && apt-get install -qq -y gcc libc6-dev >/dev/null
+fi
 missing=()
 command -v cargo >/dev/null || missing+=("cargo and rustc 1.95 or newer (rustup installs them)")
 command -v cc >/dev/null || missing+=("a C compiler (apt-get install gcc libc6-dev)")
 if [ ${#missing[@]} -gt 0 ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v cc >/dev/null; then
-    apt-get update -qq && apt-get install -qq -y gcc libc6-dev >/dev/null
-  else
-    printf 'test.sh: missing: %s\n' "${missing[@]}" >&2
-    exit 1
-  fi
+  printf 'test.sh: missing: %s\n' "${missing[@]}" >&2
+  exit 1
 fi
 
 # Links take memory: two at a time are enough for two cores.
