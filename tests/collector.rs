@@ -126,6 +126,13 @@ impl Collector {
         self.state.lock().unwrap().spans.clone()
     }
 
+    /// Waits until what was received says so.
+    pub(crate) fn until(&self, what: &str, mut condition: impl FnMut(&[Got]) -> bool) {
+        let names =
+            || format!("{:?}", self.spans().iter().map(|got| &got.span.name).collect::<Vec<_>>());
+        wait::until_or(what, || condition(&self.spans()), names);
+    }
+
     /// Waits for the span of a request.
     pub(crate) fn span_of(&self, request_id: &str) -> Got {
         let find = || self.spans().into_iter().find(|got| got.get("request.id") == request_id);

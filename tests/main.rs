@@ -34,6 +34,7 @@ mod supervision_control; // operators' commands, reloads with other settings, re
 mod supervision_load; // reloads, kills and restarts under load: nothing is lost or leaked
 mod supervision_surroundings; // service managers, pidfiles, inherited sockets, being pid 1
 mod tracing; // spans at the collector
+mod tracing_children; // spans and errors inside handlers
 mod tracing_faults; // collectors that do not work
 mod usage; // the command line, the settings and what they refuse
 mod worker_corpus; // the corpus of raw requests against the echo

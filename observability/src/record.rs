@@ -155,6 +155,8 @@ pub struct SpanRecord {
     pub span: SpanId,
     /// The span above it.
     pub parent: SpanId,
+    /// The server span of the request it belongs to.
+    pub request: SpanId,
     /// Its kind.
     pub kind: SpanKind,
     /// Its status.

@@ -20,6 +20,7 @@ use saola_observability::record::{
 };
 
 use fields::Author;
+pub use fields::is_secret;
 pub use line::LINE_BYTES;
 use line::{Line, Room, Syntax};
 

@@ -1,5 +1,6 @@
 //! Spans: records in, batches to a collector out. A collector that hangs or is away costs spans, nothing else.
 
+mod children;
 mod export;
 mod queue;
 mod resource;
@@ -8,31 +9,35 @@ mod span;
 mod witness;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SpanData;
-use saola_observability::closed::Sampling;
-use saola_observability::record::RequestRecord;
+use saola_observability::closed::{Level, Sampling};
+use saola_observability::record::{Record, RequestRecord, SpanRecord};
+use saola_observability::{SpanId, TraceId};
 use tokio::sync::{Notify, watch};
 
+use children::{Arrived, Children};
 pub(crate) use export::Exporter;
 pub(crate) use queue::{Fate, Reason};
-use queue::{Queue, Worth};
+use queue::{Queue, Ticket, Worth};
 pub use resource::Resource;
 pub(crate) use settings::percent_decoded;
 pub use settings::{Compression, OtlpSettings, SettingError, SpanLimits};
-use span::Builder;
+use span::{Builder, Note};
 
 use crate::metrics;
 use crate::voice::Voice;
 
-/// The entrance: turns kept requests into spans and queues them.
+/// The entrance: turns kept requests and their children into spans and queues them.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
     builder: Builder,
+    children: Rc<RefCell<Children>>,
     queue: Rc<RefCell<Queue>>,
     arrived: Rc<Notify>,
     tally: Rc<Tally>,
@@ -43,6 +48,7 @@ impl Traces {
     pub(crate) fn new(settings: OtlpSettings) -> Self {
         Self {
             builder: Builder::new(settings.limits),
+            children: Rc::default(),
             queue: Rc::new(RefCell::new(Queue::new(settings.max_queue_size.get()))),
             arrived: Rc::new(Notify::new()),
             tally: Rc::new(Tally::default()),
@@ -74,20 +80,92 @@ impl Traces {
         })
     }
 
-    /// Queues the server span of a request, if its trace is kept.
-    pub(crate) fn request(&self, worker: Option<u32>, record: &RequestRecord) -> Option<Fate> {
-        let worth = match record.sampling {
-            Sampling::Dropped => return None,
-            Sampling::Ratio | Sampling::Parent => Worth::Sampled,
-            Sampling::Error | Sampling::Slow => Worth::Notable,
-        };
-        Some(self.push(self.builder.request(worker, record), worth))
+    /// Queues the span of a record, or holds it until its request ends. `None` if the record has nothing to do with spans,
+    /// or its trace is not kept.
+    pub(crate) fn record(&self, worker: Option<u32>, record: Record) -> Option<Fate> {
+        match record {
+            Record::Request(request) => self.request(worker, &request),
+            Record::Lost(lost) => self.lost(lost.slot, &lost.request),
+            Record::Span(span) => Some(self.child(worker, span)),
+            Record::Panic(panic) => self.note(panic.trace, panic.span, Note::Panic(panic)),
+            Record::Event(event) if event.level == Level::Error => {
+                self.note(event.trace, event.span, Note::Error(event))
+            }
+            Record::Event(_) => None,
+        }
     }
 
-    /// Queues the span of a request that died with its worker, sampled or not; requests nobody knows have no ids.
-    pub(crate) fn lost(&self, slot: u32, record: &RequestRecord) -> Option<Fate> {
+    /// Drops children whose request is neither running nor has ended within ten seconds. `running` is asked only if there
+    /// are any.
+    pub(crate) fn expire_children(&self, running: impl FnOnce() -> HashSet<SpanId>) {
+        let now = Instant::now();
+        let mut children = self.children.borrow_mut();
+        if children.has_old(now) {
+            let dropped = children.expire(now, &running());
+            self.tally.lose(Reason::Late, dropped);
+        }
+    }
+
+    fn request(&self, worker: Option<u32>, record: &RequestRecord) -> Option<Fate> {
+        let worth = match record.sampling {
+            Sampling::Dropped => None,
+            Sampling::Ratio | Sampling::Parent => Some(Worth::Sampled),
+            Sampling::Error | Sampling::Slow => Some(Worth::Notable),
+        };
+        self.end(worker, record, worth)
+    }
+
+    /// A request that died with its worker is kept, sampled or not; requests nobody knows have no ids.
+    fn lost(&self, slot: u32, record: &RequestRecord) -> Option<Fate> {
         let is_known = !record.trace.is_none() && !record.span.is_none();
-        is_known.then(|| self.push(self.builder.request(Some(slot), record), Worth::Notable))
+        self.end(Some(slot), record, is_known.then_some(Worth::Notable))
+    }
+
+    /// Queues the server span of a request, and behind it what was held for it.
+    fn end(
+        &self,
+        worker: Option<u32>,
+        record: &RequestRecord,
+        worth: Option<Worth>,
+    ) -> Option<Fate> {
+        let held = self.children.borrow_mut().end(record.span, worth);
+        let worth = worth?;
+        let (children, notes, tickets, dropped) = held.map_or_else(Default::default, |held| {
+            (held.spans, held.notes, held.tickets, held.dropped)
+        });
+        let span = self.builder.request(worker, record, &notes, dropped);
+        let ticket = Ticket::default().with(tickets);
+        let fate = ticket.fate();
+        self.push(span, ticket, worth);
+        for (child, ticket) in children {
+            self.push(self.builder.child(worker, &child), ticket, worth);
+        }
+        Some(fate)
+    }
+
+    fn child(&self, worker: Option<u32>, record: SpanRecord) -> Fate {
+        let ticket = Ticket::default();
+        let fate = ticket.fate();
+        let arrived = self.children.borrow_mut().span(record, ticket, Instant::now());
+        match arrived {
+            Arrived::Held { dropped } => self.tally.lose(Reason::Children, dropped),
+            Arrived::Late(record, ticket, worth) => {
+                self.push(self.builder.child(worker, &record), ticket, worth);
+            }
+        }
+        fate
+    }
+
+    fn note(&self, trace: TraceId, span: SpanId, note: Note) -> Option<Fate> {
+        if trace.is_none() || span.is_none() {
+            return None;
+        }
+        let ticket = Ticket::default();
+        let fate = ticket.fate();
+        let (most, now) = (self.builder.most_events(), Instant::now());
+        let dropped = self.children.borrow_mut().note(span, note, ticket, most, now);
+        self.tally.lose(Reason::Children, dropped);
+        Some(fate)
     }
 
     /// What became of spans so far.
@@ -100,15 +178,14 @@ impl Traces {
         self.queue.borrow().len()
     }
 
-    fn push(&self, span: SpanData, worth: Worth) -> Fate {
+    fn push(&self, span: SpanData, ticket: Ticket, worth: Worth) {
         let mut queue = self.queue.borrow_mut();
-        let (dropped, fate) = queue.push(span, worth, Instant::now());
+        let dropped = queue.push(span, ticket, worth, Instant::now());
         self.tally.lose(Reason::Queue, dropped);
         // Not for each span: the exporter wakes when there is something at all, and when a batch is full.
         if queue.len() == 1 || queue.len() == self.settings.max_export_batch_size.get() {
             self.arrived.notify_one();
         }
-        fate
     }
 }
 

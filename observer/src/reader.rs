@@ -7,15 +7,16 @@ mod files;
 mod lines;
 mod open;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
+use saola_observability::SpanId;
 use saola_observability::record::Record;
 
 pub(crate) use files::{Files, LogCursors, News};
 pub(crate) use lines::{Lines, LostLines};
 
 use crate::logfmt::Origin;
-use crate::otlp::{Fate, Traces};
+use crate::otlp::Traces;
 use open::Open;
 
 /// Who reads a ring; each has its own cursor in the file.
@@ -61,6 +62,9 @@ pub(crate) trait Rings {
 
     /// Bytes that the source holds.
     fn capacity(&mut self, source: usize) -> u64;
+
+    /// The server spans of the requests being served now.
+    fn running(&mut self) -> HashSet<SpanId>;
 }
 
 /// What a pass found.
@@ -260,6 +264,9 @@ impl<R: Rings> Reader<R> {
 
     fn pass_spans(&mut self) -> Found {
         let mut found = Found::Nothing;
+        if let Some(traces) = &self.traces {
+            traces.expire_children(|| self.rings.running());
+        }
         for source in 0..self.rings.sources() {
             let Some(traces) = &self.traces else {
                 if let Some(last) = self.marks[source].spans_follow() {
@@ -271,7 +278,7 @@ impl<R: Rings> Reader<R> {
             let open = &mut self.open[source];
             self.rings.read(source, Stage::Otlp, PER_RING.1, &mut |position, record| {
                 found = Found::Some;
-                open.read(position, to_spans(traces, worker, &record));
+                open.read(position, traces.record(worker, record));
             });
             if let Some(position) = open.settled() {
                 self.rings.commit(source, Stage::Otlp, position);
@@ -286,16 +293,6 @@ impl<R: Rings> Reader<R> {
             }
         }
         found
-    }
-}
-
-/// Queues the span of a record, if it has one that is kept.
-fn to_spans(traces: &Traces, worker: Option<u32>, record: &Record) -> Option<Fate> {
-    match record {
-        Record::Request(request) => traces.request(worker, request),
-        Record::Lost(lost) => traces.lost(lost.slot, &lost.request),
-        // Children, and events on spans, come with issue 6.
-        Record::Span(_) | Record::Event(_) | Record::Panic(_) => None,
     }
 }
 

@@ -56,7 +56,7 @@ where
             }
         };
         let Some(settings) = self.settings_of(generation) else { return Exit::Internal };
-        telemetry::install(attached, settings.levels.clone());
+        telemetry::install(attached, settings.levels.clone(), settings.spans.clone());
         let mut config = settings.worker.clone();
         config.late_trace_rate_limit = LATE_TRACES.div_ceil(workers.max(1));
         config.metrics = settings.metrics.then(|| scrape::answer(run_dir));

@@ -24,6 +24,7 @@ mod scrape;
 mod server;
 mod settings;
 mod telemetry;
+pub mod trace;
 
 pub use application::{Application, Service, service};
 pub use clap;

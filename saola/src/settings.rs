@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     /// Whether `/metrics` is answered on the main listener.
     pub(crate) metrics: bool,
     pub(crate) levels: LevelFilter,
+    /// Which spans of `tracing` become child spans.
+    pub(crate) spans: LevelFilter,
 }
 
 /// Who runs: from the program, not from its settings.
@@ -50,12 +52,12 @@ impl Settings {
         let mut mistakes = Vec::new();
         let sources = Sources::gather(flags, env, &mut mistakes);
         let mut values = Values { sources: &sources, mistakes };
-        let levels = values.parsed(
-            "log_level",
-            "a list of levels like info,sqlx=warn",
-            LevelFilter::default(),
-            |text| LevelFilter::parse(text).ok(),
-        );
+        let mut filter = |name| {
+            let allowed = "a list of levels like info,sqlx=warn";
+            let parse = |text: &str| LevelFilter::parse(text).ok();
+            values.parsed(name, allowed, LevelFilter::default(), parse)
+        };
+        let (levels, spans) = (filter("log_level"), filter("trace_level"));
         let mut supervisor = supervisor::supervisor(&mut values, env, program);
         let mut worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
         worker.abort_grace = supervisor.abort_grace;
@@ -70,7 +72,7 @@ impl Settings {
             ));
         }
         if values.mistakes.is_empty() {
-            Ok(Self { supervisor, worker, observer, metrics, levels })
+            Ok(Self { supervisor, worker, observer, metrics, levels, spans })
         } else {
             Err(values.mistakes)
         }

@@ -1,57 +1,95 @@
-//! `tracing` events inside a worker become records in its ring, with the ids of the request they happen in.
+//! What `tracing` says inside a worker: events and ended spans become records in its ring, with the ids of the request
+//! they belong to.
 
-use std::fmt;
+mod fields;
+mod spans;
 
-use saola_observability::record::OwnedValue;
-use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value, clock};
+use saola_observability::{Event, Level, Slot, SpanId, TraceId, clock};
 use saola_observer::LevelFilter;
-use tracing::field::{Field, Visit};
+use tracing::Metadata;
+use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
-use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
+use fields::Fields;
+use spans::Open;
+pub(crate) use spans::current;
+
 /// Makes `tracing` write into the slot of this process, from now on and in every thread.
-pub(crate) fn install(slot: &'static Slot, levels: LevelFilter) {
-    let subscriber = Registry::default().with(Ring { slot, levels });
+pub(crate) fn install(slot: &'static Slot, events: LevelFilter, spans: LevelFilter) {
+    let subscriber = Registry::default().with(Ring { slot, events, spans });
     // Only an application that set its own subscriber before the fork has one already: then its choice stands.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
 struct Ring {
     slot: &'static Slot,
-    levels: LevelFilter,
+    events: LevelFilter,
+    spans: LevelFilter,
 }
 
-impl<S: Subscriber> Layer<S> for Ring {
+impl Ring {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let filter = if metadata.is_span() { &self.spans } else { &self.events };
+        filter.allows(metadata.target(), level(metadata))
+    }
+}
+
+impl Layer<Registry> for Ring {
     /// Decided once for each place in the code: what is filtered out costs a load and a branch.
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.levels.allows(metadata.target(), level(metadata)) {
-            Interest::always()
-        } else {
-            Interest::never()
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, Registry>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn on_new_span(&self, given: &Attributes<'_>, id: &Id, context: Context<'_, Registry>) {
+        let Some(span) = context.span(id) else { return };
+        let above = span.parent().and_then(|above| above.extensions().get().map(Open::place));
+        // A span outside any request belongs to no trace.
+        let Some(place) = above.or_else(spans::of_request) else { return };
+        if let Some(mut open) = Open::new(place, span.metadata().name()) {
+            open.record(|fields| given.record(fields));
+            span.extensions_mut().insert(open);
         }
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
-        self.levels.allows(metadata.target(), level(metadata))
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, Registry>) {
+        if let Some(span) = context.span(id)
+            && let Some(open) = span.extensions_mut().get_mut::<Open>()
+        {
+            open.record(|fields| values.record(fields));
+        }
     }
 
-    fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
+    fn on_close(&self, id: Id, context: Context<'_, Registry>) {
+        if let Some(span) = context.span(&id)
+            && let Some(open) = span.extensions_mut().remove::<Open>()
+        {
+            open.end(self.slot);
+        }
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, context: Context<'_, Registry>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let pairs: Vec<(&str, Value<'_>)> =
-            fields.pairs.iter().map(|(name, value)| (*name, borrowed(value))).collect();
-        let trace = saola_worker::trace();
+        // A detached task is outside its request's polls, but its span remembers where it came from.
+        let inside = context.event_span(event);
+        let place = inside.and_then(|span| span.extensions().get().map(Open::place));
+        let place = place.or_else(spans::of_request);
+        let trace = place.as_ref().map(|place| &place.trace);
         self.slot.records().event(&Event {
             wall_ns: clock::wall_ns(),
             level: level(event.metadata()),
             target: event.metadata().target(),
             message: &fields.message,
-            trace: trace.as_ref().map_or(TraceId::NONE, |trace| trace.trace_id),
-            span: trace.as_ref().map_or(SpanId::NONE, |trace| trace.span_id),
-            request_id: trace.as_ref().map_or("", saola_worker::Trace::request_id),
-            fields: &pairs,
+            trace: trace.map_or(TraceId::NONE, |trace| trace.trace_id),
+            span: trace.map_or(SpanId::NONE, |trace| trace.span_id),
+            request_id: trace.map_or("", |trace| trace.request_id()),
+            fields: &fields.borrowed(),
         });
     }
 }
@@ -63,57 +101,5 @@ fn level(metadata: &Metadata<'_>) -> Level {
         tracing::Level::INFO => Level::Info,
         tracing::Level::DEBUG => Level::Debug,
         tracing::Level::TRACE => Level::Trace,
-    }
-}
-
-fn borrowed(value: &OwnedValue) -> Value<'_> {
-    match value {
-        OwnedValue::Str(text) => Value::Str(text),
-        OwnedValue::U64(number) => Value::U64(*number),
-        OwnedValue::I64(number) => Value::I64(*number),
-        OwnedValue::F64(number) => Value::F64(*number),
-        OwnedValue::Bool(yes) => Value::Bool(*yes),
-    }
-}
-
-/// The fields of an event: `message` apart, the others in their order.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    pairs: Vec<(&'static str, OwnedValue)>,
-}
-
-impl Fields {
-    fn push(&mut self, field: &Field, value: OwnedValue) {
-        match value {
-            OwnedValue::Str(text) if field.name() == "message" => self.message = text,
-            value => self.pairs.push((field.name(), value)),
-        }
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, OwnedValue::Str(format!("{value:?}")));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, OwnedValue::Str(value.to_owned()));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, OwnedValue::U64(value));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, OwnedValue::I64(value));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, OwnedValue::F64(value));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, OwnedValue::Bool(value));
     }
 }

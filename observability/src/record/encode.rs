@@ -94,6 +94,8 @@ pub struct Span<'a> {
     pub span: SpanId,
     /// The span above it.
     pub parent: SpanId,
+    /// The server span of the request it belongs to: a trace may pass through a server more than once.
+    pub request: SpanId,
     /// Its kind.
     pub kind: SpanKind,
     /// Its status.
@@ -189,6 +191,7 @@ impl<'b> Encoder<'b> {
         encoder.bytes.extend_from_slice(&span.trace.0);
         encoder.bytes.extend_from_slice(&span.span.0);
         encoder.bytes.extend_from_slice(&span.parent.0);
+        encoder.bytes.extend_from_slice(&span.request.0);
         encoder.u8(span.kind.number());
         encoder.u8(span.status.number());
         encoder.text(span.status_text, 256);

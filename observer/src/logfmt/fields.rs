@@ -112,8 +112,9 @@ impl Key {
 const KEY_BYTES: usize = 64;
 const PREFIX: &[u8] = b"field_";
 
-/// Keys whose value is never shown (O79).
-fn is_secret(key: &str) -> bool {
+/// Says whether the value of a field of this name is never to be shown: it equals or ends in `password`, `passwd`,
+/// `secret`, `token`, `authorization`, `cookie` or `api_key`, in any case.
+pub fn is_secret(key: &str) -> bool {
     let key = key.as_bytes();
     SECRET.iter().any(|ending| {
         key.len().checked_sub(ending.len()).is_some_and(|at| key[at..].eq_ignore_ascii_case(ending))

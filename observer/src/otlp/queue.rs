@@ -69,13 +69,31 @@ impl Fate {
     }
 }
 
-/// Settles a fate when it is dropped, whatever drops the span it belongs to.
-#[derive(Debug)]
-struct Settles(Fate);
+/// Settles a fate when it is dropped, whatever drops what it belongs to.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    fate: Fate,
+    /// Of records that became part of the same span.
+    others: Vec<Ticket>,
+}
 
-impl Drop for Settles {
+impl Ticket {
+    /// What it will settle.
+    pub(crate) fn fate(&self) -> Fate {
+        self.fate.clone()
+    }
+
+    /// Settles these too.
+    #[must_use]
+    pub(crate) fn with(mut self, others: Vec<Self>) -> Self {
+        self.others = others;
+        self
+    }
+}
+
+impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.0.set(true);
+        self.fate.0.set(true);
     }
 }
 
@@ -84,7 +102,7 @@ impl Drop for Settles {
 pub(crate) struct Waiting {
     pub(crate) span: SpanData,
     /// Held, not read: it tells the reader of the ring when this span has gone.
-    _settles: Settles,
+    _ticket: Ticket,
     worth: Worth,
     born: Instant,
     bytes: usize,
@@ -119,14 +137,16 @@ impl Queue {
         }
     }
 
-    /// Takes a span in; returns how many had to go for it, and what will become of it.
-    pub(crate) fn push(&mut self, span: SpanData, worth: Worth, now: Instant) -> (usize, Fate) {
+    /// Takes a span in; returns how many had to go for it.
+    pub(crate) fn push(
+        &mut self,
+        span: SpanData,
+        ticket: Ticket,
+        worth: Worth,
+        now: Instant,
+    ) -> usize {
         let bytes = super::span::bytes(&span);
-        let fate = Fate::default();
-        let settles = Settles(fate.clone());
-        let dropped =
-            self.insert(Waiting { span, _settles: settles, worth, born: now, bytes, turn: 0 });
-        (dropped, fate)
+        self.insert(Waiting { span, _ticket: ticket, worth, born: now, bytes, turn: 0 })
     }
 
     /// Spans that wait, without a batch that was taken.
@@ -241,7 +261,7 @@ mod tests {
     fn span(name: &str) -> SpanData {
         let mut record = request();
         record.route = name.to_owned();
-        Builder::new(SpanLimits::default()).request(None, &record)
+        Builder::new(SpanLimits::default()).request(None, &record, &[], 0)
     }
 
     fn names(batch: &[Waiting]) -> Vec<&str> {
@@ -252,9 +272,9 @@ mod tests {
     fn errors_and_slow_requests_are_dropped_last() {
         let now = Instant::now();
         let mut queue = Queue::new(2);
-        assert_eq!(queue.push(span("error"), Worth::Notable, now).0, 0);
-        assert_eq!(queue.push(span("first"), Worth::Sampled, now).0, 0);
-        assert_eq!(queue.push(span("second"), Worth::Sampled, now).0, 1);
+        assert_eq!(queue.push(span("error"), Ticket::default(), Worth::Notable, now), 0);
+        assert_eq!(queue.push(span("first"), Ticket::default(), Worth::Sampled, now), 0);
+        assert_eq!(queue.push(span("second"), Ticket::default(), Worth::Sampled, now), 1);
         assert_eq!(names(&queue.take(9)), ["GET error", "GET second"]);
     }
 
@@ -262,8 +282,8 @@ mod tests {
     fn a_batch_that_was_put_back_goes_to_the_end_and_still_expires() {
         let now = Instant::now();
         let mut queue = Queue::new(9);
-        queue.push(span("a"), Worth::Sampled, now);
-        queue.push(span("b"), Worth::Sampled, now + OLDEST / 2);
+        queue.push(span("a"), Ticket::default(), Worth::Sampled, now);
+        queue.push(span("b"), Ticket::default(), Worth::Sampled, now + OLDEST / 2);
         let batch = queue.take(1);
         assert_eq!(queue.put_back(batch), 0);
         assert_eq!(queue.expire(now + OLDEST), 1);
@@ -286,7 +306,7 @@ mod tests {
                     0..=3 => {
                         let worth = if kind == 0 { Worth::Notable } else { Worth::Sampled };
                         produced += 1;
-                        dropped += queue.push(span("x"), worth, now).0;
+                        dropped += queue.push(span("x"), Ticket::default(), worth, now);
                     }
                     4 if batch.is_empty() => batch = queue.take(5),
                     5 => { sent += batch.drain(..).count(); queue.settle(); }

@@ -1,18 +1,24 @@
-//! A request record becomes a server span: built directly, without the SDK's tracer and sampler.
+//! A request record becomes a server span, and a span record one of its children: built directly, without the SDK's
+//! tracer and sampler.
+
+mod attributes;
+mod note;
 
 use std::borrow::Cow;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use opentelemetry::{InstrumentationScope, Key, KeyValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use saola_observability::closed::{Method, Outcome};
-use saola_observability::record::RequestRecord;
+use saola_observability::closed::{self, Method, Outcome, SpanStatus};
+use saola_observability::record::{RequestRecord, SpanRecord};
 
 use super::settings::SpanLimits;
+use attributes::Attributes;
+pub(crate) use note::Note;
 
 /// Builds spans within their limits.
 #[derive(Clone, Debug)]
@@ -27,8 +33,20 @@ impl Builder {
         Self { limits, scope: scope.build() }
     }
 
-    /// The server span of a request, finished or lost.
-    pub(crate) fn request(&self, worker: Option<u32>, record: &RequestRecord) -> SpanData {
+    /// How many events a span may have.
+    pub(crate) fn most_events(&self) -> usize {
+        self.limits.events
+    }
+
+    /// The server span of a request, finished or lost, with what happened in it; `dropped` is the number of its children
+    /// that are missing.
+    pub(crate) fn request(
+        &self,
+        worker: Option<u32>,
+        record: &RequestRecord,
+        notes: &[Note],
+        dropped: u32,
+    ) -> SpanData {
         let method = match record.method {
             // Semantic conventions: a name never holds a method that is not known.
             Method::Other => "HTTP",
@@ -49,13 +67,47 @@ impl Builder {
         if is_error {
             span.status = Status::error("");
         }
-        let mut attributes = Attributes { span: &mut span, limits: self.limits };
+        let mut attributes = Attributes::new(self.limits);
         request_attributes(&mut attributes, worker, record);
+        (span.attributes, span.dropped_attributes_count) = attributes.finish();
+        let events = notes.iter().map(|note| note.event(self.limits));
+        let said = (dropped > 0).then(|| note::children_dropped(record.end_wall_ns(), dropped));
+        span.events.events = events.chain(said).collect();
+        span
+    }
+
+    /// A child span.
+    pub(crate) fn child(&self, worker: Option<u32>, record: &SpanRecord) -> SpanData {
+        let mut span = self.span(Facts {
+            trace: record.trace.0,
+            span: record.span.0,
+            parent: record.parent.0,
+            start_ns: record.start_ns,
+            duration_ns: record.duration_ns,
+            kind: match record.kind {
+                closed::SpanKind::Internal => SpanKind::Internal,
+                closed::SpanKind::Client => SpanKind::Client,
+                closed::SpanKind::Server => SpanKind::Server,
+                closed::SpanKind::Producer => SpanKind::Producer,
+                closed::SpanKind::Consumer => SpanKind::Consumer,
+            },
+            name: record.name.clone(),
+            tracestate: "",
+        });
+        span.status = match record.status {
+            SpanStatus::Unset => Status::Unset,
+            SpanStatus::Ok => Status::Ok,
+            SpanStatus::Error => Status::error(record.status_text.clone()),
+        };
+        let mut attributes = Attributes::new(self.limits);
+        attributes.given(&record.attributes);
+        attributes.worker(worker);
+        (span.attributes, span.dropped_attributes_count) = attributes.finish();
         span
     }
 
     fn span(&self, facts: Facts<'_>) -> SpanData {
-        let start_time = SystemTime::UNIX_EPOCH + Duration::from_nanos(facts.start_ns);
+        let start_time = note::time(facts.start_ns);
         SpanData {
             span_context: SpanContext::new(
                 TraceId::from_bytes(facts.trace),
@@ -105,11 +157,7 @@ struct Facts<'a> {
     tracestate: &'a str,
 }
 
-fn request_attributes(
-    attributes: &mut Attributes<'_>,
-    worker: Option<u32>,
-    record: &RequestRecord,
-) {
+fn request_attributes(attributes: &mut Attributes, worker: Option<u32>, record: &RequestRecord) {
     attributes.text("http.request.method", record.method.as_str());
     attributes.text_if_any("http.request.method_original", &record.method_text);
     attributes.text("http.route", &record.route);
@@ -149,43 +197,6 @@ fn error_type(record: &RequestRecord) -> Option<Cow<'static, str>> {
     }
 }
 
-/// The attributes of a span under construction.
-struct Attributes<'a> {
-    span: &'a mut SpanData,
-    limits: SpanLimits,
-}
-
-impl Attributes<'_> {
-    fn push(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
-        if self.span.attributes.len() < self.limits.attributes {
-            self.span.attributes.push(KeyValue::new(key, value));
-        } else {
-            self.span.dropped_attributes_count += 1;
-        }
-    }
-
-    fn text(&mut self, key: impl Into<Key>, value: &str) {
-        let kept = value.split_at(value.floor_char_boundary(self.limits.value_bytes)).0;
-        self.push(key, kept.to_owned());
-    }
-
-    fn text_if_any(&mut self, key: &'static str, value: &str) {
-        if !value.is_empty() {
-            self.text(key, value);
-        }
-    }
-
-    fn number(&mut self, key: impl Into<Key>, value: u64) {
-        self.push(key, i64::try_from(value).unwrap_or(i64::MAX));
-    }
-
-    fn worker(&mut self, worker: Option<u32>) {
-        if let Some(worker) = worker {
-            self.push("saola.worker", i64::from(worker));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +207,7 @@ mod tests {
     }
 
     fn built(record: &RequestRecord) -> SpanData {
-        Builder::new(SpanLimits::default()).request(Some(2), record)
+        Builder::new(SpanLimits::default()).request(Some(2), record, &[], 0)
     }
 
     #[test]
@@ -233,7 +244,7 @@ mod tests {
     #[test]
     fn limits_hold() {
         let limits = SpanLimits { attributes: 3, value_bytes: 4, events: 0 };
-        let span = Builder::new(limits).request(None, &request());
+        let span = Builder::new(limits).request(None, &request(), &[], 0);
         assert_eq!(span.attributes.len(), 3);
         assert!(span.dropped_attributes_count > 5);
         assert_eq!(value(&span, "http.route"), Some(&Value::from("/ite")));

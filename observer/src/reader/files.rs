@@ -1,5 +1,6 @@
 //! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
 use saola_observability::rings::{self, Cursor, Position, Reading};
-use saola_observability::{Entry, Kind, RingName};
+use saola_observability::{Entry, Kind, RingName, SpanId};
 
 use super::{Rings, Stage};
 use crate::logfmt::Origin;
@@ -234,6 +235,11 @@ impl Rings for Files {
 
     fn capacity(&mut self, source: usize) -> u64 {
         self.slot(source).map_or(0, |(source, slot)| slot.capacity(source.ring))
+    }
+
+    fn running(&mut self) -> HashSet<SpanId> {
+        let entries = self.rings.slots().iter_mut().flat_map(rings::Slot::in_flight);
+        entries.map(|entry| entry.span).collect()
     }
 }
 

@@ -230,6 +230,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Requests at least this long are warned about, and their traces are kept",
     ),
     one(
+        "trace_level",
+        "LEVEL",
+        "info",
+        "Levels of the spans in handlers that traces show, by target as in log_level",
+    ),
+    one(
         "trace_rate_limit",
         "N",
         "100",

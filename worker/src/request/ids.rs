@@ -1,5 +1,7 @@
 //! Request ids and W3C trace context: what a caller sent is kept when it is well-formed, else made here.
 
+use std::cell::RefCell;
+
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use saola_observability::ids::{SpanId, TraceId};
@@ -89,6 +91,25 @@ impl Ids {
             _ => self.request(),
         }
     }
+}
+
+thread_local! {
+    /// Seeded at the first use in each thread, which comes after the fork: nothing before it makes spans.
+    static OF_THREAD: RefCell<Option<Ids>> = const { RefCell::new(None) };
+}
+
+/// A new id for a child span, on any thread of a worker; `None` when the kernel gives no random numbers.
+pub fn new_span_id() -> Option<SpanId> {
+    OF_THREAD
+        .try_with(|ids| {
+            let mut ids = ids.borrow_mut();
+            if ids.is_none() {
+                *ids = Ids::new(None).ok();
+            }
+            ids.as_mut().map(Ids::span)
+        })
+        .ok()
+        .flatten()
 }
 
 /// Reads `traceparent` (W3C Trace Context level 2, section 3.2).

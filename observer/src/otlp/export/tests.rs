@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use saola_observability::closed::{Outcome, Sampling};
 use saola_observability::ids::SpanId;
-use saola_observability::record::RequestRecord;
+use saola_observability::record::{Record, RequestRecord};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tonic::codec::CompressionEncoding;
@@ -138,7 +138,7 @@ impl Exporting {
         for _ in 0..count {
             self.produced += 1;
             let span = SpanId(self.produced.to_be_bytes());
-            self.traces.request(Some(1), &RequestRecord { span, ..request() });
+            self.traces.record(Some(1), Record::Request(RequestRecord { span, ..request() }));
         }
     }
 
@@ -200,7 +200,7 @@ fn a_collector_gets_every_span_with_all_it_carries() {
         exporting.traces.lost(3, &lost);
         exporting.produced += 1;
         let dropped = RequestRecord { sampling: Sampling::Dropped, ..request() };
-        exporting.traces.request(Some(1), &dropped);
+        exporting.traces.record(Some(1), Record::Request(dropped));
         exporting.until("21 are exported", |tally| tally.exported() == 21).await;
         let said = exporting.stop(SOON).await;
         assert!(said.borrow().is_empty(), "{said:?}");
