@@ -16,6 +16,7 @@ use crate::ids::{SpanId, TraceId};
 use crate::in_flight::ending::{Endings, Route};
 use crate::in_flight::entry::{Entries, FREE, running};
 use crate::layout::{IN_FLIGHT_OVERFLOW_AT, wide};
+use crate::profile::Label;
 use crate::record::Kind;
 use crate::record::encode::{self, Encoder};
 use crate::redo::Redo;
@@ -323,6 +324,11 @@ impl Request {
     /// When it began, monotonic nanoseconds.
     pub fn start_ns(&self) -> u64 {
         self.start_ns
+    }
+
+    /// What the profiler takes samples under; `None` when the table was full. It is good as long as the request runs.
+    pub fn label(&self) -> Option<Label> {
+        self.entry.and_then(|entry| self.in_flight.entries.label(entry))
     }
 
     /// Ends it: histogram, byte counters, exceptions, record and free entry in one transaction.

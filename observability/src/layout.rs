@@ -76,6 +76,8 @@ pub(crate) const IN_FLIGHT_OVERFLOW_AT: usize = 0x1E0;
 pub(crate) const RECORDS_DROPPED_AT: usize = 0x200;
 /// likewise, of the other threads
 pub(crate) const SHARED_DROPPED_AT: usize = 0x220;
+/// the last of them: samples are counted by handlers on any thread
+pub(crate) const SAMPLES_DROPPED_AT: usize = SHARED_DROPPED_AT + 3 * 8;
 
 // ---- rings: head on one line, eight cursors on the next
 pub(crate) const OWNER_HEAD_AT: usize = 0x240;
@@ -83,6 +85,8 @@ pub(crate) const OWNER_CURSORS_AT: usize = 0x280;
 pub(crate) const SHARED_HEAD_AT: usize = 0x2C0;
 pub(crate) const SHARED_CURSORS_AT: usize = 0x300;
 pub(crate) const SAMPLES_HEAD_AT: usize = 0x340;
+/// nanoseconds spent in the handler of the profiler
+pub(crate) const HANDLER_NS_AT: usize = 0x348;
 pub(crate) const CURSORS: usize = 8;
 
 /// role supervisor only

@@ -50,6 +50,7 @@ mod map;
 pub mod metrics;
 pub mod names;
 mod process;
+pub mod profile;
 #[cfg(feature = "prometheus")]
 pub mod prometheus;
 pub mod reader;

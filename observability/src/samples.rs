@@ -1,7 +1,7 @@
 //! The ring of profile samples in a worker's slot file (F53, F54): written by signal handlers, read by the observer.
 //!
-//! An entry: sequence, time, span, trace (2), route u32 with weight u32, thread u32 with depth u16 and flags u16, then 64
-//! program counters: 71 words of 72. Position `p` stands in entry `p % 512` and is whole once its sequence is `p + 1`.
+//! An entry: sequence, time, span, trace (2), route u32 with weight u32, thread u32 with depth u16 and flags u16, image, then
+//! 64 program counters: 72 words. Position `p` stands in entry `p % 512` and is whole once its sequence is `p + 1`.
 //!
 //! Writing takes no lock, allocates nothing and makes no system call, so a signal handler may do it. It overwrites what
 //! nobody has read in a second; the reader sees that by the sequence. A handler that stood still while the whole ring went round
@@ -16,7 +16,7 @@ use crate::map::Map;
 
 /// Program counters that a sample keeps; deeper stacks are cut.
 pub const MOST_FRAMES: usize = 64;
-const FRAMES: usize = 7;
+const FRAMES: usize = 8;
 const WORDS: usize = FRAMES + MOST_FRAMES;
 
 /// One profile sample.
@@ -34,6 +34,8 @@ pub struct Sample {
     pub weight: u32,
     /// The thread it was taken of.
     pub thread: u32,
+    /// The program image of the process, as in the slot's header: the program counters mean something only in the same one.
+    pub image: u64,
     /// Program counters that are valid.
     pub depth: u16,
     /// Whether the stack was deeper.
@@ -91,6 +93,7 @@ impl SampleRing {
             (4, second),
             (5, u64::from(sample.route) | u64::from(sample.weight) << 32),
             (6, u64::from(sample.thread) | long(depth) << 32 | u64::from(sample.is_cut) << 48),
+            (7, sample.image),
         ] {
             words[at].store(value, Relaxed);
         }
@@ -115,7 +118,7 @@ impl SampleRing {
         if before != position.wrapping_add(1) {
             return Found::Unfinished;
         }
-        let [_, time_ns, span, first, second, route, thread, frames @ ..] = copy;
+        let [_, time_ns, span, first, second, route, thread, image, frames @ ..] = copy;
         let [r0, r1, r2, r3, w0, w1, w2, w3] = route.to_le_bytes();
         let [t0, t1, t2, t3, d0, d1, flags, _] = thread.to_le_bytes();
         let depth = usize::from(u16::from_le_bytes([d0, d1])).min(MOST_FRAMES);
@@ -126,6 +129,7 @@ impl SampleRing {
             route: u32::from_le_bytes([r0, r1, r2, r3]),
             weight: u32::from_le_bytes([w0, w1, w2, w3]),
             thread: u32::from_le_bytes([t0, t1, t2, t3]),
+            image,
             depth: u16::try_from(depth).unwrap_or(0),
             is_cut: flags & 1 != 0,
             frames,
@@ -166,6 +170,7 @@ mod tests {
             route: 7,
             weight: 1,
             thread: 3,
+            image: 11,
             depth: 3,
             is_cut: number.is_multiple_of(2),
             frames,

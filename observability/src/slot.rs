@@ -20,9 +20,9 @@ use crate::in_flight::InFlight;
 use crate::keys::Family;
 use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, EPOCH_AT, FILE_BYTES,
-    HEADER_BYTES, HEARTBEAT_AT, IN_FLIGHT_OVERFLOW_AT, LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT,
-    NUMBER_AT, PID_AT, SINCE_AT, START_TIME_AT, STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT,
-    UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT, long,
+    HANDLER_NS_AT, HEADER_BYTES, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, LOOP_BUSY_AT,
+    LOOP_LAG_AT, LOOP_LAG_MAX_AT, NUMBER_AT, PID_AT, SAMPLES_DROPPED_AT, SINCE_AT, START_TIME_AT,
+    STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT, long,
 };
 use crate::map::Map;
 use crate::record::Kind;
@@ -311,6 +311,26 @@ impl Slot {
     pub(crate) fn view(&self) -> Result<View, WhyBad> {
         let file = self.file.try_clone().map_err(|_| WhyBad::NoSlotFile)?;
         View::of(file, self.map.load(EPOCH_AT), self.role, self.number, false)
+    }
+
+    /// Tells the addresses of this program image from another's.
+    pub fn image(&self) -> u64 {
+        self.map.load(IMAGE_AT)
+    }
+
+    /// Writes a profile sample down, or counts it as dropped. For signal handlers: it takes no lock.
+    pub(crate) fn sample(&self, sample: &Sample) -> bool {
+        let ring = SampleRing::new(self.sections.samples);
+        let is_written = ring.is_some_and(|ring| ring.push(&self.map, sample));
+        if !is_written {
+            self.count(SAMPLES_DROPPED_AT);
+        }
+        is_written
+    }
+
+    /// Adds to the time that the profiler has taken.
+    pub(crate) fn add_handler_ns(&self, ns: u64) {
+        self.map.word(HANDLER_NS_AT).fetch_add(ns, Relaxed);
     }
 
     fn place(&self) -> Place<'_> {

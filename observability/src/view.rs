@@ -14,8 +14,8 @@ use crate::in_flight::{entries_in, entry_offset};
 use crate::keys::{Damaged, Key, Walk};
 use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, CREATED_AT, EPOCH_AT, FILE_BYTES,
-    GENERATION_AT, HEARTBEAT_AT, IN_FLIGHT_OVERFLOW_AT, KEYS_LENGTH_AT, LOOP_BUSY_AT, LOOP_LAG_AT,
-    LOOP_LAG_MAX_AT, PID_AT, SINCE_AT, STATE_AT, Sections,
+    GENERATION_AT, HANDLER_NS_AT, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, KEYS_LENGTH_AT,
+    LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT, PID_AT, SINCE_AT, STATE_AT, Sections,
 };
 use crate::map::Map;
 use crate::series::OTHER;
@@ -55,6 +55,10 @@ pub struct Seen {
     pub heartbeat_ns: u64,
     /// How late its loop was at the last tick.
     pub loop_lag_ns: u64,
+    /// Nanoseconds that the profiler's handler has taken, ever.
+    pub handler_ns: u64,
+    /// Tells the program image of the owner from another's.
+    pub image: u64,
     /// The greatest lag since the supervisor looked.
     pub loop_lag_max_ns: u64,
     /// Nanoseconds of the last second that its loop was busy.
@@ -188,6 +192,8 @@ impl View {
             births: load(BIRTHS_AT),
             heartbeat_ns: load(HEARTBEAT_AT),
             loop_lag_ns: load(LOOP_LAG_AT),
+            handler_ns: load(HANDLER_NS_AT),
+            image: load(IMAGE_AT),
             loop_lag_max_ns: load(LOOP_LAG_MAX_AT),
             loop_busy_ns: load(LOOP_BUSY_AT),
             accepted: load(ACCEPTED_AT),

@@ -99,5 +99,5 @@ fn burn_lightly() -> u64 {
 
 #[inline(never)]
 fn burn(rounds: u64) -> u64 {
-    (0..rounds).fold(1, |sum, round| std::hint::black_box((sum * 31) ^ round))
+    (0..rounds).fold(1, |sum, round| std::hint::black_box(sum.wrapping_mul(31) ^ round))
 }

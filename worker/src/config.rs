@@ -70,6 +70,8 @@ pub struct Config {
     pub sampler: Sampler,
     /// Traces a second that the head decision may keep; 0 = no limit. Default 100.
     pub trace_rate_limit: u32,
+    /// Profile samples a second of CPU time, at most 250; 0 takes none. Default 100.
+    pub profile_hz: u32,
     /// Traces a second that are kept for an error or slowness alone, so that an outage is no flood; 0 = no limit.
     /// Default 100; of a whole server's rate a worker gets its share.
     pub late_trace_rate_limit: u32,
@@ -132,6 +134,7 @@ impl Default for Config {
             server_header: Some(HeaderValue::from_static("saola")),
             sampler: Sampler::default(),
             trace_rate_limit: 100,
+            profile_hz: 100,
             late_trace_rate_limit: 100,
             slow_request: Duration::from_secs(1),
             seed: None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use saola_observability::profile::stack;
 
 /// Where the handlers find what they need. Set once, before they are installed.
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);
@@ -25,7 +26,7 @@ pub(crate) fn install(channel: &OwnedFd, longest_drain: Duration) -> io::Result<
     BELL.store(bell.as_raw_fd(), Relaxed);
     let seconds = u32::try_from(longest_drain.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
     ALARM_SECONDS.store(seconds, Relaxed);
-    STACK_END.store(stack_end(), Relaxed);
+    STACK_END.store(stack::end(), Relaxed);
     handle(libc::SIGTERM, on_term)?;
     handle(libc::SIGRTMIN() + 1, on_dump)?;
     Ok(bell)
@@ -64,7 +65,12 @@ extern "C" fn on_dump(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
     let thread = unsafe { libc::gettid() };
     if thread == pid {
         let mut text = Text::new();
-        walk(context.cast_const().cast(), &mut text);
+        let mut left = MOST_FRAMES;
+        stack::walk(context.cast_const().cast(), STACK_END.load(Relaxed), |address| {
+            text.push_address(address);
+            left -= 1;
+            left > 0
+        });
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let (bytes, length) = (text.bytes.as_ptr().cast(), text.length);
         // SAFETY: send(2) reads `length` bytes of the array, which are initialised; a closed channel is an error, no harm.
@@ -75,73 +81,6 @@ extern "C" fn on_dump(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, signal) };
     }
     Errno::set_raw(errno);
-}
-
-/// Follows the frame pointers from where the thread was interrupted: at most 64 addresses.
-fn walk(context: *const libc::ucontext_t, text: &mut Text) {
-    let Some((pc, sp, mut frame)) = registers(context) else { return };
-    text.push_address(pc);
-    let end = STACK_END.load(Relaxed);
-    let mut floor = sp;
-    for _ in 1..MOST_FRAMES {
-        // Code without frame pointers leaves anything there: only what lies above, inside this stack, is followed.
-        let is_frame = frame.is_multiple_of(size_of::<usize>())
-            && frame >= floor
-            && frame.checked_add(2 * size_of::<usize>()).is_some_and(|top| top <= end);
-        if !is_frame {
-            return;
-        }
-        let caller = peek(frame + size_of::<usize>());
-        if caller == 0 {
-            return;
-        }
-        text.push_address(caller);
-        floor = frame + 2 * size_of::<usize>();
-        frame = peek(frame);
-    }
-}
-
-#[expect(unsafe_code, reason = "a stack is read as words")]
-fn peek(address: usize) -> usize {
-    let word: *const usize = std::ptr::with_exposed_provenance(address);
-    // SAFETY: the caller has checked that the word is aligned and lies between the stack pointer and the stack's end,
-    // which is mapped and readable, and which this thread, being in its handler, does not change.
-    unsafe { word.read_volatile() }
-}
-
-#[expect(
-    unsafe_code,
-    clippy::as_conversions,
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    reason = "registers are addresses"
-)]
-fn registers(context: *const libc::ucontext_t) -> Option<(usize, usize, usize)> {
-    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid context, or null.
-    let machine = unsafe { context.as_ref() }?.uc_mcontext;
-    #[cfg(target_arch = "x86_64")]
-    {
-        let register = |number: libc::c_int| {
-            machine.gregs.get(usize::try_from(number).ok()?).map(|value| *value as usize)
-        };
-        Some((register(libc::REG_RIP)?, register(libc::REG_RSP)?, register(libc::REG_RBP)?))
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        Some((machine.pc as usize, machine.sp as usize, *machine.regs.get(29)? as usize))
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    None
-}
-
-/// Where the stack of the main thread ends; 0 where nobody says: then no frame is followed.
-fn stack_end() -> usize {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let stack = maps.lines().find(|line| line.ends_with("[stack]"));
-    stack
-        .and_then(|line| line.split_once('-')?.1.split(' ').next())
-        .and_then(|end| usize::from_str_radix(end, 16).ok())
-        .unwrap_or_default()
 }
 
 /// `stack 55d0… 55d1…`, written without the allocator.

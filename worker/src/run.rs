@@ -13,8 +13,8 @@ use http_body::Body as HttpBody;
 use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signalfd::SignalFd;
-use saola_observability::Slot;
 use saola_observability::closed::{Level, SlotState};
+use saola_observability::{Slot, profile};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::accept::exclusive::Exclusive;
@@ -171,6 +171,7 @@ pub fn run<M: MakeService>(
     };
     // Work on the blocking pool that nobody waits for any more does not hold the exit up.
     runtime.shutdown_background();
+    profile::stop();
     exit
 }
 
@@ -220,11 +221,14 @@ fn prepare(
         );
         config.worker_connections = room;
     }
+    profile::start(slot, config.profile_hz).map_err(ServeError::Boot)?;
+    profile::watch_thread();
     let number = AtomicUsize::new(0);
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(config.blocking_threads.max(1))
         .thread_keep_alive(Duration::from_secs(10))
+        .on_thread_start(profile::watch_thread)
         .thread_name_fn(move || format!("block-{}", number.fetch_add(1, Ordering::Relaxed)))
         .build_local(LocalOptions::default())
         .map_err(ServeError::Boot)?;

@@ -5,13 +5,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
+use std::sync::atomic::{AtomicU64, fence};
 
 use crate::closed::{Method, Phase, Protocol};
 use crate::ids::{SpanId, TraceId};
 use crate::in_flight::{Begin, entries_in, entry_offset};
 use crate::layout::{BIRTHS_AT, Section, halves, join};
 use crate::map::Map;
+use crate::profile::{LABEL_WORDS, Label};
 use crate::record::encode::{address, cut};
 
 const WORDS: usize = 32;
@@ -175,6 +176,12 @@ impl Entries {
         word.store(kind.word() | flags, Release);
     }
 
+    /// Its first words, for the profiler.
+    pub(crate) fn label(&self, entry: u32) -> Option<Label> {
+        let words = self.map.words(self.state_at(entry), WORDS);
+        words.first_chunk().map(Label)
+    }
+
     pub(crate) fn samples(&self, entry: u32) -> u32 {
         let [a, b, c, d, ..] = self.map.load(self.state_at(entry) + LENGTHS).to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
@@ -188,6 +195,21 @@ impl Entries {
     pub(crate) fn texts(&self, entry: u32) -> Texts {
         let read = copy(self.map, self.state_at(entry));
         read.map(|(_, words)| texts(&words)).unwrap_or_default()
+    }
+}
+
+/// What a sample is to say of the request: trace, span, and its route as the id of a string.
+pub(crate) fn label(words: &[AtomicU64; LABEL_WORDS]) -> (TraceId, SpanId, u32) {
+    let word = |offset: usize| words.get(offset / 8).map_or(0, |word| word.load(Relaxed));
+    let [r0, r1, r2, r3, ..] = word(KIND).to_le_bytes();
+    let trace = TraceId(join(word(TRACE), word(TRACE + 8)));
+    (trace, SpanId(word(SPAN).to_ne_bytes()), u32::from_le_bytes([r0, r1, r2, r3]))
+}
+
+/// Counts a sample. Only the signal handler of the thread that writes the entry does, so no add is lost.
+pub(crate) fn count_sample(words: &[AtomicU64; LABEL_WORDS]) {
+    if let Some(word) = words.get(LENGTHS / 8) {
+        word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
     }
 }
 

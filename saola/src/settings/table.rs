@@ -241,6 +241,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "100",
         "Traces a second and worker that the head decision may keep; 0 is unlimited",
     ),
+    one("profile_hz", "N", "100", "Profile samples a second of CPU time, at most 250; 0 is off"),
     one(
         "ring_bytes",
         "BYTES",

@@ -56,6 +56,7 @@ pub(crate) fn worker(
         server_header: server_header(values),
         sampler: sampler(values, env),
         trace_rate_limit: values.number("trace_rate_limit", 0, 1_000_000),
+        profile_hz: values.number("profile_hz", 0, saola_observability::profile::MOST_HZ),
         slow_request: values.time("slow_request", hour),
         ..Config::default()
     }

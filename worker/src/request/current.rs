@@ -7,6 +7,7 @@ use saola_observability::Panic;
 use saola_observability::Slot;
 use saola_observability::clock::wall_ns;
 use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::profile::OwnLabel;
 
 use super::answer::text;
 use super::scope::{self, Running};
@@ -79,9 +80,10 @@ pub fn trace() -> Option<Trace> {
 ///
 /// A panic of `work` goes on in the caller, where it is the request's.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let carried = trace();
+    let (carried, label) = (trace(), scope::own_label());
     let joined = tokio::task::spawn_blocking(move || {
         let _restored = Carried(CARRIED.replace(carried));
+        let _sampled = label.as_ref().map(OwnLabel::enter);
         work()
     });
     match joined.await {

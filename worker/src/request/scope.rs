@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use saola_observability::clock::{monotonic_ns, wall_ns};
 use saola_observability::closed::{self, Outcome, Phase, Protocol, Sampling};
 use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::profile::{self, Label, OwnLabel};
 use saola_observability::{Begin, End, Request};
 use tokio::time::Instant;
 
@@ -42,6 +43,8 @@ pub(crate) struct Running {
     frame_at: Cell<Option<Instant>>,
     route: RefCell<Option<Rc<str>>>,
     entry: RefCell<Option<Request>>,
+    /// What samples of its polls are taken under.
+    label: Option<Label>,
     response_bytes: Cell<u64>,
     pub(super) waker: RefCell<Option<Waker>>,
 }
@@ -127,6 +130,7 @@ impl Running {
             request_id: text(&facts.request_id),
             path: facts.path.as_ref().map_or("", PathAndQuery::path),
         });
+        let label = entry.label();
         let running = Rc::new(Self {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
@@ -140,6 +144,7 @@ impl Running {
             frame_at: Cell::new(None),
             route: RefCell::new(None),
             entry: RefCell::new(Some(entry)),
+            label,
             response_bytes: Cell::new(0),
             waker: RefCell::new(None),
         });
@@ -306,15 +311,27 @@ pub(crate) fn current() -> Option<Rc<Running>> {
 }
 
 /// Makes a request the thread's current one until dropped, also by unwinding; scopes nest.
-pub(crate) struct Entered(Option<Rc<Running>>);
+pub(crate) struct Entered {
+    before: Option<Rc<Running>>,
+    /// Held, not read: samples are taken for the request meanwhile.
+    _label: profile::Entered<'static>,
+}
 
 pub(crate) fn enter(running: &Rc<Running>) -> Entered {
-    Entered(CURRENT.replace(Some(Rc::clone(running))))
+    Entered {
+        before: CURRENT.replace(Some(Rc::clone(running))),
+        _label: running.label.map_or_else(profile::enter_none, Label::enter),
+    }
+}
+
+/// What work of the current request on another thread is to be sampled under.
+pub(crate) fn own_label() -> Option<OwnLabel> {
+    current().and_then(|running| running.label).map(Label::to_own)
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+        CURRENT.set(self.before.take());
     }
 }
 
