@@ -14,6 +14,7 @@ mod lines; // a strict logfmt reader
 mod load; // clients that keep the books of what they sent
 mod metrics; // a strict reader of the Prometheus text format
 mod output; // what a process has written
+mod profile_server; // takes what the profile client pushes
 mod server; // a server in a folder of its own
 mod setup; // how it is started
 mod wait; // the one way to wait
@@ -27,6 +28,7 @@ mod hang; // workers that live and do not work
 mod hostile; // input that wants to be a line, a key or a label
 mod output_kinds; // json, terminal, filters
 mod pipes; // stdout that nobody reads, or that is closed
+mod profiling; // where the CPU goes, at the profile server and on the admin listener
 mod refusals; // what the gate and the application refuse, with an id all the same
 mod serving; // endpoints, protocols, addresses
 mod stopping; // signals that end a server

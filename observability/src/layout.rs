@@ -85,6 +85,8 @@ pub(crate) const OWNER_CURSORS_AT: usize = 0x280;
 pub(crate) const SHARED_HEAD_AT: usize = 0x2C0;
 pub(crate) const SHARED_CURSORS_AT: usize = 0x300;
 pub(crate) const SAMPLES_HEAD_AT: usize = 0x340;
+/// how far the observer has read the samples
+pub(crate) const SAMPLES_CURSOR_AT: usize = 0x350;
 /// nanoseconds spent in the handler of the profiler
 pub(crate) const HANDLER_NS_AT: usize = 0x348;
 pub(crate) const CURSORS: usize = 8;

@@ -7,7 +7,7 @@ use crate::bell::Bell;
 use crate::closed::{Role, SlotState};
 use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};
 use crate::in_flight::entry::InFlightEntry;
-use crate::layout::HEADER_BYTES;
+use crate::layout::{HEADER_BYTES, SAMPLES_CURSOR_AT};
 use crate::map::Map;
 use crate::record::Kind;
 use crate::ring::{Consumer, Entry, Ring, RingName, Stage};
@@ -238,6 +238,21 @@ impl Slot {
     pub fn sample(&self, position: Position) -> Found {
         SampleRing::new(self.view.sections.samples)
             .map_or(Found::Overwritten, |ring| ring.read(&self.view.map, position))
+    }
+
+    /// How far the samples were read, by this observer or one before it.
+    pub fn samples_read(&self) -> Position {
+        self.view.map.load(SAMPLES_CURSOR_AT)
+    }
+
+    /// Says that the samples before a position were read.
+    pub fn commit_samples(&self, position: Position) {
+        self.view.map.store(SAMPLES_CURSOR_AT, position);
+    }
+
+    /// The string of an id that this slot's owner gave: the route of a sample. One that is not known is `other`.
+    pub fn string(&mut self, id: u32) -> String {
+        self.view.new_string(id)
     }
 
     /// Says that a stage is done with everything before a position: the writer may use that space again.

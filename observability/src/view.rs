@@ -177,6 +177,15 @@ impl View {
         Ok(())
     }
 
+    /// As [`Self::string`], and looks for strings that came since.
+    pub(crate) fn new_string(&mut self, id: u32) -> String {
+        if id != 0 && !self.strings.contains_key(&id) {
+            // A damaged key region names nothing.
+            let _ = self.new_keys(|_, _| ());
+        }
+        self.string(id)
+    }
+
     pub(crate) fn string(&self, id: u32) -> String {
         self.strings.get(&id).map_or(OTHER, String::as_str).to_owned()
     }

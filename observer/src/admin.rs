@@ -3,6 +3,7 @@
 //! It answers from the same files as everything else, on the observer's own thread.
 
 mod answers;
+mod pprof;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -11,6 +12,7 @@ use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::Settings;
+use crate::profile::Symbols;
 use crate::reader::{Files, Reader};
 
 /// An answer, whole in memory.
@@ -38,6 +41,8 @@ pub(crate) struct Admin {
     version: String,
     reader: Rc<RefCell<Reader<Files>>>,
     scraper: Scraper,
+    profile_hz: u32,
+    symbols: Arc<Mutex<Symbols>>,
     connections: Cell<usize>,
     /// Names by which a listener on the loopback may be called, besides addresses and `localhost`.
     hosts: Hosts,
@@ -57,6 +62,8 @@ impl Admin {
             version: settings.service.version.clone(),
             reader,
             scraper: Scraper::new(settings.run_dir.clone()),
+            profile_hz: settings.profile_hz,
+            symbols: Arc::default(),
             connections: Cell::new(0),
             hosts: Hosts::Loopback { bound_name: settings.admin_name.clone().unwrap_or_default() },
         }
@@ -101,8 +108,8 @@ fn answer_connection(
     let counted = Counted::new(Rc::clone(admin));
     spawn_local(async move {
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = counted.0.answer(&request, &hosts);
-            async { Ok::<_, Infallible>(answer) }
+            let (admin, hosts) = (Rc::clone(&counted.0), hosts.clone());
+            async move { Ok::<_, Infallible>(admin.answer(&request, &hosts).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -131,15 +138,15 @@ impl Drop for Counted {
 }
 
 impl Admin {
-    fn answer<B: Body>(&self, request: &Request<B>, hosts: &Hosts) -> Answer {
-        let mut answer = self.routed(request, hosts);
+    async fn answer<B: Body>(self: Rc<Self>, request: &Request<B>, hosts: &Hosts) -> Answer {
+        let mut answer = self.routed(request, hosts).await;
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         answer
     }
 
-    fn routed<B: Body>(&self, request: &Request<B>, hosts: &Hosts) -> Answer {
+    async fn routed<B: Body>(self: Rc<Self>, request: &Request<B>, hosts: &Hosts) -> Answer {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         if !hosts.allow(host) {
             return text(StatusCode::FORBIDDEN, "host not allowed\n");
@@ -163,7 +170,13 @@ impl Admin {
             "/health" => self.health(),
             "/ready" => self.ready(),
             "/status" => self.status(),
-            _ => self.requests(query),
+            "/debug/requests" => self.requests(query),
+            "/debug/pprof/" => Self::pprof_index(),
+            "/debug/pprof/heap" => Self::heap(),
+            path => {
+                let is_graph = path == "/debug/pprof/flamegraph";
+                self.profile(query.to_owned(), is_graph).await
+            }
         }
     }
 }
@@ -199,13 +212,27 @@ pub(crate) fn body_of(
     answer
 }
 
-const PATHS: [&str; 6] = ["/", "/metrics", "/health", "/ready", "/status", "/debug/requests"];
+const PATHS: [&str; 10] = [
+    "/",
+    "/metrics",
+    "/health",
+    "/ready",
+    "/status",
+    "/debug/requests",
+    "/debug/pprof/",
+    "/debug/pprof/profile",
+    "/debug/pprof/flamegraph",
+    "/debug/pprof/heap",
+];
 const INDEX: &str = "\
-GET /metrics         Prometheus text, or OpenMetrics by Accept
-GET /health          200 while the supervisor lives
-GET /ready           200 while a worker is ready
-GET /status          JSON: workers and observer
-GET /debug/requests  JSON: requests being served now, longest first; ?route=, ?min_ms=
+GET /metrics                 Prometheus text, or OpenMetrics by Accept
+GET /health                  200 while the supervisor lives
+GET /ready                   200 while a worker is ready
+GET /status                  JSON: workers and observer
+GET /debug/requests          JSON: requests being served now, longest first; ?route=, ?min_ms=
+GET /debug/pprof/            what profiles there are
+GET /debug/pprof/profile     where the CPU goes, for go tool pprof; ?seconds=30, ?worker=, ?format=pprof|collapsed|svg
+GET /debug/pprof/flamegraph  the same as a picture; ?seconds=10
 ";
 const MOST_CONNECTIONS: usize = 16;
 const HEAD_MAY_TAKE: Duration = Duration::from_secs(5);

@@ -4,11 +4,13 @@
 //! It reads and never steers: no worker waits for it, and if it dies the next one goes on at its cursors.
 
 mod admin;
+mod environment;
 mod filter;
 pub mod logfmt;
 mod metrics;
 mod otlp;
 mod output;
+mod profile;
 mod reader;
 mod run;
 mod voice;
@@ -23,8 +25,10 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use saola_observability::Slot;
 use saola_observability::reader::ReadError;
 
+pub use environment::SettingError;
 pub use filter::{AccessLog, LevelFilter, LineFilter};
-pub use otlp::{Compression, OtlpSettings, Resource, SettingError, SpanLimits};
+pub use otlp::{Compression, OtlpSettings, Resource, SpanLimits};
+pub use profile::ProfileSettings;
 
 /// What the observer is to do.
 #[derive(Clone, Debug)]
@@ -43,6 +47,10 @@ pub struct Settings {
     pub slow_request: Duration,
     /// Where spans go; `None` exports none.
     pub otlp: Option<OtlpSettings>,
+    /// Where profiles go; `None` pushes none.
+    pub profiles: Option<ProfileSettings>,
+    /// Profile samples that workers take, a second of CPU time; 0 is none.
+    pub profile_hz: u32,
     /// The host that the admin listener was bound to, if it was a name: a `Host` that requests may carry.
     pub admin_name: Option<String>,
     /// Said once at start, as warnings: [`OtlpSettings::warnings`].

@@ -5,6 +5,7 @@ use saola_observability::metrics::{Counter, CounterVec, register};
 use saola_observability::names;
 
 use crate::otlp::Reason;
+use crate::profile::LostSamples;
 use crate::reader::LostLines;
 
 static LINES: CounterVec<1> =
@@ -16,9 +17,27 @@ static SPANS: Counter =
 static SPANS_DROPPED: CounterVec<1> =
     CounterVec::new(names::SAOLA_SPANS_DROPPED, "Spans not exported.", ["reason"]);
 
+static SAMPLES: Counter =
+    Counter::new(names::SAOLA_PROFILE_SAMPLES, "Profile samples read, by their weights.");
+static SAMPLES_DROPPED: CounterVec<1> = CounterVec::new(
+    names::SAOLA_PROFILE_SAMPLES_DROPPED,
+    "Profile samples that are in no profile, by their weights.",
+    ["reason"],
+);
+static PUSHES: CounterVec<1> =
+    CounterVec::new(names::SAOLA_PROFILE_PUSHES, "Profiles pushed.", ["result"]);
+
 /// Makes every series appear at 0: a counter that begins at 1 hides its first event from a rate.
 pub(crate) fn init() {
-    register(&[&LINES, &LINES_DROPPED, &SPANS, &SPANS_DROPPED]);
+    register(&[
+        &LINES,
+        &LINES_DROPPED,
+        &SPANS,
+        &SPANS_DROPPED,
+        &SAMPLES,
+        &SAMPLES_DROPPED,
+        &PUSHES,
+    ]);
     for level in Level::ALL {
         LINES.with([level.as_str()]).add(0);
     }
@@ -27,6 +46,12 @@ pub(crate) fn init() {
     }
     for reason in Reason::ALL {
         SPANS_DROPPED.with([reason.as_str()]).add(0);
+    }
+    for reason in LostSamples::ALL {
+        SAMPLES_DROPPED.with([reason.as_str()]).add(0);
+    }
+    for result in [OK, FAILED] {
+        PUSHES.with([result]).add(0);
     }
 }
 
@@ -45,3 +70,18 @@ pub(crate) fn spans_exported(count: u64) {
 pub(crate) fn spans_dropped(reason: Reason, count: u64) {
     SPANS_DROPPED.with([reason.as_str()]).add(count);
 }
+
+pub(crate) fn samples(weight: u64) {
+    SAMPLES.add(weight);
+}
+
+pub(crate) fn samples_dropped(reason: LostSamples, weight: u64) {
+    SAMPLES_DROPPED.with([reason.as_str()]).add(weight);
+}
+
+pub(crate) fn profile_pushed(is_taken: bool) {
+    PUSHES.with([if is_taken { OK } else { FAILED }]).inc();
+}
+
+const OK: &str = "ok";
+const FAILED: &str = "failed";

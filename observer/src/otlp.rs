@@ -26,11 +26,11 @@ pub(crate) use export::Exporter;
 pub(crate) use queue::{Fate, Reason};
 use queue::{Queue, Ticket, Worth};
 pub use resource::Resource;
-pub(crate) use settings::percent_decoded;
-pub use settings::{Compression, OtlpSettings, SettingError, SpanLimits};
-use span::{Builder, Note};
+pub use settings::{Compression, OtlpSettings, SpanLimits};
+use span::{Builder, Inside, Note};
 
 use crate::metrics;
+use crate::profile::Profiles;
 use crate::voice::Voice;
 
 /// The entrance: turns kept requests and their children into spans and queues them.
@@ -82,10 +82,15 @@ impl Traces {
 
     /// Queues the span of a record, or holds it until its request ends. `None` if the record has nothing to do with spans,
     /// or its trace is not kept.
-    pub(crate) fn record(&self, worker: Option<u32>, record: Record) -> Option<Fate> {
+    pub(crate) fn record(
+        &self,
+        worker: Option<u32>,
+        record: Record,
+        profiles: &mut Profiles,
+    ) -> Option<Fate> {
         match record {
-            Record::Request(request) => self.request(worker, &request),
-            Record::Lost(lost) => self.lost(lost.slot, &lost.request),
+            Record::Request(request) => self.request(worker, &request, profiles),
+            Record::Lost(lost) => self.lost(lost.slot, &lost.request, profiles),
             Record::Span(span) => Some(self.child(worker, span)),
             Record::Panic(panic) => self.note(panic.trace, panic.span, Note::Panic(panic)),
             Record::Event(event) if event.level == Level::Error => {
@@ -106,19 +111,24 @@ impl Traces {
         }
     }
 
-    fn request(&self, worker: Option<u32>, record: &RequestRecord) -> Option<Fate> {
+    fn request(
+        &self,
+        worker: Option<u32>,
+        record: &RequestRecord,
+        profiles: &mut Profiles,
+    ) -> Option<Fate> {
         let worth = match record.sampling {
             Sampling::Dropped => None,
             Sampling::Ratio | Sampling::Parent => Some(Worth::Sampled),
             Sampling::Error | Sampling::Slow => Some(Worth::Notable),
         };
-        self.end(worker, record, worth)
+        self.end(worker, record, worth, profiles)
     }
 
     /// A request that died with its worker is kept, sampled or not; requests nobody knows have no ids.
-    fn lost(&self, slot: u32, record: &RequestRecord) -> Option<Fate> {
+    fn lost(&self, slot: u32, record: &RequestRecord, profiles: &mut Profiles) -> Option<Fate> {
         let is_known = !record.trace.is_none() && !record.span.is_none();
-        self.end(Some(slot), record, is_known.then_some(Worth::Notable))
+        self.end(Some(slot), record, is_known.then_some(Worth::Notable), profiles)
     }
 
     /// Queues the server span of a request, and behind it what was held for it.
@@ -127,13 +137,15 @@ impl Traces {
         worker: Option<u32>,
         record: &RequestRecord,
         worth: Option<Worth>,
+        profiles: &mut Profiles,
     ) -> Option<Fate> {
         let held = self.children.borrow_mut().end(record.span, worth);
         let worth = worth?;
         let (children, notes, tickets, dropped) = held.map_or_else(Default::default, |held| {
             (held.spans, held.notes, held.tickets, held.dropped)
         });
-        let span = self.builder.request(worker, record, &notes, dropped);
+        let inside = Inside { notes: &notes, dropped, is_profiled: profiles.keep(record.span) };
+        let span = self.builder.request(worker, record, &inside);
         let ticket = Ticket::default().with(tickets);
         let fate = ticket.fate();
         self.push(span, ticket, worth);

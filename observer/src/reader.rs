@@ -17,6 +17,7 @@ pub(crate) use lines::{Lines, LostLines};
 
 use crate::logfmt::Origin;
 use crate::otlp::Traces;
+use crate::profile::Profiles;
 use open::Open;
 
 /// Who reads a ring; each has its own cursor in the file.
@@ -63,8 +64,11 @@ pub(crate) trait Rings {
     /// Bytes that the source holds.
     fn capacity(&mut self, source: usize) -> u64;
 
-    /// The server spans of the requests being served now.
-    fn running(&mut self) -> HashSet<SpanId>;
+    /// The server spans of the requests being served now; of `sampled` ones only, or of all.
+    fn running(&mut self, sampled: bool) -> HashSet<SpanId>;
+
+    /// Hands the profile samples that are new to `profiles`.
+    fn samples(&mut self, profiles: &mut Profiles);
 }
 
 /// What a pass found.
@@ -83,6 +87,7 @@ pub(crate) struct Reader<R: Rings> {
     pub(crate) rings: R,
     pub(crate) lines: Lines<R::Position>,
     pub(crate) traces: Option<Traces>,
+    pub(crate) profiles: Profiles,
     /// Read for lines, in the order of their time, and not yet encoded.
     pending: VecDeque<Pending<R::Position>>,
     /// Per source: the last record read for lines, and the cursor as it was last stored.
@@ -117,8 +122,21 @@ impl<P: Copy + Ord> Marks<P> {
 }
 
 impl<R: Rings> Reader<R> {
-    pub(crate) fn new(rings: R, lines: Lines<R::Position>, traces: Option<Traces>) -> Self {
-        Self { rings, lines, traces, pending: VecDeque::new(), marks: Vec::new(), open: Vec::new() }
+    pub(crate) fn new(
+        rings: R,
+        lines: Lines<R::Position>,
+        traces: Option<Traces>,
+        profiles: Profiles,
+    ) -> Self {
+        Self {
+            rings,
+            lines,
+            traces,
+            profiles,
+            pending: VecDeque::new(),
+            marks: Vec::new(),
+            open: Vec::new(),
+        }
     }
 
     /// One pass over all slots.
@@ -133,12 +151,19 @@ impl<R: Rings> Reader<R> {
                 self.rings.unread(source, Stage::Log).max(self.rings.unread(source, Stage::Otlp));
             unread > self.rings.capacity(source) / 4
         });
+        // Before the records: when a request is read that has ended, its samples are known (O15).
+        self.take_samples();
         let lines = self.pass_lines();
         let spans = self.pass_spans();
         match lines.max(spans) {
             Found::Some if is_filling => Found::Plenty,
             found => found,
         }
+    }
+
+    /// Reads the profile samples that have come since the last pass.
+    pub(crate) fn take_samples(&mut self) {
+        self.rings.samples(&mut self.profiles);
     }
 
     /// Whether every record was read, turned into a line and written.
@@ -265,7 +290,8 @@ impl<R: Rings> Reader<R> {
     fn pass_spans(&mut self) -> Found {
         let mut found = Found::Nothing;
         if let Some(traces) = &self.traces {
-            traces.expire_children(|| self.rings.running());
+            traces.expire_children(|| self.rings.running(false));
+            self.profiles.keep_running(|| self.rings.running(true));
         }
         for source in 0..self.rings.sources() {
             let Some(traces) = &self.traces else {
@@ -278,7 +304,7 @@ impl<R: Rings> Reader<R> {
             let open = &mut self.open[source];
             self.rings.read(source, Stage::Otlp, PER_RING.1, &mut |position, record| {
                 found = Found::Some;
-                open.read(position, traces.record(worker, record));
+                open.read(position, traces.record(worker, record, &mut self.profiles));
             });
             if let Some(position) = open.settled() {
                 self.rings.commit(source, Stage::Otlp, position);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,6 +22,7 @@ use crate::admin::{self, Admin};
 use crate::logfmt::{Encoder, Origin};
 use crate::otlp::{Reason, Resource, Traces};
 use crate::output::Output;
+use crate::profile::{LostSamples, Profiles, Push, Window, Witness};
 use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
 use crate::voice::{Reminder, Voice};
 use crate::{Error, ExitReason, Settings, metrics};
@@ -59,7 +61,8 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
     let traces = settings.otlp.clone().map(Traces::new);
     let files = Files::open(&settings.run_dir)?;
     let lines = lines(&settings, stdout, files.log_cursors()).map_err(Error::Output)?;
-    let reader = Reader::new(files, lines, traces.clone());
+    let (profiles, push) = profiling(&settings, slot, &voice);
+    let reader = Reader::new(files, lines, traces.clone(), profiles);
     let reader = Rc::new(RefCell::new(reader));
     for warning in &settings.warnings {
         voice.say(Level::Warn, warning, &[]);
@@ -78,14 +81,33 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
         spawn_local(keep_answering(listener, Rc::new(admin), voice.clone()));
     }
     slot.set_state(SlotState::Ready);
-    let end = read_until_stopped(slot, &reader, &lifeline, &voice).await;
+    let witness = push.as_ref().map(Push::witness);
+    let end = read_until_stopped(slot, &reader, &lifeline, &voice, witness).await;
     slot.set_state(SlotState::Draining);
     if end == End::SupervisorGone {
         wait_for_workers(slot, &reader).await;
     }
-    drain(slot, &reader, exporter, stop).await;
-    last_words(&reader, traces.as_ref()).await;
+    let samples = drain(slot, &reader, exporter, push, stop).await;
+    last_words(&reader, traces.as_ref(), samples).await;
     Ok(())
+}
+
+/// Where profile samples go: to the profile server if there is one, and to whoever asks.
+fn profiling(settings: &Settings, slot: &Slot, voice: &Voice) -> (Profiles, Option<Push>) {
+    let target = settings.profiles.as_ref().filter(|_| settings.profile_hz > 0);
+    let push = target.and_then(|target| {
+        let window = Arc::new(Mutex::new(Window::new(clock::wall_ns())));
+        match Push::start(target, &settings.service, settings.profile_hz, Arc::clone(&window)) {
+            Ok(push) => Some((push, window)),
+            Err(error) => {
+                let fields = [("error", Value::Str(&error.to_string()))];
+                voice.say(Level::Error, "profile push is off", &fields);
+                None
+            }
+        }
+    });
+    let (push, window) = push.unzip();
+    (Profiles::new(slot.image(), window), push)
 }
 
 fn lines(settings: &Settings, stdout: OwnedFd, cursors: LogCursors) -> io::Result<Lines<u64>> {
@@ -127,8 +149,9 @@ async fn read_until_stopped(
     reader: &Shared,
     lifeline: &pipe::Receiver,
     voice: &Voice,
+    pushes: Option<&Arc<Witness>>,
 ) -> End {
-    let news = Reminder::default();
+    let (news, failing) = (Reminder::default(), Reminder::default());
     let mut end = std::pin::pin!(end(lifeline));
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -136,6 +159,13 @@ async fn read_until_stopped(
         let found = reader.borrow_mut().pass();
         if news.is_due(Instant::now(), NEWS_EVERY) {
             tell(reader, voice);
+            let error = pushes.and_then(|pushes| pushes.last_error());
+            if let Some(error) = error
+                && failing.is_due(Instant::now(), REMIND_EVERY)
+            {
+                let fields = [("error", Value::Str(&error))];
+                voice.say(Level::Warn, "profile push failed", &fields);
+            }
         }
         let progress = reader.borrow().lines.output().progress();
         pause = match found {
@@ -200,26 +230,33 @@ async fn wait_for_workers(slot: &'static Slot, reader: &Shared) {
     }
 }
 
-/// Reads every ring to its end and waits until lines and spans are out, or the time is up.
+/// Reads every ring to its end and waits until lines, spans and the last profile are out, or the time is up. Returns the
+/// weight of the samples that are not.
 async fn drain(
     slot: &'static Slot,
     reader: &Shared,
     exporter: Option<JoinHandle<()>>,
+    mut push: Option<Push>,
     stop: watch::Sender<Option<Instant>>,
-) {
+) -> u64 {
     let by = Instant::now() + DRAIN_MAY_TAKE;
     // A server that stops soon after its start has slots that were never looked at.
     reader.borrow_mut().rings.refresh_now();
+    let mut pushes = None;
     loop {
         slot.liveness().beat(clock::monotonic_ns());
         reader.borrow_mut().pass();
         let is_late = Instant::now() >= by;
         if stop.borrow().is_none() && (is_late || reader.borrow_mut().has_queued_all()) {
             stop.send_replace(Some(by));
+            pushes = push.take().map(Push::finish);
         }
         let is_exported = exporter.as_ref().is_none_or(JoinHandle::is_finished);
-        let is_done =
-            is_exported && stop.borrow().is_some() && reader.borrow_mut().has_written_all();
+        let is_pushed = pushes.as_ref().is_none_or(|pushes| pushes.is_done());
+        let is_done = is_exported
+            && is_pushed
+            && stop.borrow().is_some()
+            && reader.borrow_mut().has_written_all();
         if is_done || Instant::now() >= by + LAST_ANSWER {
             break;
         }
@@ -227,18 +264,25 @@ async fn drain(
     }
     // The cursors of what was written last.
     reader.borrow_mut().pass();
+    let lost = pushes.map_or(0, |pushes| pushes.give_up());
+    metrics::samples_dropped(LostSamples::Shutdown, lost);
+    lost
 }
 
 /// Says what did not come out, on stdout or, if that is blocked, on stderr.
-async fn last_words(reader: &Shared, traces: Option<&Traces>) {
+async fn last_words(reader: &Shared, traces: Option<&Traces>, lost_samples: u64) {
     let is_all_written = reader.borrow_mut().has_written_all();
     let lost_lines = if is_all_written { 0 } else { reader.borrow_mut().give_up_lines() };
     let lost_spans = traces.map_or(0, |traces| traces.tally().dropped(Reason::Shutdown));
-    if lost_lines + lost_spans == 0 {
+    if lost_lines + lost_spans + lost_samples == 0 {
         return;
     }
     if lost_lines == 0 {
-        let fields = [("spans", Value::U64(lost_spans)), ("lines", Value::U64(0))];
+        let fields = [
+            ("spans", Value::U64(lost_spans)),
+            ("lines", Value::U64(0)),
+            ("samples", Value::U64(lost_samples)),
+        ];
         reader.borrow_mut().lines.say(Level::Warn, LOST, &fields);
         reader.borrow_mut().lines.flush();
         let by = Instant::now() + LAST_ANSWER;
@@ -250,7 +294,9 @@ async fn last_words(reader: &Shared, traces: Option<&Traces>) {
     let stderr = io::stderr();
     let mut room = [PollFd::new(std::os::fd::AsFd::as_fd(&stderr), PollFlags::POLLOUT)];
     if poll(&mut room, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
-        let text = format!("saola: {LOST}: spans={lost_spans} lines={lost_lines}\n");
+        let text = format!(
+            "saola: {LOST}: spans={lost_spans} lines={lost_lines} samples={lost_samples}\n"
+        );
         // Nobody is left to tell if this fails too.
         let _ = write(&stderr, text.as_bytes());
     }
@@ -308,6 +354,7 @@ const WORKERS_MAY_TAKE: Duration = Duration::from_secs(1);
 /// With what follows, the observer is gone two seconds after the order.
 const DRAIN_MAY_TAKE: Duration = Duration::from_millis(1_750);
 const LAST_ANSWER: Duration = Duration::from_millis(100);
+const REMIND_EVERY: Duration = Duration::from_mins(1);
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 

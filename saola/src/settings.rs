@@ -61,8 +61,14 @@ impl Settings {
         let mut supervisor = supervisor::supervisor(&mut values, env, program);
         let mut worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
         worker.abort_grace = supervisor.abort_grace;
-        let mut observer =
-            observer::observer(&mut values, env, program, &supervisor, levels.clone());
+        let mut observer = observer::observer(
+            &mut values,
+            env,
+            program,
+            &supervisor,
+            levels.clone(),
+            worker.profile_hz,
+        );
         supervisor.encode = observer::line_encoder(&observer);
         let metrics = values.switch("metrics");
         if worker.keepalive < Duration::from_mins(1) {

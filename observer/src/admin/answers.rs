@@ -164,7 +164,7 @@ impl Wanted {
             let is_repeated = match key {
                 "route" => wanted
                     .route
-                    .replace(crate::otlp::percent_decoded(value).ok_or(BAD_ROUTE)?)
+                    .replace(crate::environment::percent_decoded(value).ok_or(BAD_ROUTE)?)
                     .is_some(),
                 "min_ms" => {
                     let milliseconds = value.parse::<u32>().map_err(|_| BAD_MIN_MS)?;

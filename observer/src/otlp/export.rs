@@ -21,8 +21,9 @@ use tracing::instrument::WithSubscriber;
 use super::Tally;
 use super::queue::{Queue, Reason, Waiting};
 use super::resource::Resource;
-use super::settings::{Compression, OtlpSettings, without_user};
+use super::settings::{Compression, OtlpSettings};
 use super::witness::Witness;
+use crate::environment::without_user;
 use crate::voice::{Reminder, Voice};
 
 /// Builds the client. It must be built, used and dropped in one runtime.

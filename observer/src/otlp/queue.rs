@@ -256,12 +256,12 @@ mod tests {
     use super::*;
     use crate::logfmt::tests::request;
     use crate::otlp::settings::SpanLimits;
-    use crate::otlp::span::Builder;
+    use crate::otlp::span::{Builder, Inside};
 
     fn span(name: &str) -> SpanData {
         let mut record = request();
         record.route = name.to_owned();
-        Builder::new(SpanLimits::default()).request(None, &record, &[], 0)
+        Builder::new(SpanLimits::default()).request(None, &record, &Inside::default())
     }
 
     fn names(batch: &[Waiting]) -> Vec<&str> {

@@ -1,6 +1,6 @@
 //! Who the telemetry is from: the resource attributes of the standard.
 
-use super::settings::{Env, Secrecy, SettingError};
+use crate::environment::{Env, Secrecy, SettingError};
 
 /// Who the spans are from.
 #[derive(Clone, Eq, PartialEq, Debug)]

@@ -38,14 +38,12 @@ impl Builder {
         self.limits.events
     }
 
-    /// The server span of a request, finished or lost, with what happened in it; `dropped` is the number of its children
-    /// that are missing.
+    /// The server span of a request, finished or lost.
     pub(crate) fn request(
         &self,
         worker: Option<u32>,
         record: &RequestRecord,
-        notes: &[Note],
-        dropped: u32,
+        inside: &Inside<'_>,
     ) -> SpanData {
         let method = match record.method {
             // Semantic conventions: a name never holds a method that is not known.
@@ -69,9 +67,13 @@ impl Builder {
         }
         let mut attributes = Attributes::new(self.limits);
         request_attributes(&mut attributes, worker, record);
+        if inside.is_profiled {
+            attributes.text("pyroscope.profile.id", &record.span.to_string());
+        }
         (span.attributes, span.dropped_attributes_count) = attributes.finish();
-        let events = notes.iter().map(|note| note.event(self.limits));
-        let said = (dropped > 0).then(|| note::children_dropped(record.end_wall_ns(), dropped));
+        let events = inside.notes.iter().map(|note| note.event(self.limits));
+        let said = (inside.dropped > 0)
+            .then(|| note::children_dropped(record.end_wall_ns(), inside.dropped));
         span.events.events = events.chain(said).collect();
         span
     }
@@ -131,6 +133,17 @@ impl Builder {
             instrumentation_scope: self.scope.clone(),
         }
     }
+}
+
+/// What is known of a request besides its record.
+#[derive(Debug, Default)]
+pub(crate) struct Inside<'a> {
+    /// What happened in it.
+    pub(crate) notes: &'a [Note],
+    /// Children that are missing.
+    pub(crate) dropped: u32,
+    /// Whether profile samples leave with its ids.
+    pub(crate) is_profiled: bool,
 }
 
 /// About how much memory a span takes, for the bound of the queue.
@@ -207,7 +220,7 @@ mod tests {
     }
 
     fn built(record: &RequestRecord) -> SpanData {
-        Builder::new(SpanLimits::default()).request(Some(2), record, &[], 0)
+        Builder::new(SpanLimits::default()).request(Some(2), record, &Inside::default())
     }
 
     #[test]
@@ -244,7 +257,7 @@ mod tests {
     #[test]
     fn limits_hold() {
         let limits = SpanLimits { attributes: 3, value_bytes: 4, events: 0 };
-        let span = Builder::new(limits).request(None, &request(), &[], 0);
+        let span = Builder::new(limits).request(None, &request(), &Inside::default());
         assert_eq!(span.attributes.len(), 3);
         assert!(span.dropped_attributes_count > 5);
         assert_eq!(value(&span, "http.route"), Some(&Value::from("/ite")));

@@ -9,10 +9,12 @@ use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
 use saola_observability::rings::{self, Cursor, Position, Reading};
+use saola_observability::samples::Found;
 use saola_observability::{Entry, Kind, RingName, SpanId};
 
 use super::{Rings, Stage};
 use crate::logfmt::Origin;
+use crate::profile::Profiles;
 
 /// All rings of one run directory.
 pub(crate) struct Files {
@@ -237,10 +239,43 @@ impl Rings for Files {
         self.slot(source).map_or(0, |(source, slot)| slot.capacity(source.ring))
     }
 
-    fn running(&mut self) -> HashSet<SpanId> {
+    fn running(&mut self, sampled: bool) -> HashSet<SpanId> {
         let entries = self.rings.slots().iter_mut().flat_map(rings::Slot::in_flight);
-        entries.map(|entry| entry.span).collect()
+        entries.filter(|entry| entry.sampled || !sampled).map(|entry| entry.span).collect()
     }
+
+    fn samples(&mut self, profiles: &mut Profiles) {
+        for slot in self.rings.slots() {
+            read_samples(slot, profiles);
+        }
+    }
+}
+
+/// Reads on in the sample ring of a slot.
+fn read_samples(slot: &mut rings::Slot, profiles: &mut Profiles) {
+    let (there, read) = (slot.samples(), slot.samples_read());
+    if read == there.end {
+        return;
+    }
+    // A cursor beyond the head is none of ours.
+    let first = if read > there.end { there.start } else { read.max(there.start) };
+    Profiles::overwritten(first.saturating_sub(read));
+    let mut next = first;
+    while next < there.end {
+        match slot.sample(next) {
+            Found::Sample(sample) => {
+                let route =
+                    if sample.route == 0 { String::new() } else { slot.string(sample.route) };
+                profiles.sample(slot.number(), &route, &sample);
+            }
+            // A handler is writing it at this moment; a dead one never will, and neither may one hold up the rest.
+            Found::Unfinished if slot.is_live() && there.end - next < UNFINISHED => break,
+            Found::Unfinished => {}
+            Found::Overwritten => Profiles::overwritten(1),
+        }
+        next += 1;
+    }
+    slot.commit_samples(next);
 }
 
 impl Stage {
@@ -255,5 +290,7 @@ impl Stage {
 /// The cursors of a file, in the order of [`Stage::index`].
 const STAGES: [saola_observability::Stage; 2] =
     [saola_observability::Stage::Log, saola_observability::Stage::Otlp];
+/// Entries that one unfinished sample may hold up.
+const UNFINISHED: u64 = 64;
 /// A line is to come out within 100 ms, also the first one of a new slot.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);

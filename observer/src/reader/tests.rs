@@ -104,9 +104,11 @@ impl Rings for FakeRings {
         u64::try_from(self.capacity).unwrap()
     }
 
-    fn running(&mut self) -> HashSet<SpanId> {
+    fn running(&mut self, _: bool) -> HashSet<SpanId> {
         HashSet::new()
     }
+
+    fn samples(&mut self, _: &mut Profiles) {}
 }
 
 fn reader(slots: usize, capacity: usize, stdout: OwnedFd) -> Reader<FakeRings> {
@@ -125,7 +127,7 @@ fn with_traces(
         Origin::default(),
         Output::start(stdout, |_| ()).unwrap(),
     );
-    Reader::new(FakeRings::new(slots, capacity), lines, traces)
+    Reader::new(FakeRings::new(slots, capacity), lines, traces, Profiles::new(0, None))
 }
 
 fn record(id: usize, time: u64) -> Record {
@@ -315,7 +317,7 @@ fn the_cursor_stays_in_front_of_a_span_that_is_under_way() {
     let traces = Traces::new(crate::OtlpSettings::from_env(&lookup).unwrap().unwrap());
     let mut open = open::Open::default();
     open.read(10, None);
-    open.read(20, traces.record(None, record(1, 1)));
+    open.read(20, traces.record(None, record(1, 1), &mut Profiles::new(0, None)));
     open.read(30, None);
     assert_eq!(open.settled(), Some(10));
     assert_eq!(open.settled(), None);

@@ -32,6 +32,8 @@ fn settings(run_dir: &Path) -> Settings {
         lines: LineFilter::default(),
         slow_request: Duration::from_secs(1),
         otlp: None,
+        profiles: None,
+        profile_hz: 100,
         admin_name: None,
         warnings: vec!["a setting has no effect".into()],
     }

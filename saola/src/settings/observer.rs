@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use saola_observer::logfmt::{ColourFacts, Encoder, FormatChoice, Origin};
-use saola_observer::{AccessLog, LevelFilter, LineFilter, OtlpSettings, Resource, SettingError};
+use saola_observer::{
+    AccessLog, LevelFilter, LineFilter, OtlpSettings, ProfileSettings, Resource, SettingError,
+};
 use saola_supervisor::{AdminBind, Bind};
 
 use crate::settings::Program;
@@ -20,10 +22,12 @@ pub(crate) fn observer(
     program: Program<'_>,
     supervisor: &saola_supervisor::Settings,
     levels: LevelFilter,
+    profile_hz: u32,
 ) -> saola_observer::Settings {
     let lookup = |name: &str| env.text(name);
     let service = kept(values, Resource::from_env(&lookup, resource(program, supervisor)));
     let otlp = kept(values, OtlpSettings::from_env(&lookup)).flatten();
+    let profiles = kept(values, ProfileSettings::from_env(&lookup)).flatten();
     let access_log = values.parsed(
         "access_log",
         "one of on, errors, off",
@@ -65,6 +69,8 @@ pub(crate) fn observer(
         },
         slow_request: values.time("slow_request", Duration::from_hours(1)),
         otlp,
+        profiles,
+        profile_hz,
         admin_name,
         warnings: OtlpSettings::warnings(&lookup),
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use crate::profile::Profiles;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -138,7 +139,8 @@ impl Exporting {
         for _ in 0..count {
             self.produced += 1;
             let span = SpanId(self.produced.to_be_bytes());
-            self.traces.record(Some(1), Record::Request(RequestRecord { span, ..request() }));
+            let record = Record::Request(RequestRecord { span, ..request() });
+            self.traces.record(Some(1), record, &mut Profiles::new(0, None));
         }
     }
 
@@ -197,10 +199,10 @@ fn a_collector_gets_every_span_with_all_it_carries() {
             tracestate: "a=1".into(),
             ..request()
         };
-        exporting.traces.lost(3, &lost);
+        exporting.traces.lost(3, &lost, &mut Profiles::new(0, None));
         exporting.produced += 1;
         let dropped = RequestRecord { sampling: Sampling::Dropped, ..request() };
-        exporting.traces.record(Some(1), Record::Request(dropped));
+        exporting.traces.record(Some(1), Record::Request(dropped), &mut Profiles::new(0, None));
         exporting.until("21 are exported", |tally| tally.exported() == 21).await;
         let said = exporting.stop(SOON).await;
         assert!(said.borrow().is_empty(), "{said:?}");

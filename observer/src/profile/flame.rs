@@ -1,0 +1,51 @@
+//! A window as collapsed stacks, one a line, and as an SVG flame graph of them.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use inferno::flamegraph::{self, Options};
+
+use super::pprof::OTHER;
+use super::symbols::Symbols;
+use super::window::Window;
+
+/// `outermost;…;innermost WEIGHT`, sorted: what flame graph tools read. Weights are samples.
+pub(crate) fn collapsed(window: &Window, symbols: &mut Symbols) -> String {
+    let mut stacks: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, weight) in window.stacks() {
+        let mut names = vec![format!("worker {}", key.worker)];
+        for (depth, counter) in key.frames.iter().enumerate().rev() {
+            let frames = symbols.frames(*counter, depth == 0);
+            names.extend(frames.iter().rev().map(|frame| frame.function.replace([';', '\n'], ":")));
+        }
+        if key.frames.is_empty() {
+            names.push(OTHER.to_owned());
+        }
+        *stacks.entry(names.join(";")).or_default() += weight;
+    }
+    let mut text = String::new();
+    for (stack, weight) in stacks {
+        text.extend([&stack, " ", itoa::Buffer::new().format(weight), "\n"]);
+    }
+    text
+}
+
+/// A flame graph that can be searched and zoomed in a browser; an empty profile is an empty picture that says so.
+///
+/// # Errors
+///
+/// What the renderer said.
+pub(crate) fn svg(window: &Window, symbols: &mut Symbols, title: &str) -> io::Result<Vec<u8>> {
+    let mut options = Options::default();
+    title.clone_into(&mut options.title);
+    "samples".clone_into(&mut options.count_name);
+    options.deterministic = true;
+    let mut stacks = collapsed(window, symbols);
+    if stacks.is_empty() {
+        // The renderer calls an empty input an error; a profile of an idle server is none.
+        stacks.push_str("no samples: nothing used the CPU 1\n");
+    }
+    let mut picture = Vec::new();
+    flamegraph::from_lines(&mut options, stacks.lines(), &mut picture).map_err(io::Error::other)?;
+    Ok(picture)
+}

@@ -1,0 +1,116 @@
+//! What the `pyroscope` crate says only as log messages: whether a push was taken. Pinned to version 2.1 by a test.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::metrics;
+use crate::profile::LostSamples;
+
+/// Hears of each push, in the order in which they were handed over.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    /// Weights of the windows whose fate is open.
+    open: Mutex<VecDeque<u64>>,
+    /// The server answered the push under way with an error.
+    is_refused: AtomicBool,
+    last_error: Mutex<Option<String>>,
+    is_last_handed_over: AtomicBool,
+}
+
+impl Witness {
+    /// The one that the process's logger tells. An application that set a logger before the fork keeps it: then no push is
+    /// counted.
+    pub(super) fn listen() -> Arc<Self> {
+        static HEARING: OnceLock<Arc<Witness>> = OnceLock::new();
+        let witness = HEARING.get_or_init(|| {
+            let witness = Arc::new(Self::default());
+            if log::set_boxed_logger(Box::new(Ear(Arc::clone(&witness)))).is_ok() {
+                log::set_max_level(LevelFilter::Trace);
+            }
+            witness
+        });
+        Arc::clone(witness)
+    }
+
+    /// A window of this weight is on its way.
+    pub(super) fn hand_over(&self, weight: u64) {
+        self.open().push_back(weight);
+    }
+
+    /// Nothing more is coming.
+    pub(super) fn all_handed_over(&self) {
+        self.is_last_handed_over.store(true, Release);
+    }
+
+    /// Whether the last window too has met its fate.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_last_handed_over.load(Acquire) && self.open().is_empty()
+    }
+
+    /// The weights of windows that are under way still: what a stop loses.
+    pub(crate) fn give_up(&self) -> u64 {
+        self.open().drain(..).sum()
+    }
+
+    /// Why the last push failed, if it did.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, message: &str) {
+        if message.starts_with(REFUSED) {
+            // "Sent" follows all the same.
+            self.is_refused.store(true, Relaxed);
+            self.fail(message);
+        } else if message.starts_with(FAILED) {
+            self.fail(message);
+            self.settle(false);
+        } else if message.starts_with(SENT) {
+            self.settle(!self.is_refused.swap(false, Relaxed));
+        }
+    }
+
+    fn fail(&self, message: &str) {
+        let text = message.split_at(message.floor_char_boundary(ERROR_BYTES)).0.to_owned();
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    fn settle(&self, is_taken: bool) {
+        let weight = self.open().pop_front().unwrap_or(0);
+        metrics::profile_pushed(is_taken);
+        if is_taken {
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        } else {
+            metrics::samples_dropped(LostSamples::PushFailed, weight);
+        }
+    }
+}
+
+struct Ear(Arc<Witness>);
+
+impl Log for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("pyroscope") || metadata.target().starts_with("Pyroscope")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.hear(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+const SENT: &str = "SessionManager - Session sent";
+const FAILED: &str = "SessionManager - Failed to send session";
+const REFUSED: &str = "Sending Session failed";
+const ERROR_BYTES: usize = 256;
