@@ -24,6 +24,7 @@ mod wire; // a connection where each byte matters
 mod accounting; // every request is counted once, in every signal alike
 mod children; // the processes of a server and their titles; the crates that the supervisor may know
 mod death; // workers, observers and supervisors that are killed
+mod following; // saola log
 mod hang; // workers that live and do not work
 mod hostile; // input that wants to be a line, a key or a label
 mod output_kinds; // json, terminal, filters

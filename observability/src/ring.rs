@@ -4,6 +4,8 @@
 //! lock), waiting would let a reader stop a request. What a record means is in `record.rs`.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod history;
+
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 
@@ -112,14 +114,6 @@ impl Ring {
     pub(crate) fn dropped_at(&self, kind: Kind) -> usize {
         let number = Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0);
         self.dropped_at.saturating_add(number.saturating_mul(8))
-    }
-
-    /// Everything from here to the head is whole: the writer never passes the slowest cursor.
-    pub(crate) fn oldest(&self, map: &Map) -> u64 {
-        fence(Acquire); // after the copy that this judges
-        let head = self.head(map);
-        let slowest = self.slowest_cursor(map, head);
-        if head.wrapping_sub(slowest) <= self.capacity() { slowest } else { head }
     }
 
     fn slowest_cursor(&self, map: &Map, head: u64) -> u64 {

@@ -20,6 +20,7 @@ pub struct Rings {
     epoch: u64,
     slots: Vec<Slot>,
     bell: Option<Bell>,
+    is_guest: bool,
 }
 
 /// The two rings of one slot, and what else its file says.
@@ -40,7 +41,19 @@ impl Rings {
     /// [`ReadError`] if no server runs there or its files may not be read.
     pub fn open(run_dir: &Path) -> Result<Self, ReadError> {
         let (directory, epoch) = current(run_dir)?;
-        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None };
+        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None, is_guest: false };
+        rings.refresh()?;
+        Ok(rings)
+    }
+
+    /// Opens the rings of the epoch in use to look at only: nothing can be committed, and the files are mapped read-only.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if no server runs there or its files may not be read.
+    pub fn open_as_guest(run_dir: &Path) -> Result<Self, ReadError> {
+        let (directory, epoch) = current(run_dir)?;
+        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None, is_guest: true };
         rings.refresh()?;
         Ok(rings)
     }
@@ -52,7 +65,7 @@ impl Rings {
     /// [`ReadError`] if it is gone or its files may not be read.
     pub fn open_epoch(run_dir: &Path, epoch: u64) -> Result<Self, ReadError> {
         let directory = run_dir.join(format!("epoch-{epoch:06}"));
-        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None };
+        let mut rings = Self { directory, epoch, slots: Vec::new(), bell: None, is_guest: false };
         rings.refresh()?;
         Ok(rings)
     }
@@ -66,9 +79,9 @@ impl Rings {
         let is_open = |role, number| {
             self.slots.iter().any(|slot| (slot.role(), slot.number()) == (role, number))
         };
-        let (views, bad) = open_new(&self.directory, self.epoch, true, is_open)?;
+        let (views, bad) = open_new(&self.directory, self.epoch, !self.is_guest, is_open)?;
         self.slots.extend(views.into_iter().map(Slot::new));
-        if self.bell.is_none() {
+        if self.bell.is_none() && !self.is_guest {
             let path = self.directory.join(file_name(Role::Supervisor, 0));
             let supervisor = View::open(&path, self.epoch, Role::Supervisor, 0, true);
             self.bell = supervisor.ok().map(|view| Bell::new(view.map));
@@ -194,28 +207,33 @@ impl Slot {
         position
     }
 
-    /// Where a guest without a cursor begins (F51): the oldest place that no stage has freed, or the head.
+    /// Where a guest without a cursor begins (F51): the oldest record that the ring still holds, read by the observer or not;
+    /// the head if there is none.
     pub fn oldest(&self, name: RingName) -> Position {
-        self.ring(name).oldest(&self.view.map)
+        self.consumer(name).oldest_whole()
     }
 
     /// Reads as a guest: for `saola log` and its like, who have no cursor and so hold nothing up. What is overwritten while
-    /// it is read is left out, and the reading goes on at the oldest place that is still whole.
+    /// it is read is left out, and the reading goes on at the oldest record that is still whole. Returns where it stopped,
+    /// and whether something was left out.
     pub fn read_as_guest(
         &mut self,
         name: RingName,
         mut position: Position,
         mut each: impl FnMut(Position, Entry) -> Reading,
-    ) -> Position {
+    ) -> (Position, bool) {
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);
+        let mut is_overtaken = false;
         let head = self.head(name);
-        position = position.max(self.oldest(name));
-        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
-            let oldest = self.oldest(name);
-            if position < oldest {
-                position = oldest; // it may have been written over while it was copied
-                continue;
+        loop {
+            if position < consumer.ring.floor(consumer.map) {
+                is_overtaken = true;
+                position = consumer.oldest_whole();
+            }
+            let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
+            if position < consumer.ring.floor(consumer.map) {
+                continue; // it may have been written over while it was copied
             }
             position = next;
             if each(next, entry) == Reading::Stop {
@@ -223,7 +241,7 @@ impl Slot {
             }
         }
         self.bytes = bytes;
-        position
+        (position, is_overtaken)
     }
 
     /// Positions of the sample ring: what may still be read, and where the next sample will stand. Empty without a ring.

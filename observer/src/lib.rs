@@ -6,6 +6,7 @@
 mod admin;
 mod environment;
 mod filter;
+pub mod follow;
 pub mod logfmt;
 mod metrics;
 mod otlp;

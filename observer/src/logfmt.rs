@@ -2,6 +2,7 @@
 //!
 //! Encoding appends to a buffer and allocates nothing else. Where the lines go is in `output.rs`.
 
+mod branch;
 mod escape;
 mod fields;
 mod json;
@@ -19,6 +20,7 @@ use saola_observability::record::{
     EventRecord, LostRecord, OwnedValue, PanicRecord, RequestRecord, Value,
 };
 
+pub(crate) use branch::Branch;
 use fields::Author;
 pub use fields::is_secret;
 pub use line::LINE_BYTES;
@@ -277,6 +279,11 @@ impl Encoder {
     fn is_slow(&self, request: &RequestRecord) -> bool {
         u128::from(request.duration_ns) >= self.slow_request.as_nanos()
     }
+}
+
+/// The zone of times for people at this machine.
+pub fn local_zone() -> TimeZone {
+    TimeZone::system()
 }
 
 /// The target of access lines.

@@ -18,6 +18,7 @@ use saola_worker::{BoxError, WorkerInfo};
 
 use crate::application::Application;
 use crate::join::Joined;
+use crate::look;
 use crate::operate;
 use crate::settings::mistake::Mistake;
 use crate::settings::source::{Environment, Sources};
@@ -63,6 +64,10 @@ where
                 Err(mistakes) => refuse(&mistakes),
             }
         }
+        Some(("log", flags)) => match Settings::read(Some(flags), &env, program) {
+            Ok(settings) => look::run(flags, &settings),
+            Err(mistakes) => refuse(&mistakes),
+        },
         Some((name, flags)) => {
             let own = cli.commands.iter().find(|own| own.command.get_name() == name);
             own.map_or_else(|| exit(Exit::Usage), |own| (own.run)(flags))
@@ -193,7 +198,7 @@ fn command(cli: &Cli, executable: &std::path::Path) -> Command {
                         "Also boots one worker, which serves nobody; exit 3 or 4 if it cannot",
                     )),
             );
-    for operation in operate::commands() {
+    for operation in operate::commands().into_iter().chain(look::commands()) {
         command = command.subcommand(operation);
     }
     for own in &cli.commands {

@@ -19,6 +19,7 @@ mod application;
 mod axum;
 mod command;
 mod join;
+mod look;
 mod operate;
 mod scrape;
 mod server;

@@ -56,6 +56,16 @@ fn begin(encoder: &Encoder, line: &mut Line<'_>, origin: Origin, level: Level, w
         debug_assert!(written.is_ok(), "a vector takes all bytes");
     });
     line.raw(" ");
+    self::level(encoder, line, level);
+    if let Some(worker) = origin.worker {
+        line.raw("w");
+        line.raw(itoa::Buffer::new().format(worker));
+        line.raw(" ");
+    }
+}
+
+/// The level and a space.
+pub(super) fn level(encoder: &Encoder, line: &mut Line<'_>, level: Level) {
     let (name, colour) = match level {
         Level::Error => ("ERROR", RED),
         Level::Warn => ("WARN ", YELLOW),
@@ -65,11 +75,6 @@ fn begin(encoder: &Encoder, line: &mut Line<'_>, origin: Origin, level: Level, w
     };
     painted(encoder, line, colour, |line| line.raw(name));
     line.raw(" ");
-    if let Some(worker) = origin.worker {
-        line.raw("w");
-        line.raw(itoa::Buffer::new().format(worker));
-        line.raw(" ");
-    }
 }
 
 /// The status, and the outcome where it says more.
@@ -92,7 +97,7 @@ fn result(encoder: &Encoder, line: &mut Line<'_>, request: &RequestRecord) {
 }
 
 /// Three digits or so: `0.42 ms`, `3.2 ms`, `870 ms`, `12.5 s`.
-fn duration(line: &mut Line<'_>, nanoseconds: u64) {
+pub(super) fn duration(line: &mut Line<'_>, nanoseconds: u64) {
     let milliseconds = Duration::from_nanos(nanoseconds).as_secs_f64() * 1_000.0;
     let out = line.buffer();
     let written = match milliseconds {
@@ -104,7 +109,7 @@ fn duration(line: &mut Line<'_>, nanoseconds: u64) {
     debug_assert!(written.is_ok(), "a vector takes all bytes");
 }
 
-fn painted(
+pub(super) fn painted(
     encoder: &Encoder,
     line: &mut Line<'_>,
     colour: &str,
@@ -120,7 +125,7 @@ fn painted(
     }
 }
 
-const RED: &str = "\x1b[31m";
+pub(super) const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const BLUE: &str = "\x1b[34m";
