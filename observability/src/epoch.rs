@@ -1,5 +1,6 @@
 //! The supervisor's side: makes the slot files of an epoch, gives them to children, and reports what died with them.
 
+mod adoption;
 mod burial;
 mod leftovers;
 

@@ -3,13 +3,13 @@
 mod choose;
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, openat};
 use nix::libc;
 use nix::sys::stat::Mode;
 
@@ -121,19 +121,59 @@ impl RunDir {
                 Err(errno) => return Err(self.failed("lock", errno)),
             }
             // The last owner removes the file at its end: a lock on a removed file locks nothing.
-            let is_same = std::fs::symlink_metadata(self.path.join(LOCK)).is_ok_and(|named| {
-                file.metadata()
-                    .is_ok_and(|held| (held.dev(), held.ino()) == (named.dev(), named.ino()))
-            });
-            if is_same {
-                let started = crate::clock::wall_ns() / 1_000_000_000;
-                let text = format!("{}\n{started}\n{version}\n", std::process::id());
-                let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-                written.map_err(|error| self.failed("write the lock of", error))?;
-                self.lock = Some(file);
-                return Ok(());
+            if self.is_lock(&file) {
+                return self.hold(file, version);
             }
         }
+    }
+
+    /// The lock that is held, for the image that follows this one by exec: cleared of close-on-exec it keeps the directory
+    /// taken without a gap, and [`RunDir::adopt`] goes on with it there.
+    pub fn lock_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Goes on with a directory whose lock was inherited over an exec. The descriptor is close-on-exec again, and the lock
+    /// says this process and `version`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirError::NotSafe`] if the directory is not safe or the descriptor is not its lock, [`RunDirError::InUse`] if
+    /// another process holds it, [`RunDirError::System`] if the system refuses.
+    pub fn adopt(path: &Path, lock: OwnedFd, version: &str) -> Result<Self, RunDirError> {
+        let mut run_dir = Self::new(path.to_owned(), choose::open_checked(path)?);
+        let mut file = File::from(lock);
+        if !run_dir.is_lock(&file) {
+            let reason = "its lock is another file than the one that was inherited".to_owned();
+            return Err(RunDirError::NotSafe { path: path.to_owned(), reason });
+        }
+        // The lock belongs to the description that was inherited: to take it once more changes nothing.
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(run_dir.in_use(&mut file)),
+            Err(errno) => return Err(run_dir.failed("lock", errno)),
+        }
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map_err(|errno| run_dir.failed("keep from children the lock of", errno))?;
+        run_dir.hold(file, version)?;
+        Ok(run_dir)
+    }
+
+    /// Says whether an open file is the one that has the lock's name.
+    fn is_lock(&self, file: &File) -> bool {
+        std::fs::symlink_metadata(self.path.join(LOCK)).is_ok_and(|named| {
+            file.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (named.dev(), named.ino()))
+        })
+    }
+
+    /// Writes into the lock who holds it, and keeps it.
+    fn hold(&mut self, file: File, version: &str) -> Result<(), RunDirError> {
+        let started = crate::clock::wall_ns() / 1_000_000_000;
+        let text = format!("{}\n{started}\n{version}\n", std::process::id());
+        let written = file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0));
+        written.map_err(|error| self.failed("write the lock of", error))?;
+        self.lock = Some(file);
+        Ok(())
     }
 
     /// Removes the lock file, last of all at an orderly end, and the directory if nothing else is in it.

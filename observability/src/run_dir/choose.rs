@@ -154,7 +154,7 @@ fn make(path: &Path) -> Result<(), RunDirError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-fn open_checked(path: &Path) -> Result<OwnedFd, RunDirError> {
+pub(super) fn open_checked(path: &Path) -> Result<OwnedFd, RunDirError> {
     let not_safe =
         |reason: &str| RunDirError::NotSafe { path: path.to_owned(), reason: reason.to_owned() };
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
