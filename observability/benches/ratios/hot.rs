@@ -1,0 +1,279 @@
+//! The operations of the thread that serves (F77-F82).
+
+use std::hint::black_box;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use saola_observability::metrics::{CounterHandle, HistogramHandle};
+use saola_observability::{SpanId, TraceId};
+
+use crate::clock::each;
+use crate::requests::Requests;
+use crate::table::Bound::{AtLeast, AtMost};
+use crate::table::Goal;
+use crate::{BOUNDS, COUNTER, EXEMPLARS, HISTOGRAM, PLAIN, ROUNDS};
+
+/// Label sets of three labels, and how often each is used in a round.
+pub(crate) const SETS: usize = 200;
+const PASSES: usize = 1_000;
+
+/// CPU nanoseconds of each operation in one round.
+#[derive(Default)]
+pub(crate) struct Round {
+    base: f64,
+    xadd: f64,
+    inc: f64,
+    their_inc: f64,
+    foreign: f64,
+    observe: f64,
+    their_observe: f64,
+    client_observe: f64,
+    with: f64,
+    their_with: f64,
+    their_macro: f64,
+    plain: f64,
+    exemplar: f64,
+    request: f64,
+}
+
+pub(crate) const GOALS: [Goal<Round>; 10] = [
+    Goal {
+        id: "F77",
+        what: "counter inc, resolved : load + store",
+        bound: AtMost(1.2),
+        ratio: |round| round.inc / round.base,
+    },
+    Goal {
+        id: "F77",
+        what: "prometheus IntCounter inc : counter inc",
+        bound: AtLeast(8.0),
+        ratio: |round| round.their_inc / round.inc,
+    },
+    Goal {
+        id: "F78",
+        what: "inc from a foreign thread : lock xadd",
+        bound: AtMost(1.25),
+        ratio: |round| round.foreign / round.xadd,
+    },
+    Goal {
+        id: "F79",
+        what: "observe : load + store",
+        bound: AtMost(6.0),
+        ratio: |round| round.observe / round.base,
+    },
+    Goal {
+        id: "F79",
+        what: "prometheus observe : observe",
+        bound: AtLeast(5.0),
+        ratio: |round| round.their_observe / round.observe,
+    },
+    Goal {
+        id: "F79",
+        what: "prometheus-client observe : observe",
+        bound: AtLeast(3.0),
+        ratio: |round| round.client_observe / round.observe,
+    },
+    Goal {
+        id: "F80",
+        what: "prometheus with_label_values + inc : with + inc",
+        bound: AtLeast(1.0),
+        ratio: |round| round.their_with / round.with,
+    },
+    Goal {
+        id: "F80",
+        what: "macro of the metrics crate, labels and inc : with + inc",
+        bound: AtLeast(5.0),
+        ratio: |round| round.their_macro / round.with,
+    },
+    Goal {
+        id: "F81",
+        what: "(exemplar - none) : load + store",
+        bound: AtMost(4.5),
+        ratio: |round| (round.exemplar - round.plain) / round.base,
+    },
+    Goal {
+        id: "F82",
+        what: "begin + end with a record of about 240 B : lock xadd",
+        bound: AtMost(25.0),
+        ratio: |round| round.request / round.xadd,
+    },
+];
+
+pub(crate) fn measure(requests: &mut Requests) -> Vec<Round> {
+    let labels = labels();
+    let memory: Vec<AtomicU64> = (0..SETS * 8).map(|_| AtomicU64::new(0)).collect();
+    let cells: Vec<&AtomicU64> = memory.iter().step_by(8).collect();
+    let cells: Vec<&AtomicU64> = scattered().map(|at| cells[at]).collect();
+    let counters: Vec<CounterHandle> =
+        labels.iter().map(|[a, b, c]| COUNTER.with([a, b, c])).collect();
+    let histograms: Vec<(HistogramHandle, f64)> = labels
+        .iter()
+        .zip(values())
+        .map(|([a, b, c], value)| (HISTOGRAM.with([a, b, c]), value))
+        .collect();
+    let others = Others::new(&labels);
+    let mut one = || {
+        let base = each(PASSES, &cells, |cell| {
+            cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+        });
+        let (plain, exemplar) = exemplars();
+        Round {
+            base,
+            xadd: each(PASSES, &cells, |cell| _ = cell.fetch_add(1, Relaxed)),
+            inc: each(PASSES, &counters, |counter| counter.inc()),
+            their_inc: each(PASSES, &others.counters, prometheus::IntCounter::inc),
+            foreign: foreign_ns(&counters),
+            observe: each(PASSES, &histograms, |(histogram, value)| histogram.observe(*value)),
+            their_observe: each(PASSES, &others.observers, |(theirs, value)| {
+                theirs.observe(*value);
+            }),
+            client_observe: each(PASSES, &others.clients, |(theirs, value)| theirs.observe(*value)),
+            with: each(PASSES, &labels, |[a, b, c]| COUNTER.with([a, b, c]).inc()),
+            their_with: each(PASSES, &labels, |[a, b, c]| {
+                others.family.with_label_values(&[a, b, c]).inc();
+            }),
+            their_macro: each(PASSES, &labels, |[a, b, c]| {
+                let (a, b, c) = (a.clone(), b.clone(), c.clone());
+                metrics::counter!("z_total", "a" => a, "b" => b, "c" => c).increment(1);
+            }),
+            plain,
+            exemplar,
+            request: requests.measure(PASSES * SETS / 4),
+        }
+    };
+    (0..ROUNDS)
+        .map(|_| {
+            let round = one();
+            println!("{}", round.nanoseconds());
+            round
+        })
+        .collect()
+}
+
+impl Round {
+    fn nanoseconds(&self) -> String {
+        let Self { base, xadd, inc, their_inc, foreign, observe, their_observe, .. } = self;
+        let Self { client_observe, with, request, .. } = self;
+        format!(
+            "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2})  foreign {foreign:.2}  observe \
+             {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  begin+end {request:.1}"
+        )
+    }
+
+    /// What a crate that adds atomically can be beaten by: its addition against the cheapest one there is.
+    pub(crate) fn machine(&self) -> f64 {
+        self.xadd / self.base
+    }
+}
+
+/// An increment from a thread that does not own the slot.
+fn foreign_ns(counters: &[CounterHandle]) -> f64 {
+    std::thread::scope(|scope| {
+        scope.spawn(|| each(PASSES, counters, |counter| counter.inc())).join().unwrap()
+    })
+}
+
+/// One histogram without exemplars and one with.
+fn exemplars() -> (f64, f64) {
+    let values: Vec<f64> = values().collect();
+    let plain = each(PASSES, &values, |value| PLAIN.observe(*value));
+    let exemplar = each(PASSES, &values, |value| {
+        let (trace, span) = black_box((TraceId([7; 16]), SpanId([7; 8])));
+        EXEMPLARS.observe_with_exemplar(*value, trace, span);
+    });
+    (plain, exemplar)
+}
+
+/// The order in which sets are used.
+fn scattered() -> impl Iterator<Item = usize> {
+    (0..SETS).map(|number| number * 7 % SETS)
+}
+
+fn labels() -> Vec<[String; 3]> {
+    let text =
+        |at: usize| [format!("method{}", at % 5), format!("/a/route/{}", at / 5), "200".to_owned()];
+    scattered().map(text).collect()
+}
+
+fn values() -> impl Iterator<Item = f64> {
+    (0..SETS).map(|number| BOUNDS[number % BOUNDS.len()] * 0.9)
+}
+
+/// The same label sets in the crates that are measured against.
+struct Others {
+    family: prometheus::IntCounterVec,
+    counters: Vec<prometheus::IntCounter>,
+    observers: Vec<(prometheus::Histogram, f64)>,
+    clients: Vec<(prometheus_client::metrics::histogram::Histogram, f64)>,
+}
+
+impl Others {
+    fn new(labels: &[[String; 3]]) -> Self {
+        let names = &["a", "b", "c"];
+        let family =
+            prometheus::IntCounterVec::new(prometheus::Opts::new("x", "X."), names).unwrap();
+        let options = prometheus::HistogramOpts::new("y", "Y.").buckets(BOUNDS.to_vec());
+        let histograms = prometheus::HistogramVec::new(options, names).unwrap();
+        let registry = metrics_util::registry::Registry::atomic();
+        metrics::set_global_recorder(Recorder(registry)).unwrap();
+        Self {
+            counters: labels.iter().map(|[a, b, c]| family.with_label_values(&[a, b, c])).collect(),
+            family,
+            observers: labels
+                .iter()
+                .map(|[a, b, c]| histograms.with_label_values(&[a, b, c]))
+                .zip(values())
+                .collect(),
+            clients: values()
+                .map(|value| (prometheus_client::metrics::histogram::Histogram::new(BOUNDS), value))
+                .collect(),
+        }
+    }
+}
+
+/// What every exporter of the metrics crate does with a counter: looks it up in the registry of that crate's utilities.
+struct Recorder(
+    metrics_util::registry::Registry<metrics::Key, metrics_util::registry::AtomicStorage>,
+);
+
+impl metrics::Recorder for Recorder {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        self.0.get_or_create_counter(key, |counter| std::sync::Arc::clone(counter).into())
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        self.0.get_or_create_gauge(key, |gauge| std::sync::Arc::clone(gauge).into())
+    }
+
+    fn register_histogram(
+        &self,
+        key: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        self.0.get_or_create_histogram(key, |histogram| std::sync::Arc::clone(histogram).into())
+    }
+}
