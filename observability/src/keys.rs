@@ -158,12 +158,14 @@ pub(crate) struct SeriesKey {
 pub(crate) fn words_of(kind: CellKind, mode: GaugeMode, bounds: usize) -> usize {
     match (kind, mode) {
         (CellKind::Histogram, _) => {
-            crate::cells::HISTOGRAM_HEAD.saturating_add(bounds).saturating_add(1)
+            crate::cells::histogram::HISTOGRAM_HEAD.saturating_add(bounds).saturating_add(1)
         }
         (CellKind::ExemplarHistogram, _) => {
             let buckets = bounds.saturating_add(1);
             let exemplars = buckets.saturating_mul(crate::cells::exemplar::EXEMPLAR_WORDS);
-            crate::cells::HISTOGRAM_HEAD.saturating_add(buckets).saturating_add(exemplars)
+            crate::cells::histogram::HISTOGRAM_HEAD
+                .saturating_add(buckets)
+                .saturating_add(exemplars)
         }
         (CellKind::Gauge, GaugeMode::Last) => crate::cells::LAST_WORDS,
         (CellKind::Gauge | CellKind::CounterU64 | CellKind::CounterF64, _) => 1,

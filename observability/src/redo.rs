@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
-use crate::cells::Histogram;
+use crate::cells::histogram::{Histogram, Next};
 use crate::layout::{
     HEADER_BYTES, KEYS_AT, PID_AT, REDO_AT, REDO_ITEM_BYTES, REDO_ITEMS, REDO_ITEMS_AT,
     VALUES_ALLOCATED_AT, VALUES_AT, long, size,
@@ -43,13 +43,10 @@ impl<'m> Redo<'m> {
 
     /// Adds one observation to the histogram at byte `offset`.
     pub(crate) fn observe(&mut self, offset: usize, bucket: usize, value: f64) {
-        let next = Histogram::at(self.map, offset).next(bucket, value);
-        self.push([
-            OBSERVE | long(bucket) << 8 | long(offset) << 32,
-            next.count,
-            next.sum.to_bits(),
-            next.sequence,
-        ]);
+        if let Some(next) = Histogram::at(self.map, offset).next(bucket, value) {
+            let head = OBSERVE | long(offset) << 32;
+            self.push([head, next.count, next.sum.to_bits(), next.tag]);
+        }
     }
 
     /// Publishes the transaction and carries it out.
@@ -85,8 +82,8 @@ pub(crate) fn replay(map: &Map) {
             continue; // a damaged log; nothing of ours writes such an item
         }
         if head & 0xff == OBSERVE {
-            let bucket = size(head >> 8 & 0xff_ffff);
-            Histogram::at(map, offset).replace(bucket, first, second, third);
+            let next = Next { tag: third, count: first, sum: f64::from_bits(second) };
+            Histogram::at(map, offset).replace(&next);
         } else {
             // Release: a ring head or the state of an entry may be among them, and what it publishes came before.
             map.word(offset).store(first, Release);

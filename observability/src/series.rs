@@ -1,6 +1,7 @@
 //! The owner's side of keys and values: finds the cells of a label set, or makes them (F15, F21, F22, F55).
 
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::sync::atomic::Ordering::Release;
 
 use nix::errno::Errno;
@@ -8,7 +9,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use rustc_hash::FxHashMap;
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS};
-use crate::cells::{HISTOGRAM_HEAD, Histogram, settle_last};
+use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
+use crate::cells::settle_last;
 use crate::clock::monotonic_ns;
 use crate::keys::{
     CellKind, Damaged, Family, FamilyKey, Key, SeriesKey, Walk, family_bytes, label_text,
@@ -16,7 +18,7 @@ use crate::keys::{
 };
 use crate::layout::{
     EPOCH_AT, KEYS_ALLOCATED_AT, KEYS_LENGTH_AT, LINE, SERIES_AT, STEP, Section, Sections,
-    VALUES_ALLOCATED_AT, VALUES_LENGTH_AT, long, size,
+    VALUES_ALLOCATED_AT, VALUES_LENGTH_AT, long, size, wide,
 };
 use crate::map::Map;
 use crate::record::encode::cut;
@@ -45,7 +47,9 @@ pub(crate) enum Refusal {
 pub(crate) struct Found {
     /// Byte offset of the first word in the file.
     pub(crate) offset: usize,
-    /// Whether this is the overflow series: the update counts as refused by the limit.
+    /// Offset of the record in the key region that names them.
+    pub(crate) key: u32,
+    /// Whether this is the overflow series: each update counts as refused by the limit.
     pub(crate) overflow: bool,
 }
 
@@ -61,9 +65,18 @@ pub(crate) struct Place<'s> {
 #[derive(Default)]
 pub(crate) struct Series {
     families: FxHashMap<String, Known>,
-    cells: FxHashMap<(u32, bool, Vec<u8>), usize>,
+    known: FxHashMap<u64, Made>,
     strings: FxHashMap<String, u32>,
     not_before_ns: u64,
+}
+
+/// Where a series is.
+#[derive(Copy, Clone)]
+struct Made {
+    /// Offset of its record in the key region.
+    key: u32,
+    /// Offset of its cells in the value region.
+    value: u32,
 }
 
 struct Known {
@@ -94,7 +107,7 @@ impl Series {
                     let cells = absolute(place.sections.values, key.value, family.key.words())
                         .ok_or(Damaged { at })?;
                     settle(place.map, &family.key, cells);
-                    series.cells.insert((key.family, key.foreign, key.raw), cells);
+                    series.remember(offset, &key);
                 }
             }
         }
@@ -107,23 +120,33 @@ impl Series {
         place: Place<'_>,
         family: &Family<'_>,
         values: &[&str],
-        foreign: bool,
     ) -> Result<Found, Refusal> {
         let offset = self.family(place, family)?;
         let values: Vec<&str> = values.iter().map(|value| cut(value, LONGEST_VALUE)).collect();
         let raw = raw_values(&values);
-        if let Some(cells) = self.cells.get(&(offset, foreign, raw.clone())) {
-            return Ok(Found { offset: *cells, overflow: false });
+        if let Some(found) = self.look_up(place, offset, false, &raw) {
+            return Ok(found);
         }
-        let known = self.families.get(family.name).map_or(0, |known| known.series);
-        let overflow = !foreign && known > SERIES_LIMIT;
-        if overflow {
-            let others = vec![OTHER; values.len()];
-            let cells = self.cells.get(&(offset, false, raw_values(&others)));
-            return cells.map(|cells| Found { offset: *cells, overflow }).ok_or(Refusal::NoSpace);
+        if self.families.get(family.name).is_some_and(|known| known.series > SERIES_LIMIT) {
+            let others = raw_values(&vec![OTHER; values.len()]);
+            let found = self.look_up(place, offset, false, &others).ok_or(Refusal::NoSpace)?;
+            return Ok(Found { overflow: true, ..found });
         }
-        let cells = self.make(place, family, offset, &values, foreign)?;
-        Ok(Found { offset: cells, overflow: false })
+        let labels = label_text(family.labels, &values);
+        let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw };
+        self.make(place, family.name, key)
+    }
+
+    /// The cells of the same label set that all threads but the owner write: made at their first update, so that plain
+    /// stores and atomic ones never meet.
+    pub(crate) fn find_foreign(&mut self, place: Place<'_>, own: u32) -> Result<Found, Refusal> {
+        let key = series_at(place, own).ok_or(Refusal::NoSpace)?;
+        if let Some(found) = self.look_up(place, key.family, true, &key.raw) {
+            return Ok(found);
+        }
+        let family = self.families.iter().find(|(_, known)| known.offset == key.family);
+        let name = family.map(|(name, _)| name.clone()).ok_or(Refusal::NoSpace)?;
+        self.make(place, &name, SeriesKey { foreign: true, ..key })
     }
 
     /// The id of a string: its offset in the key region, 0 = `other` when there is no room for it (F23).
@@ -171,35 +194,59 @@ impl Series {
         family: &Family<'_>,
         offset: u32,
     ) -> Result<u32, Refusal> {
+        if family.labels.is_empty() {
+            return Ok(offset);
+        }
         let others = vec![OTHER; family.labels.len()];
-        if !others.is_empty() && !self.cells.contains_key(&(offset, false, raw_values(&others))) {
-            self.make(place, family, offset, &others, false)?;
+        let raw = raw_values(&others);
+        if self.look_up(place, offset, false, &raw).is_none() {
+            let labels = label_text(family.labels, &others);
+            let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw };
+            self.make(place, family.name, key)?;
         }
         Ok(offset)
     }
 
+    /// Cells first, then the key that names them.
     fn make(
         &mut self,
         place: Place<'_>,
-        family: &Family<'_>,
-        offset: u32,
-        values: &[&str],
-        foreign: bool,
-    ) -> Result<usize, Refusal> {
-        let words = crate::keys::words_of(family.kind, family.mode, family.bounds.len());
-        let value = self.reserve(place, words)?;
-        let raw = raw_values(values);
-        let labels = label_text(family.labels, values);
-        let key = SeriesKey { family: offset, value, foreign, labels, raw };
+        family: &str,
+        mut key: SeriesKey,
+    ) -> Result<Found, Refusal> {
+        let words = self.families.get(family).map_or(1, |known| known.key.words());
+        key.value = self.reserve(place, words)?;
         let bytes = series_bytes(&key).ok_or(Refusal::NoSpace)?;
-        self.append(place, &bytes)?;
-        let cells = place.sections.values.offset + crate::layout::wide(value);
-        self.cells.insert((offset, foreign, key.raw), cells);
-        if let Some(known) = self.families.get_mut(family.name) {
-            known.series += usize::from(!foreign);
+        let at = self.append(place, &bytes)?;
+        self.remember(at, &key);
+        if let Some(known) = self.families.get_mut(family) {
+            known.series += usize::from(!key.foreign);
         }
         place.map.store(SERIES_AT, place.map.load(SERIES_AT).wrapping_add(1));
-        Ok(cells)
+        let offset = place.sections.values.offset + wide(key.value);
+        Ok(Found { offset, key: at, overflow: false })
+    }
+
+    /// A series that is in the file. The index holds hashes only; what a hash stands for is read in the file.
+    fn look_up(&self, place: Place<'_>, family: u32, foreign: bool, raw: &[u8]) -> Option<Found> {
+        let mut hash = hash(family, foreign, raw);
+        while let Some(made) = self.known.get(&hash) {
+            let key = series_at(place, made.key)?;
+            if key.family == family && key.foreign == foreign && key.raw == raw {
+                let offset = place.sections.values.offset + wide(made.value);
+                return Some(Found { offset, key: made.key, overflow: false });
+            }
+            hash = hash.wrapping_add(1);
+        }
+        None
+    }
+
+    fn remember(&mut self, at: u32, key: &SeriesKey) {
+        let mut hash = hash(key.family, key.foreign, &key.raw);
+        while self.known.contains_key(&hash) {
+            hash = hash.wrapping_add(1);
+        }
+        self.known.insert(hash, Made { key: at, value: key.value });
     }
 
     /// Zeroed cells behind the last; published by `value_len` before any key names them.
@@ -263,6 +310,19 @@ impl Series {
     }
 }
 
+/// The record of a series at an offset of the key region, where this process has met it.
+fn series_at(place: Place<'_>, at: u32) -> Option<SeriesKey> {
+    let end = place.map.load(KEYS_LENGTH_AT);
+    match Walk::new(place.map, place.sections.keys, wide(at), end).next() {
+        Ok(Some((_, Key::Series(key)))) => Some(key),
+        Ok(Some((_, Key::Family(_) | Key::String(_))) | None) | Err(_) => None,
+    }
+}
+
+fn hash(family: u32, foreign: bool, raw: &[u8]) -> u64 {
+    rustc_hash::FxBuildHasher.hash_one((family, foreign, raw))
+}
+
 /// The first word of each step of keys and values: it tells a file that was truncated and grown again (F57a).
 pub(crate) fn sentinel(epoch: u64, at: usize) -> u64 {
     epoch ^ long(at)
@@ -291,7 +351,7 @@ fn write_zeros(file: &File, offset: usize, bytes: usize) -> Result<(), Errno> {
 
 /// The byte offset in the file of cells, if they lie inside the value region.
 pub(crate) fn absolute(values: Section, value: u32, words: usize) -> Option<usize> {
-    let start = crate::layout::wide(value);
+    let start = wide(value);
     let end = start.checked_add(words.checked_mul(8)?)?;
     (start.is_multiple_of(8) && start >= LINE && end <= values.capacity)
         .then(|| values.offset + start)

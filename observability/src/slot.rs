@@ -22,7 +22,7 @@ use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, EPOCH_AT, FILE_BYTES,
     HANDLER_NS_AT, HEADER_BYTES, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, LOOP_BUSY_AT,
     LOOP_LAG_AT, LOOP_LAG_MAX_AT, NUMBER_AT, PID_AT, SAMPLES_DROPPED_AT, SINCE_AT, START_TIME_AT,
-    STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT, long,
+    STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_NO_SPACE_AT, long,
 };
 use crate::map::Map;
 use crate::record::Kind;
@@ -265,36 +265,31 @@ impl Slot {
     }
 
     /// The cells of a label set, made if they are new. A refusal is counted, and is no error of the caller.
-    pub(crate) fn find(
-        &self,
-        family: &Family<'_>,
-        values: &[&str],
-        foreign: bool,
-    ) -> Option<Found> {
+    pub(crate) fn find(&self, family: &Family<'_>, values: &[&str]) -> Option<Found> {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        match series.find(self.place(), family, values, foreign) {
-            Ok(found) => {
-                if found.overflow {
-                    self.count(UPDATES_LIMIT_AT);
-                }
-                Some(found)
-            }
-            Err(Refusal::NoSpace) => {
-                self.count(UPDATES_NO_SPACE_AT);
-                None
-            }
-            Err(Refusal::Conflict) => {
-                self.count(UPDATES_CONFLICT_AT);
-                None
-            }
-        }
+        self.counted(series.find(self.place(), family, values))
+    }
+
+    /// The cells that all threads but the owner write, of a label set that was found at this key.
+    pub(crate) fn find_foreign(&self, own: u32) -> Option<Found> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counted(series.find_foreign(self.place(), own))
+    }
+
+    fn counted(&self, found: Result<Found, Refusal>) -> Option<Found> {
+        found
+            .inspect_err(|refusal| match refusal {
+                Refusal::NoSpace => self.count(UPDATES_NO_SPACE_AT),
+                Refusal::Conflict => self.count(UPDATES_CONFLICT_AT),
+            })
+            .ok()
     }
 
     /// As [`Self::find`], but where there is no space the overflow series of the family serves: for counts that must agree
     /// with others.
     pub(crate) fn find_or_other(&self, family: &Family<'_>, values: &[&str]) -> Option<Found> {
         let others = vec![crate::series::OTHER; values.len()];
-        self.find(family, values, false).or_else(|| self.find(family, &others, false))
+        self.find(family, values).or_else(|| self.find(family, &others))
     }
 
     pub(crate) fn string(&self, text: &str) -> u32 {

@@ -36,7 +36,7 @@ pub(crate) fn set(words: &[AtomicU64], exemplar: &Exemplar) {
 /// Any thread of the owner, in a foreign shard.
 pub(crate) fn set_shared(words: &[AtomicU64], exemplar: &Exemplar) {
     let Some(words) = words.first_chunk::<EXEMPLAR_WORDS>() else { return };
-    let before = super::lock(&words[0]);
+    let before = super::lock(&words[0], 1);
     fill(words, exemplar);
     words[0].store(before.wrapping_add(2), Release);
 }

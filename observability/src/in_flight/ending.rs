@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 
 use rustc_hash::FxHashMap;
 
+use crate::cells::histogram::bucket_of;
 use crate::clock::monotonic_ns;
 use crate::closed::{Method, Role};
 use crate::http_metrics::{
     DURATION, DURATION_BOUNDS, EXCEPTIONS, LOST, REQUEST_BYTES, RESPONSE_BYTES, STARTED,
 };
 use crate::keys::Family;
+use crate::layout::UPDATES_LIMIT_AT;
 use crate::series::OTHER;
 use crate::slot::Slot;
 
@@ -85,7 +87,7 @@ impl Endings {
             endings.ask();
         } else if slot.role() == Role::Supervisor {
             // So that each request that died has a place where it counts; a refusal is counted and asked again then.
-            slot.find(&LOST, &[OTHER; 2], false);
+            slot.find(&LOST, &[OTHER; 2]);
         }
         endings
     }
@@ -135,7 +137,11 @@ impl Endings {
     }
 
     fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<usize> {
-        self.slot.find(family, labels, false).map(|found| found.offset)
+        let found = self.slot.find(family, labels)?;
+        if found.overflow {
+            self.slot.count(UPDATES_LIMIT_AT);
+        }
+        Some(found.offset)
     }
 
     pub(crate) fn route(&self, template: &str) -> Route {
@@ -241,9 +247,9 @@ fn key(method: Method, route: Route, status: u16) -> u64 {
     u64::from(route.id) << 32 | u64::from(method.number()) << 16 | u64::from(status)
 }
 
-/// The bucket of the duration histogram that a number of seconds falls into: bounds are inclusive.
+/// The bucket of the duration histogram that a number of seconds falls into.
 pub(crate) fn bucket(seconds: f64) -> usize {
-    DURATION_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(DURATION_BOUNDS.len())
+    bucket_of(&DURATION_BOUNDS, seconds)
 }
 
 /// Nanoseconds as seconds. Beyond 2⁵³ ns (104 days) the last digits are rounded.

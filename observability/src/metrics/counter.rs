@@ -95,8 +95,11 @@ pub struct CounterVec<const N: usize, T: Number = u64> {
 /// One label set of a counter, found. `Copy`, and valid for the life of the process that found it.
 #[derive(Copy, Clone)]
 pub struct CounterHandle<T: Number = u64> {
-    /// The owner's cell beside the rest: the hot path follows one pointer, not two.
-    cells: Option<(&'static AtomicU64, &'static Resolved)>,
+    /// The owner's cell, beside the rest: the hot path follows one pointer. None when an update is more than a store.
+    own: Option<&'static AtomicU64>,
+    /// The cell of all other threads, if it was made when the handle was.
+    foreign: Option<&'static AtomicU64>,
+    resolved: Option<&'static Resolved>,
     number: PhantomData<fn() -> T>,
 }
 
@@ -125,7 +128,7 @@ impl<T: Number> Counter<T> {
 
     #[cold]
     fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(self.family)?;
+        let resolved = Resolved::alone(&self.family)?;
         remember(self);
         self.cells.set(resolved);
         Some(resolved)
@@ -160,9 +163,14 @@ impl<const N: usize, T: Number> CounterVec<N, T> {
 }
 
 impl<T: Number> CounterHandle<T> {
+    #[inline]
     fn of(resolved: Option<&'static Resolved>) -> Self {
-        let cells = resolved.and_then(|resolved| Some((resolved.own.first()?, resolved)));
-        Self { cells, number: PhantomData }
+        let own = resolved.and_then(|resolved| resolved.plain().first());
+        let foreign = resolved.filter(|_| own.is_some()).and_then(|resolved| {
+            let cells = if is_owner() { resolved.known_foreign() } else { resolved.foreign() };
+            cells?.first()
+        });
+        Self { own, foreign, resolved, number: PhantomData }
     }
 
     /// Adds 1.
@@ -174,13 +182,32 @@ impl<T: Number> CounterHandle<T> {
     /// Adds an amount; a negative or NaN one is ignored and counted as invalid.
     #[inline]
     pub fn add(self, amount: T) {
-        let Some((own, resolved)) = self.cells else { return };
         if !amount.is_valid() {
-            resolved.count_invalid();
-        } else if is_owner() {
+            if let Some(resolved) = self.resolved {
+                resolved.count_invalid();
+            }
+        } else if let Some(own) = self.own
+            && is_owner()
+        {
             amount.add_owned(own);
         } else {
-            resolved.add_foreign(|cell| amount.add_shared(cell));
+            self.add_otherwise(amount);
+        }
+    }
+
+    #[inline]
+    fn add_otherwise(self, amount: T) {
+        match self.foreign {
+            Some(foreign) if !is_owner() => amount.add_shared(foreign),
+            Some(_) | None => self.add_slowly(amount),
+        }
+    }
+
+    #[cold]
+    fn add_slowly(self, amount: T) {
+        let writable = self.resolved.and_then(Resolved::writable);
+        if let Some(([cell, ..], is_alone)) = writable {
+            if is_alone { amount.add_owned(cell) } else { amount.add_shared(cell) }
         }
     }
 }

@@ -76,7 +76,7 @@ impl Gauge {
 
     #[cold]
     fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(self.family)?;
+        let resolved = Resolved::alone(&self.family)?;
         remember(self);
         self.cells.set(resolved);
         Some(resolved)
@@ -121,8 +121,9 @@ impl GaugeHandle {
     /// Sets the value.
     pub fn set(self, value: f64) {
         let Some(resolved) = self.resolved else { return };
+        resolved.count_overflow();
         // Gauges have one cell for all threads: a store is whole, an addition is atomic.
-        match resolved.mode() {
+        match resolved.mode {
             GaugeMode::Last => set_last(resolved.own, monotonic_ns(), |_| value),
             GaugeMode::LiveSum | GaugeMode::LiveMax | GaugeMode::LiveMin | GaugeMode::PerWorker => {
                 resolved.own[0].store(value.to_bits(), Relaxed);
@@ -133,7 +134,8 @@ impl GaugeHandle {
     /// Adds an amount.
     pub fn add(self, amount: f64) {
         let Some(resolved) = self.resolved else { return };
-        match resolved.mode() {
+        resolved.count_overflow();
+        match resolved.mode {
             GaugeMode::Last => set_last(resolved.own, monotonic_ns(), |value| value + amount),
             GaugeMode::LiveSum | GaugeMode::LiveMax | GaugeMode::LiveMin | GaugeMode::PerWorker => {
                 add_shared(&resolved.own[0], amount);

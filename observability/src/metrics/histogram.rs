@@ -3,9 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use crate::cells::HISTOGRAM_HEAD;
-use crate::cells::Histogram as Cells;
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
+use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram as Cells};
 use crate::clock::recent_wall_ns;
 use crate::ids::{SpanId, TraceId};
 use crate::keys::{CellKind, Family, GaugeMode};
@@ -33,6 +32,10 @@ pub struct HistogramVec<const N: usize> {
 /// One label set of a histogram, found. `Copy`, and valid for the life of the process that found it.
 #[derive(Copy, Clone)]
 pub struct HistogramHandle {
+    /// The owner's cells, beside the rest: the hot path follows no pointer to a pointer. Empty when an update is more than
+    /// stores.
+    own: &'static [AtomicU64],
+    bounds: &'static [f64],
     resolved: Option<&'static Resolved>,
 }
 
@@ -78,12 +81,12 @@ impl Histogram {
     }
 
     fn handle(&'static self) -> HistogramHandle {
-        HistogramHandle { resolved: self.cells.get().or_else(|| self.find()) }
+        HistogramHandle::of(self.cells.get().or_else(|| self.find()))
     }
 
     #[cold]
     fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(self.family)?;
+        let resolved = Resolved::alone(&self.family)?;
         remember(self);
         self.cells.set(resolved);
         Some(resolved)
@@ -117,7 +120,7 @@ impl<const N: usize> HistogramVec<N> {
     )]
     pub fn with<S: AsRef<str>>(&'static self, values: [S; N]) -> HistogramHandle {
         let values = std::array::from_fn(|at| values[at].as_ref());
-        HistogramHandle { resolved: self.find(values) }
+        HistogramHandle::of(self.find(values))
     }
 
     fn find(&'static self, values: [&str; N]) -> Option<&'static Resolved> {
@@ -131,6 +134,14 @@ impl<const N: usize> HistogramVec<N> {
 }
 
 impl HistogramHandle {
+    #[inline]
+    fn of(resolved: Option<&'static Resolved>) -> Self {
+        match resolved {
+            Some(found) => Self { own: found.plain(), bounds: found.bounds, resolved },
+            None => Self { own: &[], bounds: &[], resolved },
+        }
+    }
+
     /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
     #[inline]
     pub fn observe(self, value: f64) {
@@ -141,39 +152,41 @@ impl HistogramHandle {
     /// What is kept is whole or not there; a death while it is written loses it, never the count.
     #[inline]
     pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
-        let Some((resolved, cells, bucket)) = self.count(value) else { return };
-        if resolved.kind() != CellKind::ExemplarHistogram || trace.is_none() {
+        let Some((cells, is_alone, bucket)) = self.count(value) else { return };
+        // Families without exemplars have no words behind their buckets.
+        let at = HISTOGRAM_HEAD + self.bounds.len() + 1 + bucket * EXEMPLAR_WORDS;
+        let Some(words) = cells.get(at..at + EXEMPLAR_WORDS) else { return };
+        if trace.is_none() {
             return;
         }
-        let at = HISTOGRAM_HEAD + resolved.bounds().len() + 1 + bucket * EXEMPLAR_WORDS;
         let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
-        let words = cells.get(at..).unwrap_or_default();
-        if is_owner() {
+        if is_alone {
             exemplar::set(words, &exemplar);
         } else {
             exemplar::set_shared(words, &exemplar);
         }
     }
 
-    /// Counts a value, and says where and in which bucket.
+    /// Counts a value, and says where, whether this thread alone writes there, and in which bucket.
     #[inline]
-    fn count(self, value: f64) -> Option<(&'static Resolved, &'static [AtomicU64], usize)> {
-        let resolved = self.resolved?;
+    fn count(self, value: f64) -> Option<(&'static [AtomicU64], bool, usize)> {
         if value.is_nan() {
-            resolved.count_invalid();
+            self.resolved?.count_invalid();
             return None;
         }
-        let bounds = resolved.bounds();
-        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
-        let cells = if is_owner() {
-            Cells::of(resolved.own).observe(bucket, value);
-            resolved.own
+        if is_owner()
+            && let Some(bucket) = Cells::of(self.own).observe(self.bounds, value)
+        {
+            return Some((self.own, true, bucket));
+        }
+        let (cells, is_alone) = self.resolved?.writable()?;
+        let histogram = Cells::of(cells);
+        let bucket = if is_alone {
+            histogram.observe(self.bounds, value)
         } else {
-            let cells = resolved.foreign()?;
-            Cells::of(cells).observe_shared(bucket, value);
-            cells
+            histogram.observe_shared(self.bounds, value)
         };
-        Some((resolved, cells, bucket))
+        Some((cells, is_alone, bucket?))
     }
 
     /// Starts to measure a time.

@@ -1,11 +1,12 @@
 //! The cells of one label set in this process: what a handle points at.
 
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
-use crate::keys::Family;
+use crate::keys::{Family, GaugeMode};
+use crate::layout::wide;
+use crate::metrics::is_owner;
 use crate::series::Found;
 use crate::slot::Slot;
 
@@ -42,88 +43,89 @@ impl<T> StaticRef<T> {
 /// The cells of one label set. Leaked: handles are `Copy` and valid for the life of the process.
 pub(crate) struct Resolved {
     slot: &'static Slot,
-    family: Family<'static>,
-    values: Vec<String>,
     /// The owner's cells.
     pub(crate) own: &'static [AtomicU64],
-    /// The cells of all other threads, made at their first update: plain stores and atomic ones never meet.
-    foreign: OnceLock<&'static [AtomicU64]>,
+    pub(crate) bounds: &'static [f64],
+    /// Offset of the record that names them.
+    key: u32,
+    /// Offset in the file of the cells of all other threads, once they are made.
+    foreign: AtomicU32,
+    pub(crate) mode: GaugeMode,
+    is_overflow: bool,
 }
 
 impl Resolved {
+    /// Finds or makes the cells of a label set in the slot of this process; a refusal is counted there.
+    pub(crate) fn find(family: &Family<'static>, values: &[&str]) -> Option<Self> {
+        let slot = super::current()?;
+        slot.find(family, values).map(|found| Self::of(slot, family, found))
+    }
+
     /// Finds or makes the cells of a family without labels.
-    pub(crate) fn alone(family: Family<'static>) -> Option<&'static Self> {
-        Some(Place::find(&family, &[])?.resolve(family, &[]))
+    pub(crate) fn alone(family: &Family<'static>) -> Option<&'static Self> {
+        Some(Self::find(family, &[])?.leak())
     }
 
-    /// The cells for a thread that is not the owner; none when there is no space for them, which is counted.
-    #[inline(never)]
-    pub(crate) fn foreign(&self) -> Option<&'static [AtomicU64]> {
-        self.foreign.get().copied().or_else(|| self.make_foreign())
-    }
-
-    /// Adds to the one cell that all other threads share.
-    #[inline]
-    pub(crate) fn add_foreign(&self, add: impl FnOnce(&AtomicU64)) {
-        if let Some([cell, ..]) = self.foreign.get().copied().or_else(|| self.make_foreign()) {
-            add(cell);
+    fn of(slot: &'static Slot, family: &Family<'static>, found: Found) -> Self {
+        let words = crate::keys::words_of(family.kind, family.mode, family.bounds.len());
+        Self {
+            slot,
+            own: slot.map.words(found.offset, words),
+            bounds: family.bounds,
+            key: found.key,
+            foreign: AtomicU32::new(0),
+            mode: family.mode,
+            is_overflow: found.overflow,
         }
     }
 
-    #[cold]
+    pub(crate) fn leak(self) -> &'static Self {
+        Box::leak(Box::new(self))
+    }
+
+    /// Whether these are the overflow cells of the family, found in place of others.
+    pub(crate) fn is_overflow(&self) -> bool {
+        self.is_overflow
+    }
+
+    /// The owner's cells, if an update is nothing but a store there: one that is counted as refused by the limit is more.
+    pub(crate) fn plain(&self) -> &'static [AtomicU64] {
+        if self.is_overflow { &[] } else { self.own }
+    }
+
+    /// The cells of all threads but the owner, if they are made.
+    pub(crate) fn known_foreign(&self) -> Option<&'static [AtomicU64]> {
+        let offset = self.foreign.load(Acquire);
+        (offset != 0).then(|| self.slot.map.words(wide(offset), self.own.len()))
+    }
+
+    /// The cells that this thread may write, and whether it does so alone; none when there is no space for them. Counts an
+    /// update that goes to the overflow series.
     #[inline(never)]
-    fn make_foreign(&self) -> Option<&'static [AtomicU64]> {
-        let values: Vec<&str> = self.values.iter().map(String::as_str).collect();
-        let found = self.slot.find(&self.family, &values, true)?;
-        Some(self.foreign.get_or_init(|| self.slot.map.words(found.offset, self.own.len())))
+    pub(crate) fn writable(&self) -> Option<(&'static [AtomicU64], bool)> {
+        self.count_overflow();
+        if is_owner() { Some((self.own, true)) } else { Some((self.foreign()?, false)) }
+    }
+
+    /// The cells of all threads but the owner, made at their first use; a refusal is counted.
+    pub(crate) fn foreign(&self) -> Option<&'static [AtomicU64]> {
+        self.known_foreign().or_else(|| {
+            let found = self.slot.find_foreign(self.key)?;
+            self.foreign.store(u32::try_from(found.offset).ok()?, Release);
+            self.known_foreign()
+        })
+    }
+
+    /// Counts an update if it goes to the overflow series because the limit refused one of its own.
+    pub(crate) fn count_overflow(&self) {
+        if self.is_overflow {
+            self.slot.count(crate::layout::UPDATES_LIMIT_AT);
+        }
     }
 
     #[cold]
     #[inline(never)]
     pub(crate) fn count_invalid(&self) {
         self.slot.count(crate::layout::UPDATES_INVALID_AT);
-    }
-
-    pub(crate) fn bounds(&self) -> &'static [f64] {
-        self.family.bounds
-    }
-
-    pub(crate) fn kind(&self) -> crate::keys::CellKind {
-        self.family.kind
-    }
-
-    pub(crate) fn mode(&self) -> crate::keys::GaugeMode {
-        self.family.mode
-    }
-}
-
-/// Where the cells of a label set stand in the slot of this process.
-pub(crate) struct Place {
-    slot: &'static Slot,
-    found: Found,
-}
-
-impl Place {
-    /// Finds or makes the cells; a refusal, and a label set beyond the limit, are counted in the slot.
-    pub(crate) fn find(family: &Family<'_>, values: &[&str]) -> Option<Self> {
-        let slot = super::current()?;
-        slot.find(family, values, false).map(|found| Self { slot, found })
-    }
-
-    /// Whether these are the overflow cells of the family.
-    pub(crate) fn is_overflow(&self) -> bool {
-        self.found.overflow
-    }
-
-    /// Keeps them for the life of the process. `values` are those of the cells.
-    pub(crate) fn resolve(&self, family: Family<'static>, values: &[&str]) -> &'static Resolved {
-        let words = crate::keys::words_of(family.kind, family.mode, family.bounds.len());
-        Box::leak(Box::new(Resolved {
-            slot: self.slot,
-            family,
-            values: values.iter().map(|value| (*value).to_owned()).collect(),
-            own: self.slot.map.words(self.found.offset, words),
-            foreign: OnceLock::new(),
-        }))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHasher;
 
 use crate::keys::{Family, SEPARATOR, raw_values};
-use crate::metrics::resolved::{Place, Resolved, StaticRef};
+use crate::metrics::resolved::{Resolved, StaticRef};
 use crate::record::encode::cut;
 use crate::series::LONGEST_VALUE;
 
@@ -21,8 +21,8 @@ pub(crate) struct Table {
 
 struct Node {
     hash: u64,
-    raw: Vec<u8>,
-    resolved: &'static Resolved,
+    raw: Box<[u8]>,
+    resolved: Resolved,
 }
 
 impl Table {
@@ -52,7 +52,7 @@ impl Table {
         if let Some(nodes) = self.current.get()
             && let Some(node) = look_up(nodes, hash, &values)
         {
-            return Some(node.resolved);
+            return Some(&node.resolved);
         }
         self.insert(hash, &values, family())
     }
@@ -68,28 +68,26 @@ impl Table {
         if let Some(nodes) = self.current.get()
             && let Some(node) = look_up(nodes, hash, values)
         {
-            return Some(node.resolved);
+            return Some(&node.resolved);
         }
         // The slot is asked also beyond the limit: an earlier owner may have made this very series.
-        let cells = Place::find(&family, values)?;
-        if cells.is_overflow() {
-            let overflow = self.overflow.get().unwrap_or_else(|| {
-                let others = vec![crate::series::OTHER; values.len()];
-                let overflow = cells.resolve(family, &others);
+        let resolved = Resolved::find(&family, values)?;
+        if resolved.is_overflow() {
+            return Some(self.overflow.get().unwrap_or_else(|| {
+                let overflow = resolved.leak();
                 self.overflow.set(overflow);
                 overflow
-            });
-            return Some(overflow);
+            }));
         }
-        let resolved = cells.resolve(family, values);
-        let node = Box::leak(Box::new(Node { hash, raw: raw_values(values), resolved }));
+        let raw = raw_values(values).into_boxed_slice();
+        let node: &'static Node = Box::leak(Box::new(Node { hash, raw, resolved }));
         let nodes = match self.current.get() {
             Some(nodes) if (*used + 1) * 2 <= nodes.len() => nodes,
             smaller => self.grown(smaller),
         };
         place(nodes, node);
         *used += 1;
-        Some(resolved)
+        Some(&node.resolved)
     }
 
     fn grown(

@@ -1,7 +1,8 @@
 //! One series as a reader keeps it: which cells make its number, the number, and the beginnings of its lines, ready.
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
-use crate::cells::{HISTOGRAM_HEAD, Histogram, LAST_WORDS, MOST_BOUNDS, read_last};
+use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram, MOST_BOUNDS};
+use crate::cells::{LAST_WORDS, read_last};
 use crate::keys::{CellKind, FamilyKey, GaugeMode};
 use crate::view::View;
 
