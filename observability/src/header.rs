@@ -180,6 +180,8 @@ fn read_sections(map: &Map) -> Result<Sections, WhyBad> {
     }
     let sections = Sections::from_array(sections);
     let whole = sections.in_flight.capacity.is_multiple_of(ENTRY_BYTES)
+        && sections.owner_ring.capacity.is_power_of_two()
+        && sections.shared_ring.capacity.is_power_of_two()
         && (sections.samples.capacity == 0 || sections.samples.capacity >= SAMPLE_BYTES)
         && sections.keys.capacity.is_multiple_of(STEP)
         && sections.values.capacity.is_multiple_of(STEP);

@@ -9,6 +9,7 @@ pub(crate) mod entry;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 
 use crate::clock::{keep_wall_ns, monotonic_ns};
 use crate::closed::{Method, Outcome, Phase, Protocol, Sampling};
@@ -125,7 +126,7 @@ impl InFlight {
         let entries = Entries::new(&slot.map, slot.sections().in_flight);
         let producer = Producer::resume(&slot.map, Ring::new(slot.sections(), RingName::Owner));
         // Taken from the end: the first entries first, so that a quiet worker touches few pages.
-        let free = (0..entries.count()).rev().filter(|entry| entries.is_free(*entry)).collect();
+        let free = entries.free();
         Box::leak(Box::new(Self {
             slot,
             entries,
@@ -161,9 +162,9 @@ impl InFlight {
             redo.add(started, 1);
             if let Some(entry) = entry {
                 let serial = self.entries.write(entry, begin, route.id);
-                redo.set(self.entries.state_at(entry), running(serial));
+                redo.set(self.entries.state(entry), running(serial));
             } else {
-                redo.add(IN_FLIGHT_OVERFLOW_AT, 1);
+                redo.add(self.slot.map.word(IN_FLIGHT_OVERFLOW_AT), 1);
             }
         }
         redo.commit();
@@ -200,7 +201,7 @@ impl InFlight {
     pub(crate) fn push_with(
         &self,
         kind: Kind,
-        add: Option<(usize, u64)>,
+        add: Option<(&'static AtomicU64, u64)>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
         let (producer, bytes) = &mut *self.producer.borrow_mut();
@@ -210,7 +211,7 @@ impl InFlight {
         if let Some((cell, delta)) = add {
             redo.add(cell, delta);
         }
-        redo_head(&mut redo, producer, head, kind);
+        self.redo_head(&mut redo, producer, head, kind);
         redo.commit();
     }
 
@@ -225,10 +226,12 @@ impl InFlight {
         if request.is_counted {
             self.count_end(&mut redo, request, end, duration_ns);
         }
-        redo_head(&mut redo, producer, head, Kind::Request);
+        self.redo_head(&mut redo, producer, head, Kind::Request);
         redo.commit();
 
-        self.free.borrow_mut().extend(request.entry);
+        if let Some(entry) = request.entry {
+            self.free.borrow_mut().push(entry);
+        }
         self.running.set(self.running.get().saturating_sub(1));
         if let Some(bell) = self.slot.bell() {
             bell.ring(producer.passed_half(head_before));
@@ -236,7 +239,13 @@ impl InFlight {
     }
 
     /// What the end of a request changes besides its record.
-    fn count_end(&self, redo: &mut Redo<'_>, request: &Request, end: &End<'_>, duration_ns: u64) {
+    fn count_end(
+        &self,
+        redo: &mut Redo<'static>,
+        request: &Request,
+        end: &End<'_>,
+        duration_ns: u64,
+    ) {
         let status = end.status.unwrap_or(0);
         if let Some(cells) = self.endings.cells(request.method, request.route, status) {
             let seconds = ending::seconds(duration_ns);
@@ -256,8 +265,23 @@ impl InFlight {
             redo.add(cell, 1);
         }
         match request.entry {
-            Some(entry) => redo.set(self.entries.state_at(entry), FREE),
-            None => redo.add(IN_FLIGHT_OVERFLOW_AT, u64::MAX), // minus 1
+            Some(entry) => redo.set(self.entries.state(entry), FREE),
+            None => redo.add(self.slot.map.word(IN_FLIGHT_OVERFLOW_AT), u64::MAX), // minus 1
+        }
+    }
+
+    /// Publishes a staged record, or counts one that found no room.
+    fn redo_head(
+        &self,
+        redo: &mut Redo<'static>,
+        producer: &Producer,
+        head: Option<u64>,
+        kind: Kind,
+    ) {
+        let map = &self.slot.map;
+        match head {
+            Some(head) => redo.set(map.word(producer.ring().head_at), head),
+            None => redo.add(map.word(producer.ring().dropped_at(kind)), 1),
         }
     }
 
@@ -374,14 +398,6 @@ impl Drop for Request {
             request_id: &known.request_id,
         };
         self.in_flight.finish(self, &end);
-    }
-}
-
-/// Publishes a staged record, or counts one that found no room.
-fn redo_head(redo: &mut Redo<'_>, producer: &Producer, head: Option<u64>, kind: Kind) {
-    match head {
-        Some(head) => redo.set(producer.ring().head_at, head),
-        None => redo.add(producer.ring().dropped_at(kind), 1),
     }
 }
 

@@ -88,18 +88,14 @@ impl Map {
         self.word(offset).store(value, Relaxed);
     }
 
+    /// The byte offset of one of its words.
+    pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
+        std::ptr::from_ref(word).addr().wrapping_sub(self.raw.as_ptr().addr())
+    }
+
     /// Copies bytes in at an aligned offset; the last word is filled up with zeros.
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        let words = self.words(offset, bytes.len().div_ceil(8));
-        let (whole, rest) = bytes.as_chunks::<8>();
-        for (word, chunk) in words.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*chunk), Relaxed);
-        }
-        if let Some(word) = words.get(whole.len()) {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            word.store(u64::from_ne_bytes(last), Relaxed);
-        }
+        copy_into(self.words(offset, bytes.len().div_ceil(8)), bytes);
     }
 
     /// Copies `length` bytes from an aligned offset to the end of `bytes`, which is cleared first.
@@ -110,5 +106,20 @@ impl Map {
             bytes.extend_from_slice(&word.load(Relaxed).to_ne_bytes());
         }
         bytes.truncate(length);
+    }
+}
+
+/// Copies bytes into words as far as these go; the last word is filled up with zeros.
+pub(crate) fn copy_into(words: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, chunk) in words.iter().zip(whole) {
+        word.store(u64::from_ne_bytes(*chunk), Relaxed);
+    }
+    if !rest.is_empty()
+        && let Some(word) = words.get(whole.len())
+    {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        word.store(u64::from_ne_bytes(last), Relaxed);
     }
 }

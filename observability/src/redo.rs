@@ -17,65 +17,100 @@ const ITEM_WORDS: usize = REDO_ITEM_BYTES / 8;
 const SET: u64 = 0;
 const OBSERVE: u64 = 1;
 
+/// Words that one transaction may set, besides the one histogram that it may observe.
+const MOST_SETS: usize = 8;
+const _: () = assert!(MOST_SETS < REDO_ITEMS);
+
+type Item = [AtomicU64; ITEM_WORDS];
+
 /// A transaction being written. Dropped without [`Redo::commit`] it never happened.
 pub(crate) struct Redo<'m> {
     map: &'m Map,
-    /// The places of the log that are still free.
-    free: &'m [[AtomicU64; ITEM_WORDS]],
-    items: u64,
+    log: &'m [Item],
+    items: usize,
+    /// What the log says, for the one who is sure of it: a successor reads the log and trusts nothing.
+    sets: [(&'m AtomicU64, u64); MOST_SETS],
+    count: usize,
+    observed: Option<(Histogram<'m>, Next)>,
 }
 
 impl<'m> Redo<'m> {
     pub(crate) fn begin(map: &'m Map) -> Self {
-        let words = map.words(REDO_ITEMS_AT, REDO_ITEMS * ITEM_WORDS);
-        Self { map, free: words.as_chunks().0, items: 0 }
+        let log = log(map);
+        let nothing = (map.word(REDO_AT), 0);
+        Self { map, log, items: 0, sets: [nothing; MOST_SETS], count: 0, observed: None }
     }
 
-    /// Sets the word at byte `offset`.
-    pub(crate) fn set(&mut self, offset: usize, value: u64) {
-        self.push([SET | long(offset) << 32, value, 0, 0]);
+    /// Sets a word.
+    #[inline]
+    #[expect(clippy::panic, reason = "the number of words is a constant of each transaction")]
+    pub(crate) fn set(&mut self, cell: &'m AtomicU64, value: u64) {
+        let Some(place) = self.sets.get_mut(self.count) else {
+            // A transaction that did half of what it should would be worse than none.
+            panic!("a transaction sets at most {MOST_SETS} words");
+        };
+        *place = (cell, value);
+        self.count += 1;
+        let item = &self.log[self.items];
+        item[0].store(SET | long(self.map.offset_of(cell)) << 32, Relaxed);
+        item[1].store(value, Relaxed);
+        self.items += 1;
     }
 
-    /// Adds to the word at byte `offset`, which only the owner writes. At most once a word and transaction.
-    pub(crate) fn add(&mut self, offset: usize, delta: u64) {
-        self.set(offset, self.map.load(offset).wrapping_add(delta));
+    /// Adds to a word, which only the owner writes. At most once a word and transaction.
+    #[inline]
+    pub(crate) fn add(&mut self, cell: &'m AtomicU64, delta: u64) {
+        self.set(cell, cell.load(Relaxed).wrapping_add(delta));
     }
 
-    /// Adds one observation to the histogram at byte `offset`.
-    pub(crate) fn observe(&mut self, offset: usize, bucket: usize, value: f64) {
-        if let Some(next) = Histogram::at(self.map, offset).next(bucket, value) {
-            let head = OBSERVE | long(offset) << 32;
-            self.push([head, next.count, next.sum.to_bits(), next.tag]);
+    /// Adds one observation to a histogram. At most once a transaction.
+    #[inline]
+    pub(crate) fn observe(&mut self, histogram: Histogram<'m>, bucket: usize, value: f64) {
+        if let Some(next) = histogram.next(bucket, value) {
+            let item = &self.log[self.items];
+            let offset = self.map.offset_of(histogram.first());
+            let words = [OBSERVE | long(offset) << 32, next.count, next.sum.to_bits(), next.tag];
+            for (word, value) in item.iter().zip(words) {
+                word.store(value, Relaxed);
+            }
+            self.items += 1;
+            self.observed = Some((histogram, next));
         }
     }
 
     /// Publishes the transaction and carries it out.
+    #[inline]
     pub(crate) fn commit(self) {
-        self.map.word(REDO_AT).store(self.items, Release);
+        let commit = self.map.word(REDO_AT);
+        commit.store(long(self.items), Release);
         fence(Release); // nothing is carried out before it is committed, not even by the compiler
-        replay(self.map);
-    }
-
-    #[expect(clippy::panic, reason = "the number of items is a constant of each transaction")]
-    fn push(&mut self, item: [u64; 4]) {
-        let Some((words, free)) = self.free.split_first() else {
-            // A transaction that did half of what it should would be worse than none.
-            panic!("a transaction has at most {REDO_ITEMS} items");
-        };
-        for (word, value) in words.iter().zip(item) {
-            word.store(value, Relaxed);
+        if let Some((histogram, next)) = self.observed {
+            histogram.replace(&next);
         }
-        (self.free, self.items) = (free, self.items + 1);
+        for (cell, value) in self.sets.iter().take(self.count) {
+            // Release: a ring head or the state of an entry may be among them, and what it publishes came before.
+            cell.store(*value, Release);
+        }
+        end(commit);
     }
+}
+
+fn log(map: &Map) -> &[Item] {
+    map.words(REDO_ITEMS_AT, REDO_ITEMS * ITEM_WORDS).as_chunks().0
+}
+
+fn end(commit: &AtomicU64) {
+    commit.store(0, Release);
+    // The next transaction's items, and the next use of an entry that was freed, stay behind this point.
+    fence(Release);
 }
 
 /// Carries out what was committed, if anything was. Only the owner calls it, or who has seen the owner reaped.
 pub(crate) fn replay(map: &Map) {
     let commit = map.word(REDO_AT);
     let items = size(commit.load(Acquire)).min(REDO_ITEMS);
-    let log = map.words(REDO_ITEMS_AT, REDO_ITEMS * ITEM_WORDS).as_chunks::<ITEM_WORDS>().0;
     let values_end = VALUES_AT.saturating_add(size(map.load(VALUES_ALLOCATED_AT)));
-    for words in log.iter().take(items) {
+    for words in log(map).iter().take(items) {
         let [head, first, second, third] = words.each_ref().map(|word| word.load(Relaxed));
         let offset = size(head >> 32);
         if !is_cell(map, offset, values_end) {
@@ -85,13 +120,10 @@ pub(crate) fn replay(map: &Map) {
             let next = Next { tag: third, count: first, sum: f64::from_bits(second) };
             Histogram::at(map, offset).replace(&next);
         } else {
-            // Release: a ring head or the state of an entry may be among them, and what it publishes came before.
             map.word(offset).store(first, Release);
         }
     }
-    commit.store(0, Release);
-    // The next transaction's items, and the next use of an entry that was freed, stay behind this point.
-    fence(Release);
+    end(commit);
 }
 
 /// Says whether a transaction may write at an offset: the changing part of the header, the tables and rings, and values

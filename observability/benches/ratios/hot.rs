@@ -122,7 +122,7 @@ pub(crate) fn measure(requests: &mut Requests) -> Vec<Round> {
             xadd: each(PASSES, &cells, |cell| _ = cell.fetch_add(1, Relaxed)),
             inc: each(PASSES, &counters, |counter| counter.inc()),
             their_inc: each(PASSES, &others.counters, prometheus::IntCounter::inc),
-            foreign: foreign_ns(&counters),
+            foreign: foreign_ns(&labels),
             observe: each(PASSES, &histograms, |(histogram, value)| histogram.observe(*value)),
             their_observe: each(PASSES, &others.observers, |(theirs, value)| {
                 theirs.observe(*value);
@@ -166,11 +166,14 @@ impl Round {
     }
 }
 
-/// An increment from a thread that does not own the slot.
-fn foreign_ns(counters: &[CounterHandle]) -> f64 {
-    std::thread::scope(|scope| {
-        scope.spawn(|| each(PASSES, counters, |counter| counter.inc())).join().unwrap()
-    })
+/// An increment from a thread that does not own the slot, by handles that it has resolved.
+fn foreign_ns(labels: &[[String; 3]]) -> f64 {
+    let measure = || {
+        let counters: Vec<CounterHandle> =
+            labels.iter().map(|[a, b, c]| COUNTER.with([a, b, c])).collect();
+        each(PASSES, &counters, |counter| counter.inc())
+    };
+    std::thread::scope(|scope| scope.spawn(measure).join().unwrap())
 }
 
 /// One histogram without exemplars and one with.

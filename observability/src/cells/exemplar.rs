@@ -24,8 +24,7 @@ pub struct Exemplar {
 }
 
 /// Owner only: two plain stores around the fields.
-pub(crate) fn set(words: &[AtomicU64], exemplar: &Exemplar) {
-    let Some(words) = words.first_chunk::<EXEMPLAR_WORDS>() else { return };
+pub(crate) fn set(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
     let odd = words[0].load(Relaxed) | 1;
     words[0].store(odd, Relaxed);
     fence(Release);
@@ -34,8 +33,7 @@ pub(crate) fn set(words: &[AtomicU64], exemplar: &Exemplar) {
 }
 
 /// Any thread of the owner, in a foreign shard.
-pub(crate) fn set_shared(words: &[AtomicU64], exemplar: &Exemplar) {
-    let Some(words) = words.first_chunk::<EXEMPLAR_WORDS>() else { return };
+pub(crate) fn set_shared(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
     let before = super::lock(&words[0], 1);
     fill(words, exemplar);
     words[0].store(before.wrapping_add(2), Release);

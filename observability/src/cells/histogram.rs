@@ -57,8 +57,14 @@ impl<'m> Histogram<'m> {
         Self { words }
     }
 
-    /// Owner only: four plain stores. A function of its own, because inlined into a large one it loses its registers.
-    #[inline]
+    /// Its first word, which stands for it in the redo log.
+    pub(crate) fn first(self) -> &'m AtomicU64 {
+        &self.words[TAG]
+    }
+
+    /// Owner only: four plain stores. A function of its own, with all that it needs in registers: inlined into a large one it
+    /// would be slower than the call.
+    #[inline(never)]
     pub(crate) fn observe(self, bounds: &[f64], value: f64) -> Option<usize> {
         let bucket = bucket_of(bounds, value);
         let (head, cell) = self.parts(bucket)?;

@@ -81,7 +81,7 @@ fn report(supervisor: &'static Slot, slot: u32, death: &Death, entry: &InFlightE
         reason: death.reason,
         count,
     };
-    let cells = counter.map(|found| (found.offset, count));
+    let cells = counter.map(|found| (supervisor.map.word(found.offset), count));
     supervisor.in_flight().push_with(Kind::Request, cells, |bytes| Encoder::lost(bytes, &lost));
 }
 

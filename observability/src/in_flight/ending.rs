@@ -1,17 +1,17 @@
 //! The series that requests count in, resolved once for each kind of request and then found without allocating.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::AtomicU64;
 
 use rustc_hash::FxHashMap;
 
-use crate::cells::histogram::bucket_of;
+use crate::cells::histogram::{Histogram, bucket_of};
 use crate::clock::monotonic_ns;
 use crate::closed::{Method, Role};
 use crate::http_metrics::{
     DURATION, DURATION_BOUNDS, EXCEPTIONS, LOST, REQUEST_BYTES, RESPONSE_BYTES, STARTED,
 };
-use crate::keys::Family;
-use crate::layout::UPDATES_LIMIT_AT;
+use crate::keys::{Family, words_of};
 use crate::series::OTHER;
 use crate::slot::Slot;
 
@@ -29,25 +29,28 @@ pub(crate) struct Route {
     pub(crate) text: &'static str,
 }
 
-/// Where the numbers of one kind of request go: byte offsets of cells that exist.
-#[derive(Copy, Clone, Debug)]
+/// A counter of the owner's.
+pub(crate) type Count = &'static AtomicU64;
+
+/// Where the numbers of one kind of request go.
+#[derive(Copy, Clone)]
 pub(crate) struct Cells {
-    pub(crate) duration: usize,
-    pub(crate) request_bytes: usize,
-    pub(crate) response_bytes: usize,
+    pub(crate) duration: Histogram<'static>,
+    pub(crate) request_bytes: Count,
+    pub(crate) response_bytes: Count,
 }
 
 /// The overflow series of the families of requests. They are made before a request is counted, so that each one that is
 /// counted as started has a place to be counted as finished, also when there is no space for a series of its own (F42).
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone)]
 struct LastResort {
-    started: usize,
+    started: Count,
     cells: Cells,
-    exceptions: usize,
+    exceptions: Count,
 }
 
 /// Cells that were found, and when to ask for better ones: never, once each is of its own label set.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone)]
 struct Known<T> {
     found: T,
     ask_again_ns: u64,
@@ -55,12 +58,12 @@ struct Known<T> {
 
 pub(crate) struct Endings {
     slot: &'static Slot,
-    started: [Cell<Option<usize>>; Method::ALL.len() + 1],
+    started: [Cell<Option<Count>>; Method::ALL.len() + 1],
     last_resort: Cell<Option<LastResort>>,
     ask_again_ns: Cell<u64>,
     routes: RefCell<FxHashMap<&'static str, Route>>,
     cells: RefCell<FxHashMap<u64, Known<Cells>>>,
-    exceptions: RefCell<FxHashMap<(u64, &'static str), Known<usize>>>,
+    exceptions: RefCell<FxHashMap<(u64, &'static str), Known<Count>>>,
     exception_types: RefCell<FxHashMap<String, &'static str>>,
     unmatched: Route,
     other: Route,
@@ -98,7 +101,7 @@ impl Endings {
 
     /// The cell in which a request that begins is counted. None while there is no space even for the last resort: such a
     /// request is not counted at all, neither here nor at its end, and does not stand in the table.
-    pub(crate) fn started(&self, method: Method) -> Option<usize> {
+    pub(crate) fn started(&self, method: Method) -> Option<Count> {
         let cell = &self.started[usize::from(method.number())];
         cell.get().or_else(|| {
             if monotonic_ns() >= self.ask_again_ns.get() {
@@ -128,7 +131,7 @@ impl Endings {
         Some(LastResort {
             started: self.find(&STARTED, &[OTHER])?,
             cells: Cells {
-                duration: self.find(&DURATION, &[OTHER; 3])?,
+                duration: self.find_duration(&[OTHER; 3])?,
                 request_bytes: self.find(&REQUEST_BYTES, &[OTHER; 2])?,
                 response_bytes: self.find(&RESPONSE_BYTES, &[OTHER; 2])?,
             },
@@ -136,12 +139,14 @@ impl Endings {
         })
     }
 
-    fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<usize> {
-        let found = self.slot.find(family, labels)?;
-        if found.overflow {
-            self.slot.count(UPDATES_LIMIT_AT);
-        }
-        Some(found.offset)
+    fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<Count> {
+        self.slot.find(family, labels).map(|found| self.slot.map.word(found.offset))
+    }
+
+    fn find_duration(&self, labels: &[&str]) -> Option<Histogram<'static>> {
+        let words = words_of(DURATION.kind, DURATION.mode, DURATION.bounds.len());
+        let found = self.slot.find(&DURATION, labels)?;
+        Some(Histogram::of(self.slot.map.words(found.offset, words)))
     }
 
     pub(crate) fn route(&self, template: &str) -> Route {
@@ -177,7 +182,7 @@ impl Endings {
         let last_resort = self.last_resort.get()?.cells;
         let text = if status == 0 { String::new() } else { status.to_string() };
         let labels = [method.as_str(), route.text, &text];
-        let duration = self.find(&DURATION, &labels);
+        let duration = self.find_duration(&labels);
         let request_bytes = self.find(&REQUEST_BYTES, &labels[..2]);
         let response_bytes = self.find(&RESPONSE_BYTES, &labels[..2]);
         let is_whole = duration.is_some() && request_bytes.is_some() && response_bytes.is_some();
@@ -195,7 +200,7 @@ impl Endings {
         method: Method,
         route: Route,
         exception: &str,
-    ) -> Option<usize> {
+    ) -> Option<Count> {
         let exception = self.exception_text(Some(exception));
         let key = (key(method, route, 0), exception);
         if let Some(known) = self.exceptions.borrow().get(&key)

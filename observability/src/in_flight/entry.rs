@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use crate::closed::{Method, Phase, Protocol};
 use crate::ids::{SpanId, TraceId};
-use crate::in_flight::{Begin, entries_in, entry_offset};
-use crate::layout::{BIRTHS_AT, Section, halves, join};
-use crate::map::Map;
+use crate::in_flight::{Begin, entries_in};
+use crate::layout::{BIRTHS_AT, Section, halves, join, wide};
+use crate::map::{Map, copy_into};
 use crate::profile::{LABEL_WORDS, Label};
 use crate::record::encode::{address, cut};
 
@@ -109,35 +109,40 @@ pub(crate) struct Texts {
 
 /// The table in a mapping.
 pub(crate) struct Entries {
-    map: &'static Map,
-    section: Section,
+    table: &'static [Words],
     serials: Vec<std::cell::Cell<u32>>,
 }
+
+type Words = [AtomicU64; WORDS];
 
 impl Entries {
     pub(crate) fn new(map: &'static Map, section: Section) -> Self {
         let count = entries_in(section.capacity);
+        let table = map.words(section.offset, wide(count) * WORDS).as_chunks().0;
         // Each owner begins elsewhere, so that no reader takes a successor's entry for the one it began to copy.
         let [low, high, ..] = map.load(BIRTHS_AT).to_le_bytes();
         let first = u32::from_le_bytes([0, 0, low, high]);
-        Self { map, section, serials: (0..count).map(|_| std::cell::Cell::new(first)).collect() }
+        Self { table, serials: (0..count).map(|_| std::cell::Cell::new(first)).collect() }
     }
 
-    pub(crate) fn count(&self) -> u32 {
-        entries_in(self.section.capacity)
+    /// The entries that nobody uses, the first one last.
+    pub(crate) fn free(&self) -> Vec<u32> {
+        let free = (0_u32..).zip(self.table).filter(|(_, words)| is_free(words));
+        let mut free: Vec<u32> = free.map(|(entry, _)| entry).collect();
+        free.reverse();
+        free
     }
 
-    pub(crate) fn is_free(&self, entry: u32) -> bool {
-        self.map.load(self.state_at(entry)) == FREE
+    fn words(&self, entry: u32) -> &'static Words {
+        &self.table[wide(entry)]
     }
 
-    pub(crate) fn state_at(&self, entry: u32) -> usize {
-        self.section.offset + entry_offset(entry)
+    pub(crate) fn state(&self, entry: u32) -> &'static AtomicU64 {
+        &self.words(entry)[STATE]
     }
 
     /// Writes all but the state, and says the serial that the state is to carry.
     pub(crate) fn write(&self, entry: u32, begin: &Begin<'_>, route: u32) -> u32 {
-        let at = self.state_at(entry);
         let [t0, t1] = halves(begin.trace.0);
         let [c0, c1] = halves(address(begin.client));
         let (id, path) = (cut(begin.request_id, REQUEST_ID_BYTES), cut(begin.path, PATH_BYTES));
@@ -146,7 +151,7 @@ impl Entries {
         let flags = u64::from(begin.sampled) | u64::from(begin.remote_parent) << 1;
         let length = |text: &str| u64::try_from(text.len()).unwrap_or(0);
         let lengths = u64::from(begin.client_port) << 32 | length(id) << 48 | length(path) << 56;
-        let words = self.map.words(at, WORDS);
+        let words = self.words(entry);
         let values = [
             (START, begin.start_ns),
             (START_WALL, begin.start_wall_ns),
@@ -162,39 +167,37 @@ impl Entries {
         for (offset, value) in values {
             words[offset / 8].store(value, Relaxed);
         }
-        self.map.copy_in(at + REQUEST_ID, id.as_bytes());
-        self.map.copy_in(at + PATH, path.as_bytes());
-        let serial = &self.serials[crate::layout::wide(entry)];
+        copy_into(&words[REQUEST_ID / 8..PATH / 8], id.as_bytes());
+        copy_into(&words[PATH / 8..], path.as_bytes());
+        let serial = &self.serials[wide(entry)];
         serial.set(serial.get().wrapping_add(1));
         serial.get()
     }
 
     /// Route and phase change while the request runs: one aligned store.
     pub(crate) fn set_kind(&self, entry: u32, kind: Kind) {
-        let word = self.map.word(self.state_at(entry) + KIND);
+        let word = &self.words(entry)[KIND / 8];
         let flags = word.load(Relaxed) & 0xff << 56;
         word.store(kind.word() | flags, Release);
     }
 
     /// Its first words, for the profiler.
     pub(crate) fn label(&self, entry: u32) -> Option<Label> {
-        let words = self.map.words(self.state_at(entry), WORDS);
-        words.first_chunk().map(Label)
+        self.words(entry).first_chunk().map(Label)
     }
 
     pub(crate) fn samples(&self, entry: u32) -> u32 {
-        let [a, b, c, d, ..] = self.map.load(self.state_at(entry) + LENGTHS).to_le_bytes();
+        let [a, b, c, d, ..] = self.words(entry)[LENGTHS / 8].load(Relaxed).to_le_bytes();
         u32::from_le_bytes([a, b, c, d])
     }
 
     pub(crate) fn oldest_start_ns(&self) -> Option<u64> {
-        let entries = (0..self.count()).filter(|entry| !self.is_free(*entry));
-        entries.map(|entry| self.map.load(self.state_at(entry) + START)).min()
+        let running = self.table.iter().filter(|words| !is_free(words));
+        running.map(|words| words[START / 8].load(Relaxed)).min()
     }
 
     pub(crate) fn texts(&self, entry: u32) -> Texts {
-        let read = copy(self.map, self.state_at(entry));
-        read.map(|(_, words)| texts(&words)).unwrap_or_default()
+        copy(self.words(entry)).map(|(_, words)| texts(&words)).unwrap_or_default()
     }
 }
 
@@ -215,7 +218,7 @@ pub(crate) fn count_sample(words: &[AtomicU64; LABEL_WORDS]) {
 
 /// Reads an entry at a byte offset of any mapping: `None` if it is free or changes meanwhile. `route` resolves its string.
 pub(crate) fn read(map: &Map, at: usize, route: impl Fn(u32) -> String) -> Option<InFlightEntry> {
-    let (_, words) = copy(map, at)?;
+    let (_, words) = copy(map.words(at, WORDS).first_chunk()?)?;
     let word = |offset: usize| words[offset / 8];
     let [r0, r1, r2, r3, method, protocol, phase, flags] = word(KIND).to_le_bytes();
     let [s0, s1, s2, s3, p0, p1, ..] = word(LENGTHS).to_le_bytes();
@@ -255,8 +258,11 @@ pub(crate) fn read_kind(map: &Map, at: usize) -> Option<(Method, u32)> {
     Some((method, u32::from_le_bytes([r0, r1, r2, r3])))
 }
 
-fn copy(map: &Map, at: usize) -> Option<(u64, [u64; WORDS])> {
-    let words = map.words(at, WORDS);
+fn is_free(words: &Words) -> bool {
+    words[STATE].load(Relaxed) == FREE
+}
+
+fn copy(words: &Words) -> Option<(u64, [u64; WORDS])> {
     let before = words[STATE].load(Acquire);
     let mut copy = [0; WORDS];
     for (to, from) in copy.iter_mut().zip(words) {

@@ -97,7 +97,7 @@ pub struct CounterVec<const N: usize, T: Number = u64> {
 pub struct CounterHandle<T: Number = u64> {
     /// The owner's cell, beside the rest: the hot path follows one pointer. None when an update is more than a store.
     own: Option<&'static AtomicU64>,
-    /// The cell of all other threads, if it was made when the handle was.
+    /// The cell of all other threads, for a handle that one of them has got.
     foreign: Option<&'static AtomicU64>,
     resolved: Option<&'static Resolved>,
     number: PhantomData<fn() -> T>,
@@ -166,10 +166,8 @@ impl<T: Number> CounterHandle<T> {
     #[inline]
     fn of(resolved: Option<&'static Resolved>) -> Self {
         let own = resolved.and_then(|resolved| resolved.plain().first());
-        let foreign = resolved.filter(|_| own.is_some()).and_then(|resolved| {
-            let cells = if is_owner() { resolved.known_foreign() } else { resolved.foreign() };
-            cells?.first()
-        });
+        let foreign = resolved.filter(|_| own.is_some() && !is_owner());
+        let foreign = foreign.and_then(|resolved| resolved.foreign()?.first());
         Self { own, foreign, resolved, number: PhantomData }
     }
 

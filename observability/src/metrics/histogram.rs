@@ -145,54 +145,78 @@ impl HistogramHandle {
     /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
     #[inline]
     pub fn observe(self, value: f64) {
-        self.count(value);
+        if self.observe_plainly(value).is_none() {
+            observe_otherwise(self.resolved, value);
+        }
     }
 
     /// Counts a value and keeps the trace it came from, if the family was declared with exemplars and there is a trace.
     /// What is kept is whole or not there; a death while it is written loses it, never the count.
     #[inline]
     pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
-        let Some((cells, is_alone, bucket)) = self.count(value) else { return };
-        // Families without exemplars have no words behind their buckets.
-        let at = HISTOGRAM_HEAD + self.bounds.len() + 1 + bucket * EXEMPLAR_WORDS;
-        let Some(words) = cells.get(at..at + EXEMPLAR_WORDS) else { return };
-        if trace.is_none() {
-            return;
-        }
         let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
-        if is_alone {
-            exemplar::set(words, &exemplar);
-        } else {
-            exemplar::set_shared(words, &exemplar);
+        if let Some(bucket) = self.observe_plainly(value) {
+            if let Some(words) = exemplar_of(self.own, self.bounds, bucket, trace) {
+                exemplar::set(words, &exemplar);
+            }
+        } else if let Some((cells, is_alone, bucket)) = observe_otherwise(self.resolved, value)
+            && let Some(words) = exemplar_of(cells, self.bounds, bucket, trace)
+        {
+            if is_alone {
+                exemplar::set(words, &exemplar);
+            } else {
+                exemplar::set_shared(words, &exemplar);
+            }
         }
     }
 
-    /// Counts a value, and says where, whether this thread alone writes there, and in which bucket.
+    /// The owner's stores, and the bucket; none if this update is more than these.
     #[inline]
-    fn count(self, value: f64) -> Option<(&'static [AtomicU64], bool, usize)> {
-        if value.is_nan() {
-            self.resolved?.count_invalid();
+    fn observe_plainly(&self, value: f64) -> Option<usize> {
+        if !is_owner() || value.is_nan() {
             return None;
         }
-        if is_owner()
-            && let Some(bucket) = Cells::of(self.own).observe(self.bounds, value)
-        {
-            return Some((self.own, true, bucket));
-        }
-        let (cells, is_alone) = self.resolved?.writable()?;
-        let histogram = Cells::of(cells);
-        let bucket = if is_alone {
-            histogram.observe(self.bounds, value)
-        } else {
-            histogram.observe_shared(self.bounds, value)
-        };
-        Some((cells, is_alone, bucket?))
+        Cells::of(self.own).observe(self.bounds, value)
     }
 
     /// Starts to measure a time.
     pub fn start_timer(self) -> Timer {
         Timer { histogram: self, start: Instant::now(), discarded: false }
     }
+}
+
+/// Any update that is not merely the owner's stores. Says where it went, whether this thread alone writes there, and into
+/// which bucket.
+#[inline(never)]
+fn observe_otherwise(
+    resolved: Option<&'static Resolved>,
+    value: f64,
+) -> Option<(&'static [AtomicU64], bool, usize)> {
+    let resolved = resolved?;
+    if value.is_nan() {
+        resolved.count_invalid();
+        return None;
+    }
+    let (cells, is_alone) = resolved.writable()?;
+    let histogram = Cells::of(cells);
+    let bucket = if is_alone {
+        histogram.observe(resolved.bounds, value)
+    } else {
+        histogram.observe_shared(resolved.bounds, value)
+    };
+    Some((cells, is_alone, bucket?))
+}
+
+/// The words of a bucket's exemplar; none if the family keeps none or there is no trace to keep.
+fn exemplar_of<'c>(
+    cells: &'c [AtomicU64],
+    bounds: &[f64],
+    bucket: usize,
+    trace: TraceId,
+) -> Option<&'c [AtomicU64; EXEMPLAR_WORDS]> {
+    // Families without exemplars have no words behind their buckets.
+    let exemplars = cells.get(HISTOGRAM_HEAD + bounds.len() + 1..)?;
+    exemplars.as_chunks().0.get(bucket).filter(|_| !trace.is_none())
 }
 
 impl Timer {

@@ -94,7 +94,7 @@ impl Resolved {
     }
 
     /// The cells of all threads but the owner, if they are made.
-    pub(crate) fn known_foreign(&self) -> Option<&'static [AtomicU64]> {
+    fn known_foreign(&self) -> Option<&'static [AtomicU64]> {
         let offset = self.foreign.load(Acquire);
         (offset != 0).then(|| self.slot.map.words(wide(offset), self.own.len()))
     }

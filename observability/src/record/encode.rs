@@ -239,9 +239,10 @@ impl<'b> Encoder<'b> {
         self.text(request.exception, 128);
         self.text(request.path, 1_024);
         self.text(request.request_id, 128);
-        match std::str::from_utf8(request.user_agent) {
-            Ok(text) => self.text(text, 256),
-            Err(_) => self.text(&String::from_utf8_lossy(request.user_agent), 256),
+        if request.user_agent.is_ascii() {
+            self.ascii(request.user_agent, 256);
+        } else {
+            self.text(&String::from_utf8_lossy(request.user_agent), 256);
         }
         self.text(request.server_address, 255);
         self.text(request.method_text, 16);
@@ -275,12 +276,21 @@ impl<'b> Encoder<'b> {
     }
 
     fn text(&mut self, text: &str, longest: usize) {
-        let kept = cut(text, longest);
+        self.cut_text(text.as_bytes(), cut(text, longest).as_bytes());
+    }
+
+    /// A text that may be cut anywhere.
+    fn ascii(&mut self, text: &[u8], longest: usize) {
+        self.cut_text(text, text.get(..longest).unwrap_or(text));
+    }
+
+    #[inline]
+    fn cut_text(&mut self, text: &[u8], kept: &[u8]) {
         if kept.len() < text.len() {
             self.flags |= CUT;
         }
         self.u16(u16::try_from(kept.len()).unwrap_or(u16::MAX));
-        self.bytes.extend_from_slice(kept.as_bytes());
+        self.bytes.extend_from_slice(kept);
     }
 
     fn optional_i32(&mut self, value: Option<i32>) {
