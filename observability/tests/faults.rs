@@ -1,7 +1,5 @@
 //! What others do to the files: cut, deleted, replaced, overwritten, of another kind, without space. The writer lives, and a
 //! scrape shows either the truth or a gap. It forks, so each fault has a process of its own.
-//!
-//! `SAOLA_FLIPS` says how many random flips and random files are read (100,000 is the long form, 5,000 the default).
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -21,10 +19,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use saola_observability::metrics::{Counter, CounterVec, Histogram};
 use saola_observability::reader::Reader;
-use saola_observability::rings::{Reading, Rings};
 use saola_observability::{
-    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RingName, RunDir,
-    RunDirError, Sampling, Shape, Slot, SlotError, SlotState, SpanId, Stage, TraceId,
+    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RunDir, RunDirError,
+    Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
 };
 
 static WORK: Counter = Counter::new("test_work_total", "Work.");
@@ -32,7 +29,7 @@ static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 10] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
         (
@@ -44,7 +41,6 @@ fn main() {
         ("no_space_at_the_start_is_said_at_the_start", no_space_at_the_start_is_said_at_the_start),
         ("two_supervisors_never_share_a_directory", two_supervisors_never_share_a_directory),
         ("a_slot_has_one_owner", a_slot_has_one_owner),
-        ("random_flips_are_survived", random_flips_are_survived),
         ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
         ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
     ];
@@ -454,86 +450,6 @@ fn a_slot_has_one_owner() {
 }
 
 /// A number that looks random: xorshift.
-fn next(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn random_flips_are_survived() {
-    let flips: u32 =
-        std::env::var("SAOLA_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
-    let mut world = World::new();
-    let slot = world.worker();
-    for number in 0..40_u32 {
-        MANY.with([format!("v{number}")]).inc();
-        slot.records().event(&event());
-    }
-    let held = slot.in_flight().begin(&saola_observability::Begin {
-        method: saola_observability::Method::Get,
-        protocol: saola_observability::Protocol::Http11,
-        start_ns: 1,
-        start_wall_ns: 1,
-        trace: TraceId([1; 16]),
-        span: SpanId([1; 8]),
-        parent: SpanId::NONE,
-        remote_parent: false,
-        sampled: false,
-        client: None,
-        client_port: 0,
-        request_id: "r",
-        path: "/p",
-    });
-    let known: Vec<String> = names(&world.run()).unwrap();
-    let file = File::options().read(true).write(true).open(world.slot_path()).unwrap();
-    let regions =
-        [(0_u64, 4096_u64), (4096, 4096), (8192, 4096), (16 << 20, 8192), (32 << 20, 4096)];
-    let mut state = 0x9E37_79B9_7F4A_7C15;
-    for turn in 0..flips {
-        let (start, length) = regions[usize::try_from(next(&mut state) % 5).unwrap()];
-        // Every tenth turn is a file of noise in one region; else one to three flipped bytes.
-        let count = if turn % 10 == 0 { length } else { 1 + next(&mut state) % 3 };
-        let at = if turn % 10 == 0 { start } else { start + next(&mut state) % (length - 8) };
-        let mut before = vec![0; usize::try_from(count).unwrap()];
-        file.read_exact_at(&mut before, at).unwrap();
-        let noise: Vec<u8> =
-            before.iter().map(|byte| byte ^ next(&mut state).to_le_bytes()[3]).collect();
-        file.write_all_at(&noise, at).unwrap();
-        if let Some(seen) = names(&world.run()) {
-            for name in seen {
-                assert!(known.contains(&name), "turn {turn}: a series of nobody's: {name}");
-            }
-        }
-        if let Ok(mut rings) = Rings::open(&world.run()) {
-            for slot in rings.slots() {
-                let _ = slot.in_flight();
-                for ring in [RingName::Owner, RingName::Shared] {
-                    let start = slot.start(ring, Stage::Log);
-                    slot.read(ring, start, |_, _| Reading::On);
-                }
-            }
-        }
-        file.write_all_at(&before, at).unwrap();
-    }
-    drop(held);
-}
-
-/// Names and labels of all test series; none while they are not shown.
-fn names(run: &Path) -> Option<Vec<String>> {
-    let mut reader = Reader::open(run).ok()?;
-    let families = reader.read().ok()?;
-    let shown = families.list().iter().filter(|family| family.is_known);
-    let shown = shown.filter(|family| family.name.starts_with("test_"));
-    Some(
-        shown
-            .flat_map(|family| {
-                family.series.iter().map(|series| format!("{}{}", family.name, series.labels))
-            })
-            .collect(),
-    )
-}
-
 fn a_million_label_values_stay_bounded() {
     let many: u32 = if std::env::var("SAOLA_CRASH_ROUNDS").is_ok() { 1_000_000 } else { 50_000 };
     let mut world = World::new();
