@@ -146,6 +146,11 @@ pub(crate) fn is_owner() -> bool {
     IS_OWNER.get()
 }
 
+/// The slot that this process has taken over, if any.
+pub(crate) fn attached() -> Option<&'static Slot> {
+    ATTACHED.get()
+}
+
 pub(crate) fn current() -> Option<&'static Slot> {
     ATTACHED.get().or_else(|| {
         // Made by whichever thread counts first; nobody owns it, so all updates there are atomic.

@@ -16,7 +16,7 @@ pub use crate::epoch_files::{BadSlot, ReadError};
 use crate::epoch_files::{current, open_new};
 use crate::header::WhyBad;
 use crate::layout::SLOTS_AT;
-pub use crate::reader::merge::{Families, FamilyRead, Shown};
+pub use crate::reader::merge::{Conflict, Families, FamilyRead, Shown};
 pub use crate::reader::series::{SeriesRead, ValueRead};
 use crate::slot::Slot;
 use crate::view::{Seen, View};
@@ -74,6 +74,23 @@ impl Reader {
         let (new, mut bad) = open_new(&self.directory, self.epoch, false, is_open)?;
         self.views.extend(new);
         bad.extend(self.missing(bad.len())?);
+        let files = bad.len();
+        self.index(&mut bad);
+        if let Some(anew) = self.families.anew() {
+            self.families = anew;
+            self.views.sort_by_key(|view| (view.role, view.number));
+            self.views.iter_mut().for_each(View::forget_keys);
+            bad.truncate(files);
+            self.index(&mut bad);
+        }
+        self.read_version();
+        self.families.read(&self.views, bad.len());
+        self.bad = bad;
+        Ok(&self.families)
+    }
+
+    /// Takes the new keys of all slots into the index.
+    fn index(&mut self, bad: &mut Vec<BadSlot>) {
         for (at, view) in self.views.iter_mut().enumerate() {
             if let Err(why) = self.families.index(at, view) {
                 view.damage = view.damage.or(matches!(why, WhyBad::Contents).then_some(why));
@@ -81,10 +98,6 @@ impl Reader {
                 bad.push(BadSlot { path: self.directory.join(name), why });
             }
         }
-        self.read_version();
-        self.families.read(&self.views, bad.len());
-        self.bad = bad;
-        Ok(&self.families)
     }
 
     /// The version stands in the lock of the run directory. It changes only with a new image of the supervisor, which takes
@@ -121,6 +134,11 @@ impl Reader {
         let is_short = is_short(&self.views, again.len());
         let missing = BadSlot { path: self.directory.clone(), why: WhyBad::Gone };
         Ok(is_short.then_some(missing).into_iter().collect())
+    }
+
+    /// What the last read has read.
+    pub fn families(&self) -> &Families {
+        &self.families
     }
 
     /// The slots that could not be read the last time.

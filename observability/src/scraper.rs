@@ -4,10 +4,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::clock::wall_ns;
+use crate::closed::Level;
 use crate::exposition::{self, Encoding, Negotiated};
+use crate::header::WhyBad;
+use crate::ids::{SpanId, TraceId};
 use crate::metrics::{Histogram, Metric};
 use crate::names;
-use crate::reader::Reader;
+use crate::reader::{Families, Reader};
+use crate::record::Value;
+use crate::record::encode::Event;
 
 static DURATION: Histogram = Histogram::new(
     names::SAOLA_SCRAPE_DURATION,
@@ -32,6 +38,8 @@ pub struct Scraper {
     reader: Mutex<Option<Reader>>,
     turn: Mutex<Turn>,
     done: Condvar,
+    /// Conflicting families that were warned of.
+    warned: Mutex<Vec<String>>,
 }
 
 /// An answer, for any HTTP library to send.
@@ -48,7 +56,10 @@ pub struct Answer {
 }
 
 /// A body, or the line that says why there is none.
-type Made = Result<Arc<[u8]>, String>;
+type Made = Result<Arc<[u8]>, Failed>;
+
+/// Why there is no body: a status and a line.
+type Failed = (u16, String);
 
 /// Who is scraping, and what came of it.
 #[derive(Default)]
@@ -65,7 +76,7 @@ impl Scraper {
     /// A scraper of the server in a run directory, which need not run yet.
     pub fn new(run_dir: PathBuf) -> Self {
         let (reader, turn) = (Mutex::new(None), Mutex::new(Turn::default()));
-        Self { run_dir, reader, turn, done: Condvar::new() }
+        Self { run_dir, reader, turn, done: Condvar::new(), warned: Mutex::default() }
     }
 
     /// The directory whose server it scrapes.
@@ -74,7 +85,8 @@ impl Scraper {
     }
 
     /// Answers a request by its method and its headers `Accept` and `Accept-Encoding`. Never half a body: what fails is a
-    /// 500 with one line.
+    /// 500 with one line. A process that a successor with other files has left behind answers 503 (F58): else scrapes that
+    /// meet the two in turn would alternate between two sums.
     pub fn answer(
         &self,
         method: &str,
@@ -89,7 +101,7 @@ impl Scraper {
         let wanted = agreed(Negotiated::from_headers(accept, accept_encoding));
         let mut answer = match self.shared(wanted) {
             Ok(body) => found(wanted, body),
-            Err(line) => plain(500, &line),
+            Err((status, line)) => plain(status, &line),
         };
         if method == "HEAD" {
             answer.body = Arc::default();
@@ -133,16 +145,53 @@ impl Scraper {
         DURATION.init(); // not before: a scraper may be made before its process has a slot
         let start = Instant::now();
         let mut reader = lock(&self.reader);
-        let failed = |error: &dyn std::error::Error| format!("{error}\n");
         let reader = match &mut *reader {
             Some(reader) => reader,
-            none => none.insert(Reader::open(&self.run_dir).map_err(|error| failed(&error))?),
+            none => none.insert(Reader::open(&self.run_dir).map_err(failed)?),
         };
-        let families = reader.read().map_err(|error| failed(&error))?;
+        reader.read().map_err(failed)?;
+        if reader.bad().iter().any(|bad| matches!(bad.why, WhyBad::Format { .. })) {
+            return Err((
+                503,
+                "the server was upgraded to files that this process cannot read\n".to_owned(),
+            ));
+        }
+        let families = reader.families();
+        self.warn_of_conflicts(families);
         let body = exposition::text(families, wanted.format);
         DURATION.observe(start.elapsed().as_secs_f64());
         compressed(body, wanted.encoding)
     }
+
+    /// Writes one warning a family into the slot of this process (F56).
+    fn warn_of_conflicts(&self, families: &Families) {
+        let mut warned = lock(&self.warned);
+        for conflict in families.conflicts() {
+            let Some(slot) = crate::metrics::attached() else { return };
+            if warned.contains(&conflict.family) {
+                continue;
+            }
+            warned.push(conflict.family.clone());
+            slot.records().event(&Event {
+                wall_ns: wall_ns(),
+                level: Level::Warn,
+                target: "saola::metrics",
+                message: "two slots define a metric differently; the series of one are left out",
+                trace: TraceId::NONE,
+                span: SpanId::NONE,
+                request_id: "",
+                fields: &[
+                    ("metric", Value::Str(&conflict.family)),
+                    ("kept", Value::Str(&conflict.kept)),
+                    ("left_out", Value::Str(&conflict.left_out)),
+                ],
+            });
+        }
+    }
+}
+
+fn failed(error: impl std::error::Error) -> Failed {
+    (500, format!("{error}\n"))
 }
 
 /// Ends a turn, also when making the answer panics: else all later scrapes would wait for ever.
@@ -173,7 +222,7 @@ fn compressed(body: Vec<u8>, encoding: Encoding) -> Made {
     if encoding == Encoding::Identity || body.len() < Negotiated::GZIP_FROM_BYTES {
         return Ok(body.into());
     }
-    exposition::gzip(&body).map(Arc::from).map_err(|error| format!("{error}\n"))
+    exposition::gzip(&body).map(Arc::from).map_err(failed)
 }
 
 #[cfg(not(feature = "gzip"))]

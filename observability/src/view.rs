@@ -186,6 +186,12 @@ impl View {
         self.string(id)
     }
 
+    /// Reads its keys from the beginning the next time.
+    pub(crate) fn forget_keys(&mut self) {
+        self.keys_read = 0;
+        self.strings.clear();
+    }
+
     pub(crate) fn string(&self, id: u32) -> String {
         self.strings.get(&id).map_or(OTHER, String::as_str).to_owned()
     }

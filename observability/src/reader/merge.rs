@@ -4,15 +4,16 @@ use std::fmt::Write as _;
 
 use rustc_hash::FxHashMap;
 
+use crate::closed::Role;
 use crate::exposition::bound_text;
 use crate::header::WhyBad;
 use crate::keys::{CellKind, FamilyKey, GaugeMode, Key, SeriesKey};
-use crate::layout::UPDATES_CONFLICT_AT;
+use crate::layout::{UPDATES_CONFLICT_AT, long};
 use crate::reader::derived;
 use crate::reader::procfs::PrivateMemory;
 use crate::reader::series::{Heads, SeriesRead, Source, ValueRead};
 use crate::series::absolute;
-use crate::view::View;
+use crate::view::{View, file_name};
 
 /// Every family of a server, by name, with the values of the last read.
 #[derive(Default)]
@@ -22,7 +23,9 @@ pub struct Families {
     /// Per view and family offset in its keys: which family it belongs to, none when its definition conflicts.
     by_offset: FxHashMap<(usize, u32), Option<usize>>,
     pub(crate) created_ns: u64,
-    pub(crate) conflicts: u64,
+    conflicts: Vec<Conflict>,
+    /// A lower slot has come with another definition: the index is to be made anew, lowest slot first.
+    is_stale: bool,
     /// Of the server, once it is known.
     pub(crate) version: Option<String>,
     pub(crate) private_memory: PrivateMemory,
@@ -38,6 +41,17 @@ pub enum Shown {
     Gauge,
     /// Counts by bucket.
     Histogram,
+}
+
+/// A family that two slots define differently: the lowest slot's definition is shown, the other's series are left out.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct Conflict {
+    /// The family's name.
+    pub family: String,
+    /// The file whose definition is shown: `slot-0000`.
+    pub kept: String,
+    /// The file whose series are left out.
+    pub left_out: String,
 }
 
 /// One family.
@@ -56,6 +70,8 @@ pub struct FamilyRead {
     pub is_known: bool,
     bound_texts: Vec<String>,
     key: Option<FamilyKey>,
+    /// The file that defined it.
+    origin: (Role, u32),
     by_labels: FxHashMap<String, usize>,
 }
 
@@ -70,6 +86,20 @@ impl Families {
         self.created_ns
     }
 
+    /// Families that slots define differently, as far as keys were read.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+
+    /// An empty index, if this one was not made lowest slot first.
+    pub(crate) fn anew(&mut self) -> Option<Self> {
+        self.is_stale.then(|| Self {
+            version: self.version.take(),
+            private_memory: std::mem::take(&mut self.private_memory),
+            ..Self::default()
+        })
+    }
+
     /// Takes the new keys of a view into the index.
     pub(crate) fn index(&mut self, at: usize, view: &mut View) -> Result<(), WhyBad> {
         view.check()?;
@@ -79,7 +109,7 @@ impl Families {
             match key {
                 Key::Family(key) => {
                     let offset = u32::try_from(offset).map_err(|_| WhyBad::Contents)?;
-                    let family = self.family(key);
+                    let family = self.family(key, (view.role, view.number));
                     self.by_offset.insert((at, offset), family);
                 }
                 Key::Series(key) => self.series(at, view, key)?,
@@ -89,11 +119,17 @@ impl Families {
         Ok(())
     }
 
-    fn family(&mut self, key: FamilyKey) -> Option<usize> {
+    fn family(&mut self, key: FamilyKey, origin: (Role, u32)) -> Option<usize> {
         if let Some(at) = self.by_name.get(&key.name) {
-            let same = self.list.get(*at).is_some_and(|family| family.key.as_ref() == Some(&key));
-            self.conflicts += u64::from(!same);
-            return same.then_some(*at);
+            let known = self.list.get(*at)?;
+            if known.key.as_ref() == Some(&key) {
+                return Some(*at);
+            }
+            self.is_stale |= origin < known.origin;
+            let file = |(role, number)| file_name(role, number);
+            let (kept, left_out) = (file(known.origin), file(origin));
+            self.conflicts.push(Conflict { family: key.name, kept, left_out });
+            return None;
         }
         let shown = match key.kind {
             CellKind::CounterU64 | CellKind::CounterF64 => Shown::Counter,
@@ -103,7 +139,7 @@ impl Families {
         let mut family = FamilyRead::new(&key.name, &key.help, shown);
         family.bounds.clone_from(&key.bounds);
         family.bound_texts = key.bounds.iter().map(|bound| bound_text(*bound)).collect();
-        family.key = Some(key);
+        (family.key, family.origin) = (Some(key), origin);
         Some(self.insert(family))
     }
 
@@ -146,7 +182,8 @@ impl Families {
                 }
             }
         }
-        let conflicts = derived::sum_of(views, UPDATES_CONFLICT_AT).wrapping_add(self.conflicts);
+        let refused = derived::sum_of(views, UPDATES_CONFLICT_AT);
+        let conflicts = refused.wrapping_add(long(self.conflicts.len()));
         derived::read(self, views, &live, damaged, conflicts);
     }
 
@@ -178,6 +215,7 @@ impl FamilyRead {
             is_known: true,
             bound_texts: Vec::new(),
             key: None,
+            origin: (Role::Supervisor, 0),
             by_labels: FxHashMap::default(),
         }
     }
