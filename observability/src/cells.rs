@@ -3,6 +3,8 @@
 
 pub(crate) mod exemplar;
 pub(crate) mod histogram;
+#[cfg(test)]
+mod torn;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
@@ -70,4 +72,11 @@ fn lock(word: &AtomicU64, bit: u64) -> u64 {
             std::hint::spin_loop();
         }
     }
+}
+
+/// How much the tests write beside a reader.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests have no settings")]
+pub(crate) fn writes_in_tests() -> u32 {
+    std::env::var("SAOLA_WRITES").ok().and_then(|text| text.parse().ok()).unwrap_or(300_000)
 }

@@ -284,3 +284,63 @@ fn texts(words: &[u64; WORDS]) -> Texts {
     };
     Texts { request_id: text(REQUEST_ID, id, REQUEST_ID_BYTES), path: text(PATH, path, PATH_BYTES) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::Slot;
+
+    /// T12: all parts of an entry say the number of the request, so a mixture of two shows.
+    #[test]
+    fn an_entry_is_of_one_request() {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                let slot = Slot::in_memory();
+                send.send(slot).unwrap();
+                (1..=crate::cells::writes_in_tests() / 10).for_each(|number| one(slot, number));
+            });
+            let slot = receive.recv().unwrap();
+            let mut found = 0;
+            while !writer.is_finished() {
+                let at = slot.sections().in_flight.offset;
+                if let Some(entry) = read(&slot.map, at, |_| String::new()) {
+                    let number = u32::try_from(entry.start_ns).unwrap();
+                    assert_eq!(entry.start_wall_ns, entry.start_ns);
+                    assert_eq!((entry.trace, entry.span), (trace(number), span(number)));
+                    assert_eq!(entry.request_id, number.to_string());
+                    assert_eq!(entry.path, number.to_string());
+                    found += 1;
+                }
+            }
+            assert!(found > 0);
+        });
+    }
+
+    fn trace(number: u32) -> TraceId {
+        TraceId(join(number.into(), number.into()))
+    }
+
+    fn span(number: u32) -> SpanId {
+        SpanId(u64::from(number).to_ne_bytes())
+    }
+
+    fn one(slot: &'static Slot, number: u32) {
+        let text = number.to_string();
+        drop(slot.in_flight().begin(&Begin {
+            method: Method::Get,
+            protocol: Protocol::Http11,
+            start_ns: number.into(),
+            start_wall_ns: number.into(),
+            trace: trace(number),
+            span: span(number),
+            parent: SpanId::NONE,
+            remote_parent: false,
+            sampled: false,
+            client: None,
+            client_port: 0,
+            request_id: &text,
+            path: &text,
+        }));
+    }
+}
