@@ -26,6 +26,11 @@ impl Bell {
         Self { map }
     }
 
+    /// Leaves its page out of children: each maps it afresh.
+    pub(crate) fn keep_from_children(&self) -> io::Result<()> {
+        self.map.keep_from_children()
+    }
+
     /// A writer has published. Wakes the observer if it sleeps, or if it dozes and the ring has just passed its half.
     pub(crate) fn ring(&self, half_full: bool) {
         // Pairs with the fence of `wait`: either we see it asleep, or it sees our head.

@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fchmodat, mkdirat};
 use nix::unistd::UnlinkatFlags;
 
+use crate::bell::Bell;
 use crate::clock::{monotonic_ns, wall_ns};
 use crate::closed::{Role, SlotState};
 use crate::epoch::burial::set_state;
@@ -65,7 +66,7 @@ impl Epoch {
         let observer = make(&directory, identity(Role::Observer), shape)?;
         let bell = reopen(&directory, "supervisor")?;
         let supervisor = Slot::attach(SlotFiles { file: supervisor, bell })?;
-        keep_from_children(&supervisor.map)?;
+        keep_slot_from_children(supervisor)?;
         supervisor.set_state(SlotState::Ready);
         let observer = view(observer, identity(Role::Observer))?;
         Ok(Self {
@@ -237,9 +238,17 @@ fn view(file: File, identity: Identity) -> Result<View, SlotError> {
     Ok(view)
 }
 
+fn keep_slot_from_children(slot: &Slot) -> Result<(), SlotError> {
+    keep_from_children(&slot.map)?;
+    slot.bell().map_or(Ok(()), Bell::keep_from_children).map_err(kept)
+}
+
 fn keep_from_children(map: &crate::map::Map) -> Result<(), SlotError> {
-    map.keep_from_children()
-        .map_err(|error| SlotError::system("keep a slot file from children", error))
+    map.keep_from_children().map_err(kept)
+}
+
+fn kept(error: std::io::Error) -> SlotError {
+    SlotError::system("keep a slot file from children", error)
 }
 
 /// One more than the greatest that is there: readers that hold an old epoch never take the new one for it.

@@ -5,19 +5,20 @@
 
 pub(crate) mod ending;
 pub(crate) mod entry;
+mod request;
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
-use crate::clock::{keep_wall_ns, monotonic_ns};
+use crate::clock::keep_wall_ns;
 use crate::closed::{Method, Outcome, Phase, Protocol, Sampling};
 use crate::ids::{SpanId, TraceId};
-use crate::in_flight::ending::{Endings, Route};
+use crate::in_flight::ending::Endings;
 use crate::in_flight::entry::{Entries, FREE, running};
+pub use crate::in_flight::request::Request;
 use crate::layout::{IN_FLIGHT_OVERFLOW_AT, wide};
-use crate::profile::Label;
 use crate::record::Kind;
 use crate::record::encode::{self, Encoder};
 use crate::redo::Redo;
@@ -96,29 +97,6 @@ pub struct End<'a> {
     pub tracestate: &'a str,
     /// Its id.
     pub request_id: &'a str,
-}
-
-/// A running request. It stays on the thread where it began; dropped without [`Request::end`] it ends as aborted.
-pub struct Request {
-    in_flight: &'static InFlight,
-    /// Its place in the table; none when the table was full.
-    entry: Option<u32>,
-    /// Whether it was counted as started; if not, it is not counted at its end either.
-    is_counted: bool,
-    method: Method,
-    protocol: Protocol,
-    start_ns: u64,
-    start_wall_ns: u64,
-    trace: TraceId,
-    span: SpanId,
-    parent: SpanId,
-    remote_parent: bool,
-    client: Option<IpAddr>,
-    client_port: u16,
-    route: Route,
-    phase: Phase,
-    ended: bool,
-    not_send: PhantomData<*const ()>,
 }
 
 impl InFlight {
@@ -314,90 +292,6 @@ impl InFlight {
             method_text: end.method_text,
             tracestate: end.tracestate,
         }
-    }
-}
-
-impl Request {
-    /// Names the route template: the label `http_route`. The last call wins; until then it is `unmatched`.
-    pub fn set_route(&mut self, template: &str) {
-        self.route = self.in_flight.endings.route(template);
-        self.publish_kind();
-    }
-
-    /// The route template named last.
-    pub fn route(&self) -> &'static str {
-        self.route.text
-    }
-
-    /// Says where the request is.
-    pub fn set_phase(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.publish_kind();
-    }
-
-    /// The trace it belongs to.
-    pub fn trace(&self) -> TraceId {
-        self.trace
-    }
-
-    /// Its own span.
-    pub fn span(&self) -> SpanId {
-        self.span
-    }
-
-    /// When it began, monotonic nanoseconds.
-    pub fn start_ns(&self) -> u64 {
-        self.start_ns
-    }
-
-    /// What the profiler takes samples under; `None` when the table was full. It is good as long as the request runs.
-    pub fn label(&self) -> Option<Label> {
-        self.entry.and_then(|entry| self.in_flight.entries.label(entry))
-    }
-
-    /// Ends it: histogram, byte counters, exceptions, record and free entry in one transaction.
-    pub fn end(mut self, end: &End<'_>) {
-        self.ended = true;
-        self.in_flight.finish(&self, end);
-    }
-
-    fn publish_kind(&self) {
-        if let Some(entry) = self.entry {
-            let kind = entry::Kind {
-                route: self.route.id,
-                method: self.method,
-                protocol: self.protocol,
-                phase: self.phase,
-            };
-            self.in_flight.entries.set_kind(entry, kind);
-        }
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        self.ended = true;
-        let known = self.entry.map(|entry| self.in_flight.entries.texts(entry)).unwrap_or_default();
-        let end = End {
-            end_ns: monotonic_ns(),
-            outcome: Outcome::Aborted,
-            status: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            sampling: Sampling::Dropped,
-            exception: None,
-            path: &known.path,
-            method_text: "",
-            user_agent: b"",
-            server_address: "",
-            server_port: 0,
-            tracestate: "",
-            request_id: &known.request_id,
-        };
-        self.in_flight.finish(self, &end);
     }
 }
 

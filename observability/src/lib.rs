@@ -27,9 +27,9 @@
 //! # Longer tests
 //!
 //! `SAOLA_CRASH_ROUNDS` (default 100) random deaths, and with it 10⁶ label values; `SAOLA_STEPS=all` looks at every change of
-//! the file inside an operation; `SAOLA_FLIPS` (default 100,000) random bytes through everything that reads; `SAOLA_WRITES` (default
-//! 300,000) writes beside a reader. There is no cargo-fuzz target, which
-//! asks for a nightly compiler: property tests run over the same inputs.
+//! the file inside an operation and inside a take-over; `SAOLA_FLIPS` (default 100,000) random bytes through everything that
+//! reads; `SAOLA_WRITES` (default 300,000) writes beside a reader. There is no cargo-fuzz target, which asks for a nightly
+//! compiler: property tests run over the same inputs.
 
 #![deny(missing_docs)]
 

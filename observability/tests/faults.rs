@@ -29,7 +29,7 @@ static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
         (
@@ -41,6 +41,7 @@ fn main() {
         ("no_space_at_the_start_is_said_at_the_start", no_space_at_the_start_is_said_at_the_start),
         ("two_supervisors_never_share_a_directory", two_supervisors_never_share_a_directory),
         ("a_slot_has_one_owner", a_slot_has_one_owner),
+        ("a_worker_maps_its_own_file_and_the_bell", a_worker_maps_its_own_file_and_the_bell),
         ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
         ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
     ];
@@ -450,6 +451,39 @@ fn a_slot_has_one_owner() {
 }
 
 /// A number that looks random: xorshift.
+/// A child that is given slot 1 has no other slot's memory (F14): not slot 0's, and of the supervisor's the bell's page.
+fn a_worker_maps_its_own_file_and_the_bell() {
+    let mut world = World::new();
+    WORK.inc();
+    drop(world.epoch.open_worker(0, 1).unwrap());
+    let files = world.epoch.open_worker(1, 1).unwrap();
+    let run = world.run();
+    #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
+    // SAFETY: fork(2) asks for one thread: this process has one.
+    if let ForkResult::Parent { child } = unsafe { nix::unistd::fork() }.unwrap() {
+        drop(files);
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        assert_eq!(world.shown("test_work_total"), Some(11.0), "counted once before the fork");
+        return;
+    }
+    Slot::attach(files).unwrap();
+    WORK.add(10);
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let ours = maps.lines().filter(|line| line.contains(run.to_str().unwrap()));
+    let mut found: Vec<(String, u64)> = ours
+        .map(|line| {
+            let (start, rest) = line.split_once('-').unwrap();
+            let end = rest.split_once(' ').unwrap().0;
+            let number = |text| u64::from_str_radix(text, 16).unwrap();
+            let name = line.rsplit_once('/').unwrap().1;
+            (name.to_owned(), (number(end) - number(start)) >> 10)
+        })
+        .collect();
+    found.sort();
+    let expected = [("slot-0001".to_owned(), 64 << 10), ("supervisor".to_owned(), 4)];
+    std::process::exit(i32::from(found != expected));
+}
+
 fn a_million_label_values_stay_bounded() {
     let many: u32 = if std::env::var("SAOLA_CRASH_ROUNDS").is_ok() { 1_000_000 } else { 50_000 };
     let mut world = World::new();
@@ -467,8 +501,13 @@ fn a_million_label_values_stay_bounded() {
     );
     let other = family.series.iter().find(|series| series.labels == "a=\"other\"").unwrap();
     assert_eq!(other.value.as_f64(), f64::from(many - 1_000));
-    let dropped = world.shown("saola_metrics_series_dropped_total").unwrap();
-    assert_eq!(dropped, f64::from(many - 1_000));
+    let dropped = |world: &World| world.shown("saola_metrics_series_dropped_total").unwrap();
+    assert_eq!(dropped(&world), f64::from(many - 1_000));
+    // Each update counts, also by a handle that is kept.
+    let kept = MANY.with(["one more"]);
+    (0..5).for_each(|_| kept.inc());
+    assert_eq!(dropped(&world), f64::from(many - 995));
+    assert_eq!(world.shown("test_many_total"), Some(f64::from(many + 5)));
 }
 
 /// Reads a file by nothing but the offsets of `docs/slot-file.md`.
@@ -476,6 +515,9 @@ fn the_page_about_the_layout() {
     let mut world = World::new();
     let _slot = world.worker();
     WORK.add(42);
+    VALUES.observe(0.5);
+    VALUES.observe(1.5);
+    VALUES.observe(1.5);
     let file = fs::read(world.slot_path()).unwrap();
     let word = |at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
     let half = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap());
@@ -485,7 +527,7 @@ fn the_page_about_the_layout() {
     assert_eq!(short(0x08), 1);
     let (keys, values) = (index(word(0x40 + 4 * 16)), index(word(0x40 + 5 * 16)));
     let keys_length = index(word(0x180));
-    let (mut at, mut families, mut found) = (64, Vec::new(), None);
+    let (mut at, mut families, mut found, mut histogram) = (64, Vec::new(), None, None);
     while at < keys_length {
         let start = keys + at;
         let length = usize::try_from(half(start)).unwrap();
@@ -502,10 +544,19 @@ fn the_page_about_the_layout() {
                     assert_eq!((first, second), (0, 0));
                     found = Some(word(values + usize::try_from(half(start + 16)).unwrap()));
                 }
+                if name == "test_values" {
+                    let cells = values + usize::try_from(half(start + 16)).unwrap();
+                    let tag = word(cells);
+                    let pair = cells + 8 + index(tag >> 8 & 1) * 16;
+                    let mut buckets = [5, 6, 7].map(|at| word(cells + at * 8));
+                    buckets[index(tag & 0xff)] = word(pair);
+                    histogram = Some((buckets, f64::from_bits(word(pair + 8))));
+                }
             }
             _ => {}
         }
         at += length;
     }
     assert_eq!(found, Some(42));
+    assert_eq!(histogram, Some(([1, 2, 0], 3.5)));
 }

@@ -6,7 +6,7 @@ use nix::sys::stat::Mode;
 
 use crate::clock::monotonic_ns;
 use crate::closed::{Role, SlotState};
-use crate::epoch::{Epoch, keep_from_children, random};
+use crate::epoch::{Epoch, keep_from_children, keep_slot_from_children, random};
 use crate::epoch_files::{BadSlot, ReadError, current, open_new};
 use crate::header::WhyBad;
 use crate::layout::{SLOTS_AT, Shape, size, wide};
@@ -56,7 +56,7 @@ impl Epoch {
             bell: reopen(&directory, "supervisor")?,
         };
         let supervisor = Slot::attach(files)?;
-        keep_from_children(&supervisor.map)?;
+        keep_slot_from_children(supervisor)?;
         supervisor.set_state(SlotState::Ready);
         Ok(Self {
             path,

@@ -77,6 +77,15 @@ impl private::Adds for f64 {
 }
 
 /// A counter without labels.
+///
+/// ```
+/// use saola_observability::metrics::{self, Counter};
+///
+/// static MONEY: Counter<f64> = Counter::new("shop_money_euros_total", "Money taken, in euros.");
+///
+/// MONEY.add(9.5);
+/// assert_eq!(metrics::local().sum("shop_money_euros_total", ""), 9.5);
+/// ```
 pub struct Counter<T: Number = u64> {
     family: Family<'static>,
     cells: StaticRef<Resolved>,
@@ -84,6 +93,16 @@ pub struct Counter<T: Number = u64> {
 }
 
 /// A counter with `N` labels.
+///
+/// ```
+/// use saola_observability::metrics::{self, CounterVec};
+///
+/// static SOLD: CounterVec<1> = CounterVec::new("shop_sold_total", "Things sold.", ["item"]);
+///
+/// let laptops = SOLD.with(["laptop"]); // a handle: kept, it costs a load and a store an increment
+/// laptops.inc();
+/// assert_eq!(metrics::local().sum("shop_sold_total", "item=\"laptop\""), 1.0);
+/// ```
 pub struct CounterVec<const N: usize, T: Number = u64> {
     name: &'static str,
     help: &'static str,

@@ -10,12 +10,30 @@ use crate::metrics::{Metric, check, remember};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A gauge without labels. Default mode: the sum over living workers.
+///
+/// ```
+/// use saola_observability::metrics::{self, Gauge, GaugeMode};
+///
+/// static QUEUE: Gauge = Gauge::new("mail_queue_length", "Mails waiting.").mode(GaugeMode::Last);
+///
+/// QUEUE.set(3.0);
+/// QUEUE.dec();
+/// assert_eq!(metrics::local().sum("mail_queue_length", ""), 2.0);
+/// ```
 pub struct Gauge {
     family: Family<'static>,
     cells: StaticRef<Resolved>,
 }
 
 /// A gauge with `N` labels. Default mode: the sum over living workers.
+///
+/// ```
+/// use saola_observability::metrics::GaugeVec;
+///
+/// static OPEN: GaugeVec<1> = GaugeVec::new("pool_open_connections", "Connections open.", ["pool"]);
+///
+/// OPEN.with(["read"]).set(4.0);
+/// ```
 pub struct GaugeVec<const N: usize> {
     name: &'static str,
     help: &'static str,

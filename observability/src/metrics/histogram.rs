@@ -14,12 +14,32 @@ use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, is_owner, remember};
 
 /// A histogram without labels.
+///
+/// ```
+/// use saola_observability::metrics::{self, Histogram};
+///
+/// static RENDER: Histogram = Histogram::new("report_render_seconds", "Time to render a report.", &[0.01, 0.1]);
+///
+/// RENDER.observe(0.02);
+/// let timer = RENDER.start_timer();
+/// drop(timer); // observes the seconds since
+/// assert_eq!(metrics::local().sum("report_render_seconds", ""), 2.0); // its count
+/// ```
 pub struct Histogram {
     family: Family<'static>,
     cells: StaticRef<Resolved>,
 }
 
 /// A histogram with `N` labels.
+///
+/// ```
+/// use saola_observability::metrics::HistogramVec;
+///
+/// static SIZE: HistogramVec<1> =
+///     HistogramVec::new("upload_size_bytes", "Bytes of an upload.", ["kind"], &[1e3, 1e6]).exemplars();
+///
+/// SIZE.with(["image"]).observe(40_000.0);
+/// ```
 pub struct HistogramVec<const N: usize> {
     name: &'static str,
     help: &'static str,
