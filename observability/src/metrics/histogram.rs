@@ -174,18 +174,18 @@ impl HistogramHandle {
     /// What is kept is whole or not there; a death while it is written loses it, never the count.
     #[inline]
     pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
-        let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
+        let exemplar = || Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
         if let Some(bucket) = self.observe_plainly(value) {
             if let Some(words) = exemplar_of(self.own, self.bounds, bucket, trace) {
-                exemplar::set(words, &exemplar);
+                exemplar::set(words, &exemplar());
             }
         } else if let Some((cells, is_alone, bucket)) = observe_otherwise(self.resolved, value)
             && let Some(words) = exemplar_of(cells, self.bounds, bucket, trace)
         {
             if is_alone {
-                exemplar::set(words, &exemplar);
+                exemplar::set(words, &exemplar());
             } else {
-                exemplar::set_shared(words, &exemplar);
+                exemplar::set_shared(words, &exemplar());
             }
         }
     }
