@@ -9,7 +9,7 @@
 //! | written | after `kill -9` at any instruction | cost for the thread that serves |
 //! |---|---|---|
 //! | counter | every `inc` that returned is counted | a load and a store |
-//! | histogram | `_count` is the sum of the buckets; an observation is there whole or not at all | seven stores |
+//! | histogram | `_count` is the sum of the buckets; an observation is there whole or not at all | four stores |
 //! | gauge | gone with its worker; of mode `Last` it keeps the last value, whole | a store; `Last`: a compare-and-swap |
 //! | exemplar | whole or absent | six stores |
 //! | request | started = finished + lost + in flight, once the supervisor has buried the worker | some 60 stores, no system call |
