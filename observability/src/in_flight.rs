@@ -33,6 +33,7 @@ pub struct InFlight {
     endings: Endings,
     producer: RefCell<(Producer, Vec<u8>)>,
     running: Cell<usize>,
+    detail: Cell<Detail>,
 }
 
 /// What is known when a request head was parsed.
@@ -99,6 +100,18 @@ pub struct End<'a> {
     pub request_id: &'a str,
 }
 
+/// How much requests leave behind.
+#[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
+pub enum Detail {
+    /// Nothing: for measuring what the rest costs.
+    Nothing,
+    /// Counters, histograms and their place in the in-flight table.
+    Counts,
+    /// A record too: the log line and the span.
+    #[default]
+    Full,
+}
+
 impl InFlight {
     pub(crate) fn new(slot: &'static Slot) -> &'static Self {
         let entries = Entries::new(&slot.map, slot.sections().in_flight);
@@ -112,6 +125,7 @@ impl InFlight {
             endings: Endings::new(slot),
             producer: RefCell::new((producer, Vec::with_capacity(1_024))),
             running: Cell::new(0),
+            detail: Cell::default(),
         }))
     }
 
@@ -129,11 +143,18 @@ impl InFlight {
         (self.running() > 0).then(|| self.entries.oldest_start_ns()).flatten()
     }
 
+    /// Says how much the requests that begin from now on leave behind. [`Detail::Full`] until then.
+    pub fn set_detail(&self, detail: Detail) {
+        self.detail.set(detail);
+    }
+
     /// Counts a request as started and puts it into the table, in one transaction. A full table takes no request away: it
     /// is counted and recorded as any other, but cannot be named if it is lost.
     pub fn begin(&'static self, begin: &Begin<'_>) -> Request {
         let route = self.endings.unmatched();
-        let started = self.endings.started(begin.method);
+        let detail = self.detail.get();
+        let started =
+            (detail != Detail::Nothing).then(|| self.endings.started(begin.method)).flatten();
         let entry = started.and_then(|_| self.free.borrow_mut().pop());
         let mut redo = Redo::begin(&self.slot.map);
         if let Some(started) = started {
@@ -152,6 +173,7 @@ impl InFlight {
             in_flight: self,
             entry,
             is_counted: started.is_some(),
+            detail,
             method: begin.method,
             protocol: begin.protocol,
             start_ns: begin.start_ns,
@@ -196,15 +218,19 @@ impl InFlight {
     fn finish(&self, request: &Request, end: &End<'_>) {
         let duration_ns = end.end_ns.saturating_sub(request.start_ns);
         let (producer, bytes) = &mut *self.producer.borrow_mut();
-        Encoder::request(bytes, &self.record(request, end, duration_ns));
         let head_before = producer.head();
-        let head = producer.stage(&self.slot.map, bytes);
+        let head = (request.detail == Detail::Full).then(|| {
+            Encoder::request(bytes, &self.record(request, end, duration_ns));
+            producer.stage(&self.slot.map, bytes)
+        });
 
         let mut redo = Redo::begin(&self.slot.map);
         if request.is_counted {
             self.count_end(&mut redo, request, end, duration_ns);
         }
-        self.redo_head(&mut redo, producer, head, Kind::Request);
+        if let Some(head) = head {
+            self.redo_head(&mut redo, producer, head, Kind::Request);
+        }
         redo.commit();
 
         if let Some(entry) = request.entry {

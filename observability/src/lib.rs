@@ -75,7 +75,7 @@ pub use crate::epoch::{Buried, Death, Epoch, Finished};
 pub use crate::header::WhyBad;
 pub use crate::ids::{SpanId, TraceId};
 pub use crate::in_flight::entry::InFlightEntry;
-pub use crate::in_flight::{Begin, End, InFlight, Request};
+pub use crate::in_flight::{Begin, Detail, End, InFlight, Request};
 pub use crate::layout::Shape;
 pub use crate::record::encode::{Event, Panic, Span};
 pub use crate::record::{Kind, Record, Value};

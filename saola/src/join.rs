@@ -9,8 +9,8 @@ use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread};
 use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
 
 use crate::application::Application;
-use crate::settings::Settings;
 use crate::settings::mistake::Mistake;
+use crate::settings::{Settings, Telemetry};
 use crate::{scrape, telemetry};
 
 /// The children of one server.
@@ -56,7 +56,9 @@ where
             }
         };
         let Some(settings) = self.settings_of(generation) else { return Exit::Internal };
-        telemetry::install(attached, settings.levels.clone(), settings.spans.clone());
+        if settings.telemetry == Telemetry::Full {
+            telemetry::install(attached, settings.levels.clone(), settings.spans.clone());
+        }
         let mut config = settings.worker.clone();
         config.late_trace_rate_limit = LATE_TRACES.div_ceil(workers.max(1));
         config.metrics = settings.metrics.then(|| scrape::answer(run_dir));

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ArgMatches;
+use saola_observability::Detail;
 use saola_observer::LevelFilter;
+use saola_supervisor::AdminBind;
 use saola_worker::Config;
 
 use crate::settings::mistake::Mistake;
@@ -26,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) observer: saola_observer::Settings,
     /// Whether `/metrics` is answered on the main listener.
     pub(crate) metrics: bool,
+    pub(crate) telemetry: Telemetry,
     pub(crate) levels: LevelFilter,
     /// Which spans of `tracing` become child spans.
     pub(crate) spans: LevelFilter,
@@ -69,6 +72,24 @@ impl Settings {
             levels.clone(),
             worker.profile_hz,
         );
+        let telemetry = values.parsed(
+            "telemetry",
+            "one of off, metrics, full",
+            Telemetry::Full,
+            Telemetry::parse,
+        );
+        if telemetry != Telemetry::Full {
+            worker.profile_hz = 0;
+        }
+        if telemetry == Telemetry::Off {
+            supervisor.has_observer = false;
+            // Nobody would answer there.
+            supervisor.admin_bind = AdminBind::Off;
+            observer
+                .warnings
+                .push("telemetry=off: nothing is counted, logged or traced".to_owned());
+        }
+        worker.detail = telemetry.detail();
         supervisor.encode = observer::line_encoder(&observer);
         let metrics = values.switch("metrics");
         if worker.keepalive < Duration::from_mins(1) {
@@ -78,9 +99,39 @@ impl Settings {
             ));
         }
         if values.mistakes.is_empty() {
-            Ok(Self { supervisor, worker, observer, metrics, levels, spans })
+            Ok(Self { supervisor, worker, observer, metrics, telemetry, levels, spans })
         } else {
             Err(values.mistakes)
+        }
+    }
+}
+
+/// How much telemetry there is.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Telemetry {
+    /// None, for measuring what it costs.
+    Off,
+    /// Counters and histograms.
+    Metrics,
+    /// All of it.
+    Full,
+}
+
+impl Telemetry {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "metrics" => Some(Self::Metrics),
+            "full" => Some(Self::Full),
+            _ => None,
+        }
+    }
+
+    fn detail(self) -> Detail {
+        match self {
+            Self::Off => Detail::Nothing,
+            Self::Metrics => Detail::Counts,
+            Self::Full => Detail::Full,
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct Settings {
     pub max_memory_hard: u64,
     /// How long the server waits for any worker to serve before it ends with 3. Default 0: for ever.
     pub give_up: Duration,
+    /// Whether an observer runs. Without one nobody reads what the workers write.
+    pub has_observer: bool,
     /// A file that holds the pid, locked. Default none.
     pub pidfile: Option<PathBuf>,
     /// Permissions that new files do not get. Default `0o077`.
@@ -128,6 +130,7 @@ impl Settings {
             max_memory: self.max_memory,
             max_memory_hard: self.max_memory_hard,
             give_up: self.give_up,
+            has_observer: self.has_observer,
         }
     }
 }

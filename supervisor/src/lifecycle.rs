@@ -49,6 +49,7 @@ pub(crate) struct Limits {
     pub(crate) max_memory: u64,
     pub(crate) max_memory_hard: u64,
     pub(crate) give_up: Duration,
+    pub(crate) has_observer: bool,
 }
 
 impl Limits {
@@ -216,7 +217,9 @@ impl Lifecycle {
                 self.next_look = now + self.look_interval();
                 self.forgiven = now;
                 // Before the first worker, so that it prints all they have to say (O1).
-                self.observer.start(now, out);
+                if self.limits.has_observer {
+                    self.observer.start(now, out);
+                }
             }
             Phase::Starting { .. } | Phase::Running | Phase::Stopping(_) | Phase::Ended => {}
         }

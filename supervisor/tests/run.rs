@@ -517,6 +517,7 @@ fn settings(run_dir: &Path, address: &str) -> Settings {
         min_lifetime: Duration::from_secs(1),
         max_memory: 0,
         max_memory_hard: 0,
+        has_observer: true,
         give_up: Duration::ZERO,
         pidfile: None,
         umask: 0o077,

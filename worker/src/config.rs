@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use saola_observability::Detail;
 
 use crate::request::sampling::Sampler;
 
@@ -70,6 +71,8 @@ pub struct Config {
     pub sampler: Sampler,
     /// Traces a second that the head decision may keep; 0 = no limit. Default 100.
     pub trace_rate_limit: u32,
+    /// What requests leave behind. Default everything.
+    pub detail: Detail,
     /// Profile samples a second of CPU time, at most 250; 0 takes none. Default 100.
     pub profile_hz: u32,
     /// Traces a second that are kept for an error or slowness alone, so that an outage is no flood; 0 = no limit.
@@ -134,6 +137,7 @@ impl Default for Config {
             server_header: Some(HeaderValue::from_static("saola")),
             sampler: Sampler::default(),
             trace_rate_limit: 100,
+            detail: Detail::Full,
             profile_hz: 100,
             late_trace_rate_limit: 100,
             slow_request: Duration::from_secs(1),

@@ -221,6 +221,7 @@ fn prepare(
         );
         config.worker_connections = room;
     }
+    slot.in_flight().set_detail(config.detail);
     profile::start(slot, config.profile_hz).map_err(ServeError::Boot)?;
     profile::watch_thread();
     let number = AtomicUsize::new(0);

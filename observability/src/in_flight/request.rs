@@ -7,7 +7,7 @@ use crate::clock::monotonic_ns;
 use crate::closed::{Method, Outcome, Phase, Protocol, Sampling};
 use crate::ids::{SpanId, TraceId};
 use crate::in_flight::ending::Route;
-use crate::in_flight::{End, InFlight, entry};
+use crate::in_flight::{Detail, End, InFlight, entry};
 use crate::profile::Label;
 
 /// A running request. It stays on the thread where it began; dropped without [`Request::end`] it ends as aborted.
@@ -17,6 +17,8 @@ pub struct Request {
     pub(super) entry: Option<u32>,
     /// Whether it was counted as started; if not, it is not counted at its end either.
     pub(super) is_counted: bool,
+    /// What it leaves behind.
+    pub(super) detail: Detail,
     pub(super) method: Method,
     pub(super) protocol: Protocol,
     pub(super) start_ns: u64,

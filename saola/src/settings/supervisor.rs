@@ -56,6 +56,7 @@ pub(crate) fn supervisor(
         max_memory: values.limit("max_memory", 8 << 20),
         max_memory_hard: values.limit("max_memory_hard", 8 << 20),
         give_up: values.time("give_up", day),
+        has_observer: true, // unless the telemetry is off
         pidfile: values.text("pidfile").map(PathBuf::from),
         umask: mode(values, "umask"),
         chdir: folder(values),

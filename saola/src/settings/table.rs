@@ -202,6 +202,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "saola",
         "The Server field of responses that have none; empty is no field",
     ),
+    one(
+        "telemetry",
+        "off|metrics|full",
+        "full",
+        "What requests leave behind: nothing and no observer, for measuring; counters; everything",
+    ),
     one("metrics", "on|off", "on", "Whether /metrics is answered on the main listener too"),
     one(
         "log_level",

@@ -156,6 +156,7 @@ impl World {
             max_memory: 100,
             max_memory_hard: 200,
             give_up: Duration::ZERO,
+            has_observer: true,
         };
         let stormy = random.next() % 4;
         let start = Instant::now();

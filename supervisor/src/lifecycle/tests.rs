@@ -30,6 +30,7 @@ impl Server {
             max_memory: 0,
             max_memory_hard: 0,
             give_up: Duration::ZERO,
+            has_observer: true,
         };
         let now = Instant::now();
         let mut server = Self { life: Lifecycle::new(limits, 7, now), now };
