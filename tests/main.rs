@@ -36,6 +36,7 @@ mod stopping; // signals that end a server
 mod supervision_control; // operators' commands, reloads with other settings, recycling
 mod supervision_load; // reloads, kills and restarts under load: nothing is lost or leaked
 mod supervision_surroundings; // service managers, pidfiles, inherited sockets, being pid 1
+mod supervision_upgrade; // another program in place of the running one
 mod telemetry_levels; // how much requests leave behind
 mod tracing; // spans at the collector
 mod tracing_children; // spans and errors inside handlers

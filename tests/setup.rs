@@ -60,10 +60,18 @@ impl Setup {
 
     /// An example of this package, which cargo builds beside the binary.
     pub(crate) fn of_example(name: &str) -> Self {
-        let mut setup = Self::new();
-        let folder = setup.program.parent().unwrap().join("examples");
-        setup.program = folder.join(name);
-        setup
+        Self::new().program(&Self::example(name))
+    }
+
+    /// Where cargo puts an example.
+    pub(crate) fn example(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_BIN_EXE_saola")).parent().unwrap().join("examples").join(name)
+    }
+
+    /// Another program than the reference application.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
     }
 
     pub(crate) fn args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {

@@ -245,9 +245,8 @@ fn check_boot_tries_one_worker_and_leaves_nothing() {
 }
 
 #[test]
-fn rtmin_plus_1_has_every_worker_tell_its_stack_and_usr2_is_refused_with_a_line() {
+fn rtmin_plus_1_has_every_worker_tell_its_stack() {
     let server = Server::start(["--workers", "2"]);
-    let old = workers(&server);
     // A shell's `kill`: nix has no name for the signal.
     let pid = server.supervisor().to_string();
     let kill = std::process::Command::new("sh")
@@ -255,12 +254,7 @@ fn rtmin_plus_1_has_every_worker_tell_its_stack_and_usr2_is_refused_with_a_line(
         .status();
     assert!(kill.unwrap().success());
     server.until_true("both are told", || server.lines_of("worker stack").len() == 2);
-    server.signal(Signal::SIGUSR2);
-    server.until_line("it is refused", |line| {
-        line.is("change refused") && line.get("what") == "upgrade"
-    });
     server.get("/").expect_status(200);
-    assert_eq!(workers(&server), old);
     assert_eq!(server.stop(), 0);
 }
 

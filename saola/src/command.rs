@@ -47,16 +47,16 @@ where
 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let executable = arguments.first().map(PathBuf::from).unwrap_or_default();
-    let matches = match command(cli, &executable).try_get_matches_from(arguments) {
+    let matches = match command(cli, &executable).try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
     let env = Environment::of_process();
-    let program = Program { executable: &executable, version: cli.version };
+    let program = Program { executable: &executable, arguments: &arguments, version: cli.version };
     match matches.subcommand() {
         Some(("check", flags)) => check(flags, &env, program, make),
         Some(("serve", flags)) => serve(flags, &env, program, make),
-        Some((name @ ("status" | "reload" | "stop" | "workers"), flags)) => {
+        Some((name @ ("status" | "reload" | "upgrade" | "stop" | "workers"), flags)) => {
             match Settings::read(Some(flags), &env, program) {
                 Ok(settings) => {
                     operate::run(name, flags, &settings).unwrap_or_else(|| exit(Exit::Usage))
@@ -87,14 +87,21 @@ where
     Fut: Future<Output = Result<A, BoxError>>,
     A: Application,
 {
-    match Settings::read(Some(flags), env, program) {
+    // A program that comes back serves with what it served with: the file may be meant for the one that failed.
+    let memento = saola_supervisor::recall(&Settings::image(env, program));
+    match Settings::read(Some(flags), &env.with_file(memento), program) {
         Ok(settings) => {
             let supervisor = settings.supervisor.clone();
             let again = || Settings::read(Some(flags), env, program);
             let mut children = Joined::new(settings, &again, make);
             exit(saola_supervisor::run(&supervisor, &mut children))
         }
-        Err(mistakes) => refuse(&mistakes),
+        Err(mistakes) => {
+            // Read when it was about to take over, and wrong: the program before it goes on.
+            let why: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+            saola_supervisor::retreat(&Settings::image(env, program), "settings", &why.join("; "));
+            refuse(&mistakes)
+        }
     }
 }
 
@@ -224,7 +231,7 @@ fn argument(setting: &'static Setting) -> Arg {
 }
 
 const AFTER_HELP: &str = "\
-Signals: TERM and INT stop gracefully, a second one or QUIT at once; HUP reloads; TTIN and TTOU add and remove a worker; \
+Signals: TERM and INT stop gracefully, a second one or QUIT at once; HUP reloads; USR2 upgrades; TTIN and TTOU add and remove a worker; \
 WINCH pauses.
 Exit codes: 0 stopped as asked, 3 a worker could not boot, 4 the application could not load, 5 address in use, \
 6 run directory refused, 64 wrong settings, 69 no server is reachable, 71 system call failed, 75 busy with something else, \

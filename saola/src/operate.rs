@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "they talk to whoever typed them")]
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::settings::Settings;
 
 /// The commands, for the parser and the help.
-pub(crate) fn commands() -> [Command; 4] {
+pub(crate) fn commands() -> [Command; 5] {
     let wait = || switch("wait", "Waits for the end and tells it by the exit code");
     let timeout = || {
         Arg::new("wait_timeout")
@@ -32,6 +33,16 @@ pub(crate) fn commands() -> [Command; 4] {
             .arg(switch("json", "Shows all of it, as JSON")),
         Command::new("reload")
             .about("Reads the settings anew and replaces all workers without losing a request")
+            .arg(wait())
+            .arg(timeout()),
+        Command::new("upgrade")
+            .about("Replaces the running program in place without losing a request")
+            .arg(
+                Arg::new("path")
+                    .value_name("PATH")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help("The new program; default what stands now where the running one was started from"),
+            )
             .arg(wait())
             .arg(timeout()),
         Command::new("stop")
@@ -69,6 +80,7 @@ pub(crate) fn run(name: &str, flags: &ArgMatches, settings: &Settings) -> Option
     let result = match name {
         "status" => status(flags, settings),
         "reload" => reload(flags, settings),
+        "upgrade" => upgrade(flags, settings),
         "stop" => stop(flags, settings),
         "workers" => workers(flags, settings),
         _ => return None,
@@ -103,6 +115,21 @@ fn reload(flags: &ArgMatches, settings: &Settings) -> Result<(), ClientError> {
     match answer.get("generation") {
         Some(generation) => say(&format!("reloaded: generation {generation} serves")),
         None => say("reloading"),
+    }
+    Ok(())
+}
+
+fn upgrade(flags: &ArgMatches, settings: &Settings) -> Result<(), ClientError> {
+    let waits = flags.get_flag("wait");
+    let timeout = if waits { wait_timeout(flags) } else { PATIENCE };
+    let path = flags.get_one::<PathBuf>("path").and_then(|path| std::path::absolute(path).ok());
+    let request = json!({"id": 1, "cmd": "upgrade", "path": path, "wait": waits});
+    let answer = connect(settings)?.ask(&request, timeout, &mut |event| {
+        say(&format!("worker {} is ready", event["worker"]));
+    })?;
+    match answer.get("generation") {
+        Some(generation) => say(&format!("upgraded: generation {generation} serves")),
+        None => say("upgrading"),
     }
     Ok(())
 }

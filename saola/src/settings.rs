@@ -8,6 +8,7 @@ pub(crate) mod table;
 pub(crate) mod value;
 mod worker;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,10 +39,17 @@ pub(crate) struct Settings {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Program<'a> {
     pub(crate) executable: &'a Path,
+    /// With the name.
+    pub(crate) arguments: &'a [OsString],
     pub(crate) version: &'static str,
 }
 
 impl Settings {
+    /// The program that runs; known also when the settings are wrong.
+    pub(crate) fn image(env: &Environment, program: Program<'_>) -> saola_supervisor::Image {
+        supervisor::image(env, program)
+    }
+
     /// Reads flags, environment and file.
     ///
     /// # Errors
@@ -90,6 +98,7 @@ impl Settings {
                 .push("telemetry=off: nothing is counted, logged or traced".to_owned());
         }
         worker.detail = telemetry.detail();
+        supervisor.memento.clone_from(&sources.file);
         supervisor.encode = observer::line_encoder(&observer);
         let metrics = values.switch("metrics");
         if worker.keepalive < Duration::from_mins(1) {
@@ -143,7 +152,8 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
-        let program = Program { executable: Path::new("/usr/bin/shop"), version: "1.2.3" };
+        let executable = Path::new("/usr/bin/shop");
+        let program = Program { executable, arguments: &[], version: "1.2.3" };
         let settings = Settings::read(None, &Environment::of(variables), program);
         settings.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
     }

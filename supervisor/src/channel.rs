@@ -149,6 +149,11 @@ impl Line {
         Ok((Self { fd: ours }, Channel { fd: theirs }))
     }
 
+    /// One that another image has made.
+    pub(crate) fn adopt(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// A worker that does not read its orders has them waiting; one that is dead needs none.
     pub(crate) fn order(&self, order: Order) {
         let _dead_or_deaf = post(self.fd.as_fd(), &order.text());

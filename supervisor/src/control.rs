@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 
 use crate::Exit;
 use crate::lifecycle::event::{Answer, Client};
+use crate::listeners::copy_descriptor;
+use crate::upgrade::Inherited;
+use crate::upgrade::state::{ConnectionState, ControlState, WaitingState};
 pub(crate) use request::Request;
 
 /// The socket and its clients.
@@ -77,6 +80,62 @@ impl Control {
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next: 0,
+        })
+    }
+
+    /// For the next image: who waits for the end of the upgrade hears it from there.
+    pub(crate) fn hand_over<'a>(&'a self, open: &mut Inherited<'a>) -> ControlState {
+        let connections = self.connections.iter().filter(|(_, connection)| !connection.is_closing);
+        ControlState {
+            fd: open.keep(self.listener.as_fd()),
+            path: self.path.clone(),
+            next: self.next,
+            connections: connections
+                .map(|(number, connection)| ConnectionState {
+                    number: *number,
+                    fd: open.keep(connection.stream.as_fd()),
+                    uid: connection.uid,
+                    pid: connection.pid,
+                    input: connection.input.clone(),
+                    output: connection.output.clone(),
+                })
+                .collect(),
+            waiting: self
+                .waiting
+                .iter()
+                .map(|(client, waiting)| WaitingState {
+                    client: client.0,
+                    connection: waiting.connection,
+                    id: waiting.id.clone(),
+                    waits: waiting.waits,
+                })
+                .collect(),
+        }
+    }
+
+    /// The socket and the clients of the image before this one.
+    pub(crate) fn adopt(state: &ControlState, now: Instant) -> io::Result<Self> {
+        let mut connections = BTreeMap::new();
+        for connection in &state.connections {
+            let ConnectionState { number, fd, uid, pid, input, output } = connection;
+            let stream = UnixStream::from(copy_descriptor(*fd)?);
+            let (input, output) = (input.clone(), output.clone());
+            let (uid, pid) = (*uid, *pid);
+            let connection =
+                Connection { stream, uid, pid, input, since: now, output, is_closing: false };
+            connections.insert(*number, connection);
+        }
+        let waiting = state.waiting.iter().map(|waiting| {
+            let WaitingState { client, connection, id, waits } = waiting;
+            let waiting = Waiting { connection: *connection, id: id.clone(), waits: *waits };
+            (Client(*client), waiting)
+        });
+        Ok(Self {
+            listener: UnixListener::from(copy_descriptor(state.fd)?),
+            path: state.path.clone(),
+            connections,
+            waiting: waiting.collect(),
+            next: state.next,
         })
     }
 
@@ -276,7 +335,7 @@ impl Connection {
 
 fn line_of(id: &Value, answer: &Answer) -> Value {
     match answer {
-        Answer::Begun => json!({"id": id, "ok": true, "state": "reloading"}),
+        Answer::Begun(state) => json!({"id": id, "ok": true, "state": state}),
         Answer::WorkerReady(_) | Answer::Done => json!({"id": id, "ok": true}),
         Answer::Serves { generation, workers, duration } => json!({
             "id": id, "ok": true, "generation": generation, "workers": workers,

@@ -19,6 +19,8 @@ pub(crate) enum Error {
     Pidfile(#[from] PidfileError),
     #[error("cannot make the slot files")]
     Slots(#[from] SlotError),
+    #[error("cannot {attempt}: {why}")]
+    Takeover { attempt: &'static str, why: String },
     #[error("cannot {attempt}: {}", errno.desc())]
     System { attempt: &'static str, errno: Errno },
 }
@@ -39,7 +41,7 @@ impl Error {
                 ListenError::System { .. } => Exit::System,
                 ListenError::Interrupted => Exit::Success,
             },
-            Self::System { .. } => Exit::System,
+            Self::Takeover { .. } | Self::System { .. } => Exit::System,
         }
     }
 

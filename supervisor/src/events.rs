@@ -15,6 +15,7 @@ use saola_observability::clock::wall_ns;
 use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value};
 
 use crate::lifecycle::event::{Notice, Origin, SlotNumber, Stop};
+use crate::lifecycle::picture::Picture;
 use crate::{Encode, Settings};
 
 use fields::{Field, ended, millis, origin, slot_field};
@@ -84,12 +85,6 @@ impl Events {
         self.line(voice, Level::Info, "nothing to reopen", &origin(&from));
     }
 
-    pub(crate) fn upgrade_refused(&mut self, why: &str, from: Origin, voice: Voice) {
-        let mut fields = vec![("what", Value::Str("upgrade")), ("error", Value::Str(why))];
-        fields.extend(origin(&from));
-        self.line(voice, Level::Warn, "change refused", &fields);
-    }
-
     pub(crate) fn hook_failed(&mut self, event: &str, why: &str, voice: Voice) {
         let fields = [("event", Value::Str(event)), ("error", Value::Str(why))];
         self.line(voice, Level::Warn, "hook failed", &fields);
@@ -136,6 +131,14 @@ impl Events {
             }
             Notice::Reloading { .. } | Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
                 self.reload(notice, voice);
+            }
+            Notice::Probation { generation, workers } => {
+                generations::show(*generation);
+                let fields = [
+                    ("generation", Value::U64(*generation)),
+                    ("workers", Value::U64((*workers).into())),
+                ];
+                self.line(voice, Level::Info, "upgrade on probation", &fields);
             }
             Notice::WorkersChanged { old, new, from } => {
                 self.workers_changed((*old, *new), from, voice);
@@ -260,6 +263,13 @@ impl Events {
             }
         }
     }
+}
+
+/// Goes on with what another image has shown.
+pub(crate) fn resume(picture: &Picture) {
+    metrics::WORKERS_CONFIGURED.set(picture.workers.into());
+    metrics::DEGRADED.set(if picture.is_degraded { 1.0 } else { 0.0 });
+    generations::show(picture.generation);
 }
 
 /// Who prints a line.

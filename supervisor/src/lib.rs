@@ -18,6 +18,7 @@ mod rehearse;
 mod signals;
 mod slots;
 mod supervisor;
+mod upgrade;
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
@@ -29,6 +30,7 @@ use saola_observability::{Choice, Event, SlotFiles};
 pub use channel::{Channel, Order, Stage};
 pub use listeners::{Bind, BindError, Listener};
 pub use notify::Manager;
+pub use upgrade::{Image, Start, recall, retreat};
 
 /// Everything that the supervisor is told. Read and checked by the caller.
 #[derive(Clone)]
@@ -73,6 +75,12 @@ pub struct Settings {
     pub give_up: Duration,
     /// Whether an observer runs. Without one nobody reads what the workers write.
     pub has_observer: bool,
+    /// How long the old workers of an upgrade stand by, should the new ones fail. Default 5 s.
+    pub upgrade_probation: Duration,
+    /// The program that runs.
+    pub image: Image,
+    /// What the caller needs to read these settings as they are now, should this program come back after a failed upgrade.
+    pub memento: Option<String>,
     /// A file that holds the pid, locked. Default none.
     pub pidfile: Option<PathBuf>,
     /// Permissions that new files do not get. Default `0o077`.
@@ -131,6 +139,7 @@ impl Settings {
             max_memory_hard: self.max_memory_hard,
             give_up: self.give_up,
             has_observer: self.has_observer,
+            upgrade_probation: self.upgrade_probation,
         }
     }
 }
@@ -216,7 +225,7 @@ pub struct ObserverBirth {
 }
 
 /// How a process of Saola ends. `main` turns it into a number, nothing else does.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+#[derive(Copy, Clone, Eq, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Exit {
     /// As it was asked to.
     Success,

@@ -5,14 +5,16 @@ pub(crate) mod cause;
 mod deaths;
 pub(crate) mod event;
 mod fill;
+pub(crate) mod handover;
 mod observer;
 mod orders;
 mod pace;
-mod picture;
+pub(crate) mod picture;
 mod place;
 mod recycle;
 mod reload;
 mod stop;
+pub(crate) mod upgrade;
 mod watch;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ use place::{Place, State};
 use recycle::Recycling;
 use reload::{Again, Reload};
 use stop::Stopping;
+use upgrade::Upgrade;
 
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Limits {
     pub(crate) max_memory_hard: u64,
     pub(crate) give_up: Duration,
     pub(crate) has_observer: bool,
+    /// How long the old workers of an upgrade stand by.
+    pub(crate) upgrade_probation: Duration,
 }
 
 impl Limits {
@@ -71,6 +76,7 @@ pub(crate) struct Lifecycle {
     last_generation: u64,
     reload: Option<Reload>,
     again: Option<Again>,
+    upgrade: Option<Upgrade>,
     recycling: Recycling,
     /// Why `trim` lets workers go.
     scale_cause: Cause,
@@ -116,6 +122,7 @@ impl Lifecycle {
             last_generation: 1,
             reload: None,
             again: None,
+            upgrade: None,
             recycling: Recycling::default(),
             scale_cause: Cause::Ttou,
             empty_since: None,
@@ -162,6 +169,10 @@ impl Lifecycle {
                 self.observer.seen(beat_age.min(now - self.forgiven), &mut out);
             }
             Event::Reload(from) => self.reload(from, now, &mut out),
+            Event::Upgrade(path, from) => self.upgrade(path, from, now, &mut out),
+            Event::Rehearsed(result) => self.rehearsed(result, now, &mut out),
+            Event::ExecFailed(text) => self.exec_failed(&text, now, &mut out),
+            Event::Adopted => self.adopted(now, &mut out),
             Event::Configured { generation, limits } => {
                 self.configured(generation, limits, now, &mut out);
             }
@@ -170,8 +181,8 @@ impl Lifecycle {
             }
             Event::Retire(slot, from) => self.retire(slot, from, now, &mut out),
             Event::Scale(scale, from) => self.scale(scale, from, now, &mut out),
-            Event::Pause(from) => self.pause(from, &mut out),
-            Event::Resume(from) => self.resume(from, &mut out),
+            Event::Pause(from) => self.pause(from, now, &mut out),
+            Event::Resume(from) => self.resume(from, now, &mut out),
             Event::Stop(how, from) => self.stop(how, from, now, &mut out),
         }
         self.settle(now, &mut out);
@@ -184,7 +195,9 @@ impl Lifecycle {
             Phase::New | Phase::Ended => return None,
             Phase::Starting { .. } => None,
             Phase::Running => {
-                [self.recovery(), self.surrender(), self.recycle_due()].into_iter().flatten().min()
+                let upgrade = self.upgrade_deadline();
+                let steps = [self.recovery(), self.surrender(), self.recycle_due(), upgrade];
+                steps.into_iter().flatten().min()
             }
             Phase::Stopping(stopping) => stopping.deadline(),
         };
@@ -247,6 +260,7 @@ impl Lifecycle {
             | State::Waiting { .. }
             | State::Booting { .. }
             | State::Ready { .. }
+            | State::Standby
             | State::Draining { .. }
             | State::Aborting { .. } => {}
         }
@@ -266,6 +280,7 @@ impl Lifecycle {
                 | State::Waiting { .. }
                 | State::Booting { .. }
                 | State::Ready { .. }
+                | State::Standby
                 | State::Draining { .. }
                 | State::Aborting { .. } => continue,
             };
@@ -280,10 +295,15 @@ impl Lifecycle {
 
     /// What follows from the new state, whatever the event was.
     fn settle(&mut self, now: Instant, out: &mut Vec<Command>) {
+        self.advance_upgrade(now, out);
         if self.is_serving() {
             self.promote(now, out);
             self.advance_recycle(now, out);
-            self.fill(self.generation, self.target, now, out);
+            if self.is_between_images() {
+                self.hold_vacancies(now);
+            } else {
+                self.fill(self.generation, self.target, now, out);
+            }
             if let Some(Reload { generation, plan: Some(plan), .. }) = &self.reload {
                 self.fill(*generation, plan.target, now, out);
             }
@@ -363,7 +383,7 @@ fn dismiss(
     match place.state {
         State::Empty | State::Waiting { .. } => place.vacate(),
         State::Booting { .. } => kill(slot, place, why, out),
-        State::Ready { .. } => {
+        State::Ready { .. } | State::Standby => {
             place.state =
                 State::Draining { since: now, kill_at: now + fuse, why, has_stopped: false };
             // An idle connection is moved by its next request, never cut before the deadline (S42).

@@ -19,7 +19,11 @@ use nix::sys::socket::{
 };
 
 pub use bind::{Bind, BindError};
+pub(crate) use inherited::copy as copy_descriptor;
 use unix::UnixFile;
+
+use crate::upgrade::Inherited;
+use crate::upgrade::state;
 
 /// A socket that listens, and the address it listens on.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub(crate) struct Kept {
     pub(crate) listener: Listener,
     /// What it was bound for: a name may have several addresses.
     pub(crate) bind: Bind,
-    _file: Option<UnixFile>,
+    file: Option<UnixFile>,
 }
 
 impl Kept {
@@ -63,6 +67,32 @@ impl Kept {
             "queue": queue.map(|queue| queue.waiting),
             "limit": queue.map(|queue| queue.limit),
         })
+    }
+
+    /// For the next image.
+    pub(crate) fn hand_over<'a>(&'a self, open: &mut Inherited<'a>) -> state::Socket {
+        state::Socket {
+            fd: open.keep(self.listener.fd.as_fd()),
+            address: self.listener.address.clone(),
+            bind: self.bind.to_string(),
+            file: self.file.as_ref().map(|file| file.hand_over(open)),
+        }
+    }
+
+    /// A socket that another image has bound.
+    pub(crate) fn adopt(socket: &state::Socket) -> std::io::Result<Self> {
+        let bind = socket.bind.parse().map_err(std::io::Error::other)?;
+        let listener =
+            Listener { fd: copy_descriptor(socket.fd)?, address: socket.address.clone() };
+        let file = socket.file.as_ref().map(UnixFile::adopt).transpose()?;
+        Ok(Self { listener, bind, file })
+    }
+
+    /// From here on its file goes with it; until then it stays, because this image may not be the one that takes over.
+    pub(crate) fn take_charge(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.take_charge();
+        }
     }
 
     /// A descriptor of the same socket, for a child.
@@ -169,13 +199,13 @@ fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, Lis
                 .into_iter()
                 .map(|address| {
                     let listener = bind_tcp(address, all, queue.backlog)?;
-                    Ok(Kept { listener, bind: bind.clone(), _file: None })
+                    Ok(Kept { listener, bind: bind.clone(), file: None })
                 })
                 .collect()
         }
         Bind::Inherited(number) => {
             let listener = inherited::adopt(*number)?;
-            Ok(vec![Kept { listener, bind: bind.clone(), _file: None }])
+            Ok(vec![Kept { listener, bind: bind.clone(), file: None }])
         }
         // Settings have put a number of descriptors in its place.
         Bind::Systemd => Err(ListenError::NoneInherited),
@@ -183,12 +213,12 @@ fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, Lis
             let (fd, file) =
                 unix::bind_path(path, (queue.backlog, queue.socket_mode), &bind.to_string())?;
             let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, bind: bind.clone(), _file: Some(file) }])
+            Ok(vec![Kept { listener, bind: bind.clone(), file: Some(file) }])
         }
         Bind::UnixAbstract(name) => {
             let fd = unix::bind_abstract(name, queue.backlog, &bind.to_string())?;
             let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, bind: bind.clone(), _file: None }])
+            Ok(vec![Kept { listener, bind: bind.clone(), file: None }])
         }
     }
 }

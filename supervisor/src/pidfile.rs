@@ -2,12 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, RawFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+
+use crate::listeners::copy_descriptor;
+use crate::upgrade::Inherited;
 
 /// Ours, until it is removed.
 #[derive(Debug)]
@@ -56,6 +60,16 @@ impl Pidfile {
             file.set_len(length).map_err(system)?;
             return Ok(Self { path: path.to_owned(), file });
         }
+    }
+
+    /// For the next image, which has the same pid.
+    pub(crate) fn hand_over<'a>(&'a self, open: &mut Inherited<'a>) -> (PathBuf, RawFd) {
+        (self.path.clone(), open.keep(self.file.as_fd()))
+    }
+
+    /// One that another image has taken.
+    pub(crate) fn adopt((path, fd): &(PathBuf, RawFd)) -> std::io::Result<Self> {
+        Ok(Self { path: path.clone(), file: File::from(copy_descriptor(*fd)?) })
     }
 
     /// The end of the server.

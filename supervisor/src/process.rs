@@ -18,6 +18,8 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid};
 use crate::lifecycle::cause::{PANICKED, Status};
 use crate::lifecycle::event::ForkFailure;
 
+use crate::upgrade::state::Child;
+
 pub(crate) use title::Title;
 
 /// A child that was forked and not yet reaped.
@@ -30,6 +32,22 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
+    }
+
+    /// A child that another image has forked and that is still ours: dead or alive, its pid is its own until it is reaped.
+    pub(crate) fn adopt(child: Child) -> nix::Result<Self> {
+        let pid = i32::try_from(child.pid).map_err(|_| Errno::ESRCH)?;
+        if start_time(child.pid) != Some(child.start_time) {
+            return Err(Errno::ESRCH);
+        }
+        let pid = Pid::from_raw(pid);
+        Ok(Self { pid, pidfd: open_pidfd(pid)? })
+    }
+
+    /// For the next image.
+    pub(crate) fn hand_over(&self) -> Child {
+        let pid = self.pid();
+        Child { pid, start_time: start_time(pid).unwrap_or_default() }
     }
 
     /// Sends `signal`; a child that has died meanwhile is about to be reaped and needs none.
@@ -59,6 +77,14 @@ impl Process {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
+}
+
+/// When a process was born, in clock ticks since the machine was.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program, in parentheses, may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 /// What a child is to be.
@@ -291,7 +317,7 @@ fn forget_what_names_the_supervisor() {
         "WATCHDOG_PID",
         "WATCHDOG_USEC",
     ];
-    for name in names {
+    for name in names.into_iter().chain(crate::upgrade::VARIABLES) {
         // SAFETY: remove_var must not race with another thread's look at the environment; a child has one thread until
         // its own code runs.
         unsafe { std::env::remove_var(name) };

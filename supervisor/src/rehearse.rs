@@ -1,17 +1,22 @@
 //! `check --boot`: one worker, up to READY, in a run directory of its own and on a port that nobody knows (S10).
 
-use std::os::fd::AsFd as _;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, RawFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use saola_observability::Chosen;
+use saola_observability::reader::Reader;
 
 use crate::channel::{HungUp, Line, Stage, Word};
+use crate::error::Error;
 use crate::listeners::{self, Bind};
 use crate::process::{self, Plan, Process, Role, Title};
 use crate::slots::Slots;
+use crate::upgrade::state::{FORMAT, State};
+use crate::upgrade::{rehearsal, unseal};
 use crate::{Birth, Children, Exit, Settings};
 
 /// Boots one worker and ends it again.
@@ -32,6 +37,43 @@ pub(crate) fn boot_once(
         .and_then(|(process, line)| watch(&settings, &process, &line));
     slots.remove();
     result
+}
+
+/// Shows a running server that this program could take over: it understands the state, reads the slot files, and one
+/// worker boots (S51).
+pub(crate) fn rehearse(
+    settings: &Settings,
+    children: &mut dyn Children,
+    state: RawFd,
+) -> Result<Exit, Error> {
+    let refuse = |why: String| Error::Takeover { attempt: "take over", why };
+    let bytes = unseal(state).map_err(|error| refuse(error.to_string()))?;
+    let state = State::parse(&bytes).map_err(refuse)?;
+    let own = settings.pidfile.as_ref();
+    let mut fixed = Vec::new();
+    if state.given_run_dir != settings.run_dir.given {
+        fixed.push("run_dir");
+    }
+    if state.pidfile.as_ref().map(|(path, _)| path) != own {
+        fixed.push("pidfile");
+    }
+    if !fixed.is_empty() {
+        return Err(refuse(format!("{} changed: needs a restart", fixed.join(", "))));
+    }
+    let mut reader = Reader::open(&state.run_dir).map_err(|error| refuse(error.to_string()))?;
+    let _families = reader.read().map_err(|error| refuse(error.to_string()))?;
+    if let Some(bad) = reader.bad().first() {
+        return Err(refuse(format!("{}: {}", bad.path.display(), bad.why)));
+    }
+    drop(reader);
+    if let Err((exit, why)) = boot_once(settings, children) {
+        let line = format!("error: a worker cannot boot: {why}\n");
+        let _closed = std::io::stderr().write_all(line.as_bytes());
+        return Ok(exit);
+    }
+    let consent = rehearsal::consent(settings.version, FORMAT);
+    let _closed = writeln!(std::io::stdout(), "{consent}");
+    Ok(Exit::Success)
 }
 
 fn fork(

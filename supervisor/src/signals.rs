@@ -28,8 +28,6 @@ pub(crate) enum Heard {
     Reopen(Origin),
     /// Write what the workers are busy with.
     Dump,
-    /// A new program is to take over.
-    Upgrade(Origin),
     /// The terminal has gone: the event, and that line.
     TerminalGone(Event),
 }
@@ -49,6 +47,16 @@ impl Signals {
         mask.thread_block()?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { fd, is_nohup, had_terminal: has_terminal() })
+    }
+
+    /// As [`Signals::take`], where an image before this one has seen how the server was started.
+    pub(crate) fn take_over(is_nohup: bool, had_terminal: bool) -> nix::Result<Self> {
+        Ok(Self { is_nohup, had_terminal, ..Self::take()? })
+    }
+
+    /// How the server was started: by `nohup`, and on a terminal.
+    pub(crate) fn origin(&self) -> (bool, bool) {
+        (self.is_nohup, self.had_terminal)
     }
 
     /// All that arrived, in the order of arrival.
@@ -79,7 +87,7 @@ impl Signals {
                 (!self.is_nohup).then_some(Heard::TerminalGone(Event::Stop(Stop::Graceful, from)))
             }
             Signal::SIGHUP => Some(Heard::Life(Event::Reload(from))),
-            Signal::SIGUSR2 => Some(Heard::Upgrade(from)),
+            Signal::SIGUSR2 => Some(Heard::Life(Event::Upgrade(None, from))),
             Signal::SIGUSR1 => Some(Heard::Reopen(from)),
             Signal::SIGTTIN if is_from_process => {
                 Some(Heard::Life(Event::Scale(Scale::More, from)))

@@ -1,5 +1,6 @@
 //! The slots as the supervisor uses them: handed out, watched, and emptied after a death (F12, F13, F43).
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,6 +39,18 @@ impl Slots {
         let mut slots = Self { dir, epoch, has_leftovers: true };
         slots.finish_leftovers();
         Ok(slots)
+    }
+
+    /// Goes on with the run directory and the files of the image before this one.
+    pub(crate) fn adopt(path: &Path, lock: OwnedFd, settings: &Settings) -> Result<Self, Error> {
+        let dir = RunDir::adopt(path, lock, settings.version)?;
+        let epoch = Epoch::adopt(&dir, settings.run_dir.shape)?;
+        Ok(Self { dir, epoch, has_leftovers: true })
+    }
+
+    /// What keeps the run directory taken, for the next image.
+    pub(crate) fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.lock_descriptor()
     }
 
     /// Reports what died with an earlier server, and deletes what nobody needs any more.

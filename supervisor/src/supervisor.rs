@@ -7,6 +7,8 @@ mod dump;
 mod look;
 mod obey;
 mod operate;
+mod takeover;
+mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -17,21 +19,24 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use configure::Coming;
 use look::Gauge;
-use operate::Past;
+use serde_json::Value;
+use upgrade::Programs;
 
 use crate::channel::{HungUp, Line, Word};
 use crate::control::Control;
-use crate::events::{Events, Voice};
+use crate::events::{self, Events, Voice};
 use crate::hooks::{Hooks, Whose};
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::cause::Status;
 use crate::lifecycle::event::{Event, SlotNumber};
 use crate::listeners::{Kept, Listener};
 use crate::notify::Notify;
+use crate::pidfile::Pidfile;
 use crate::process::{self, Process, Reaped, Title};
 use crate::signals::{Heard, Signals};
 use crate::slots::Slots;
-use crate::{Children, Exit, Settings};
+use crate::upgrade::rehearsal::Rehearsal;
+use crate::{AdminBind, Children, Exit, Settings};
 
 pub(crate) use boot::run;
 
@@ -56,10 +61,17 @@ struct Supervisor<'a> {
     /// None where the socket could not be made.
     control: Option<Control>,
     coming: Option<Coming>,
-    last_reload: Option<Past>,
+    last_reload: Option<Value>,
+    last_upgrade: Option<Value>,
     gauge: Gauge,
     notify: Notify,
     hooks: Hooks,
+    /// Where the settings that serve say that the observer listens.
+    admin_bind: AdminBind,
+    pidfile: Option<Pidfile>,
+    programs: Programs,
+    /// It was begun by another program, and is gone on with.
+    is_adopted: bool,
 }
 
 struct Worker {
@@ -78,9 +90,19 @@ struct Observer {
 impl Supervisor<'_> {
     /// Runs until the life cycle says that it is over.
     fn live(&mut self) -> Exit {
-        self.tell(Event::Started);
-        self.announce();
+        if self.is_adopted {
+            events::resume(&self.life.picture(Instant::now()));
+            self.tell(Event::Adopted);
+            // Some may have died between the two programs, and their signal with the one before.
+            self.reap();
+        } else {
+            self.tell(Event::Started);
+            self.announce();
+        }
         loop {
+            if let Some(image) = self.life.leaves_for() {
+                self.leave(image);
+            }
             if let Some(exit) = self.exit {
                 return exit;
             }
@@ -88,6 +110,9 @@ impl Supervisor<'_> {
             // First, so that a gap of the supervisor's own is seen before what piled up in it is judged (S39).
             if self.life.deadline().is_some_and(|due| due <= Instant::now()) {
                 self.tell(Event::Tick);
+            }
+            if let Some(rehearsal) = &mut self.programs.rehearsal {
+                rehearsal.listen();
             }
             // Before the dead are reaped: a worker's last words belong to its death.
             self.listen_to_workers();
@@ -103,6 +128,12 @@ impl Supervisor<'_> {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let lines = self.workers.values().filter_map(|worker| worker.line.as_ref());
         fds.extend(lines.map(|line| PollFd::new(line.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            self.programs
+                .rehearsal
+                .iter()
+                .map(|rehearsal| PollFd::new(rehearsal.as_fd(), PollFlags::POLLIN)),
+        );
         for (fd, has_output) in self.control.iter().flat_map(Control::descriptors) {
             let wanted =
                 if has_output { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
@@ -160,11 +191,6 @@ impl Supervisor<'_> {
                 Heard::ChildDied => self.reap(),
                 Heard::Life(event) => self.tell(event),
                 Heard::Dump => _ = self.dump(None),
-                Heard::Upgrade(from) => {
-                    let text =
-                        "this version cannot be replaced while it runs; start the new one anew";
-                    self.events.upgrade_refused(text, from, voice);
-                }
                 Heard::Reopen(from) => self.events.nothing_to_reopen(from, voice),
                 Heard::TerminalGone(event) => {
                     self.events.terminal_gone(voice);
@@ -180,6 +206,11 @@ impl Supervisor<'_> {
             if self.observer.as_ref().is_some_and(|observer| observer.process.pid() == reaped.pid) {
                 self.observer = None;
                 self.tell(Event::ObserverExited(reaped.status));
+                continue;
+            }
+            let is_rehearsal = |rehearsal: &mut Rehearsal| rehearsal.pid() == reaped.pid;
+            if let Some(rehearsal) = self.programs.rehearsal.take_if(is_rehearsal) {
+                self.judge_rehearsal(rehearsal, reaped.status);
                 continue;
             }
             let is_success = reaped.status == Status::Exited(0);
@@ -229,7 +260,7 @@ impl Supervisor<'_> {
 
     /// Copies for a worker of `generation`, which it owns after the fork.
     fn share_listeners(&self, generation: u64) -> Result<Vec<Listener>, Errno> {
-        let coming = self.coming.as_ref().filter(|_| generation != self.life.generation());
+        let coming = self.coming.as_ref().filter(|coming| coming.generation == generation);
         let stays =
             |kept: &&Kept| coming.is_none_or(|coming| coming.settings.bind.contains(&kept.bind));
         let fresh = coming.iter().flat_map(|coming| &coming.fresh);

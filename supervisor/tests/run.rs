@@ -519,6 +519,13 @@ fn settings(run_dir: &Path, address: &str) -> Settings {
         max_memory_hard: 0,
         has_observer: true,
         give_up: Duration::ZERO,
+        upgrade_probation: Duration::from_secs(5),
+        image: saola_supervisor::Image {
+            path: std::env::current_exe().expect("a program"),
+            arguments: Vec::new(),
+            start: saola_supervisor::Start::First,
+        },
+        memento: None,
         pidfile: None,
         umask: 0o077,
         chdir: None,

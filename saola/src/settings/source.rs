@@ -12,20 +12,30 @@ use crate::settings::table::{SETTINGS, Setting, find};
 
 /// The environment as it was when the process began.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+pub(crate) struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    /// The text that the settings file had when it was last read, where that is what counts.
+    file: Option<String>,
+}
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self { variables: std::env::vars_os().collect(), file: None }
     }
 
     #[cfg(test)]
     pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
-        Self(variables.iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        Self { variables: variables.collect(), file: None }
+    }
+
+    /// The same, where the settings file has this text, whatever has become of it since.
+    pub(crate) fn with_file(&self, text: Option<String>) -> Self {
+        Self { file: text, ..self.clone() }
     }
 
     pub(crate) fn os(&self, name: &str) -> Option<OsString> {
-        self.0.get(&OsString::from(name)).cloned()
+        self.variables.get(&OsString::from(name)).cloned()
     }
 
     /// A variable that is set, not empty and text.
@@ -65,6 +75,8 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Sources {
     found: BTreeMap<&'static str, Found>,
+    /// What stood in the file, if there is one.
+    pub(crate) file: Option<String>,
 }
 
 impl Sources {
@@ -74,7 +86,7 @@ impl Sources {
         env: &Environment,
         mistakes: &mut Vec<Mistake>,
     ) -> Self {
-        let file = file(flags, env, mistakes);
+        let (text, file) = file(flags, env, mistakes);
         let mut found = BTreeMap::new();
         for setting in SETTINGS {
             let value = from_flags(flags, setting)
@@ -83,7 +95,7 @@ impl Sources {
                 .unwrap_or_else(|| Found { texts: default(setting, env), source: Source::Default });
             found.insert(setting.name, value);
         }
-        Self { found }
+        Self { found, file: text }
     }
 
     /// The value of a setting of the table.
@@ -156,30 +168,31 @@ fn file(
     flags: Option<&ArgMatches>,
     env: &Environment,
     mistakes: &mut Vec<Mistake>,
-) -> BTreeMap<&'static str, Found> {
+) -> (Option<String>, BTreeMap<&'static str, Found>) {
     let flag =
         flags.and_then(|flags| flags.try_get_one::<String>("config").ok().flatten().cloned());
     let Some(path) = flag.or_else(|| env.text("SAOLA_CONFIG")).map(PathBuf::from) else {
-        return BTreeMap::new();
+        return (None, BTreeMap::new());
     };
     let source = Source::File(path.clone());
     let mut refuse = |what: String| {
         mistakes.push(Mistake::new("config", &path.to_string_lossy(), &source, &what));
     };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match env.file.clone().map_or_else(|| std::fs::read_to_string(&path), Ok) {
         Ok(text) => text,
         Err(error) => {
             refuse(format!("cannot be read: {error}"));
-            return BTreeMap::new();
+            return (None, BTreeMap::new());
         }
     };
-    match text.parse::<toml::Table>() {
+    let found = match text.parse::<toml::Table>() {
         Ok(table) => from_table(&table, &source, mistakes),
         Err(error) => {
             refuse(format!("is not TOML: {}", error.to_string().trim_end().replace('\n', " ")));
             BTreeMap::new()
         }
-    }
+    };
+    (Some(text), found)
 }
 
 fn from_table(

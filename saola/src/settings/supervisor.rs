@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use saola_observability::{Choice, Shape, run_dir};
-use saola_supervisor::{AdminBind, Bind, Manager};
+use saola_supervisor::{AdminBind, Bind, Image, Manager, Start};
 
 use crate::settings::Program;
 use crate::settings::mistake::Mistake;
@@ -57,6 +57,9 @@ pub(crate) fn supervisor(
         max_memory_hard: values.limit("max_memory_hard", 8 << 20),
         give_up: values.time("give_up", day),
         has_observer: true, // unless the telemetry is off
+        upgrade_probation: values.time("upgrade_probation", Duration::from_mins(10)),
+        image: image(env, program),
+        memento: None, // of the whole of the settings, once they are read
         pidfile: values.text("pidfile").map(PathBuf::from),
         umask: mode(values, "umask"),
         chdir: folder(values),
@@ -72,6 +75,25 @@ pub(crate) fn supervisor(
     }
     settings.run_dir.slots_at_peak = settings.slots_at_peak();
     settings
+}
+
+/// The program as it was started, absolute and with its links, so that what they lead to later is what an upgrade runs.
+pub(crate) fn image(env: &Environment, program: Program<'_>) -> Image {
+    let executable = program.executable;
+    let found = if executable.components().count() > 1 {
+        std::path::absolute(executable).ok()
+    } else {
+        let folders = env.os("PATH").unwrap_or_default();
+        let mut found = std::env::split_paths(&folders).map(|folder| folder.join(executable));
+        found.find(|path| path.is_file())
+    };
+    // Started under a name that leads nowhere.
+    let path = found.filter(|path| path.exists()).or_else(|| std::env::current_exe().ok());
+    Image {
+        path: path.unwrap_or_default(),
+        arguments: program.arguments.to_vec(),
+        start: Start::of(|name| env.text(name)),
+    }
 }
 
 /// Where the run directory may be, and how big the files in it are.

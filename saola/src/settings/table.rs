@@ -137,6 +137,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "0s",
         "Longest time without any worker before the server ends with 3; 0 is never",
     ),
+    one(
+        "upgrade_probation",
+        "TIME",
+        "5s",
+        "Time that the old workers of an upgrade stand by, should the new ones fail",
+    ),
     one("worker_connections", "N", "4096", "Connections of one worker"),
     one("limit_concurrency", "N", "1024", "Requests of one worker at once; one more gets 503"),
     one("limit_request_line", "BYTES", "8192", "Longest request line; longer gets 414"),

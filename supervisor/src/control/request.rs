@@ -1,6 +1,8 @@
 //! What a line of the control socket asks for. Foreign bytes: nothing here panics.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::lifecycle::event::Scale;
@@ -10,6 +12,7 @@ use crate::lifecycle::event::Scale;
 pub(crate) enum Request {
     Status,
     Reload { wait: bool },
+    Upgrade { path: Option<PathBuf>, wait: bool },
     Stop { quick: bool },
     Workers(Scale),
     Retire(u32),
@@ -22,7 +25,7 @@ impl Request {
     /// Whether its answer comes at the end of what it begins.
     pub(crate) fn waits(&self) -> bool {
         match self {
-            Self::Reload { wait } => *wait,
+            Self::Reload { wait } | Self::Upgrade { wait, .. } => *wait,
             Self::Status
             | Self::Stop { .. }
             | Self::Workers(_)
@@ -53,6 +56,13 @@ fn understand(value: &Value) -> Result<Request, String> {
     match value.get("cmd").and_then(Value::as_str).ok_or("names no cmd")? {
         "status" => Ok(Request::Status),
         "reload" => Ok(Request::Reload { wait: flag("wait") }),
+        "upgrade" => {
+            let path = value.get("path").and_then(Value::as_str).map(PathBuf::from);
+            match path {
+                Some(path) if !path.is_absolute() => Err("path is not absolute".to_owned()),
+                path => Ok(Request::Upgrade { path, wait: flag("wait") }),
+            }
+        }
         "stop" => Ok(Request::Stop { quick: flag("quick") }),
         "workers" => value
             .get("number")
@@ -85,6 +95,10 @@ mod tests {
     fn lines_mean_what_they_say() {
         for (line, expected) in [
             (r#"{"id":1,"cmd":"reload","wait":true}"#, Request::Reload { wait: true }),
+            (
+                r#"{"cmd":"upgrade","path":"/v2"}"#,
+                Request::Upgrade { path: Some("/v2".into()), wait: false },
+            ),
             (r#"{"cmd":"workers","number":"+2"}"#, Request::Workers(Scale::By(2))),
             (r#"{"cmd":"workers","number":"-1"}"#, Request::Workers(Scale::By(-1))),
             (r#"{"cmd":"workers","number":"7"}"#, Request::Workers(Scale::To(7))),
@@ -104,6 +118,7 @@ mod tests {
             b"[]",
             b"{\"cmd\":1}",
             b"{\"cmd\":\"dance\"}",
+            b"{\"cmd\":\"upgrade\",\"path\":\"v2\"}",
             b"{\"cmd\":\"retire\",\"slot\":-1}",
             b"{\"cmd\":\"retire\",\"slot\":99999999999}",
             b"{\"cmd\":\"workers\",\"number\":\"+\"}",

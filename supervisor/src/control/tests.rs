@@ -27,7 +27,7 @@ fn a_waiting_reload_hears_each_worker_and_one_end() {
     ask(&mut client, "{\"id\":7,\"cmd\":\"reload\",\"wait\":true}\n");
     let (asked, _) = control.read(Instant::now());
     let asked = &asked[0];
-    control.reply(asked.client, &Answer::Begun);
+    control.reply(asked.client, &Answer::Begun("reloading"));
     control.reply(asked.client, &Answer::WorkerReady(crate::lifecycle::event::SlotNumber(5)));
     let why = "boot: no database".to_owned();
     control.reply(asked.client, &Answer::Refused { exit: Exit::Boot, why });
@@ -49,7 +49,7 @@ fn one_who_does_not_wait_hears_the_beginning_only() {
     let mut client = UnixStream::connect(&path).expect("it listens");
     ask(&mut client, "{\"id\":1,\"cmd\":\"reload\"}\n");
     let (asked, _) = control.read(Instant::now());
-    control.reply(asked[0].client, &Answer::Begun);
+    control.reply(asked[0].client, &Answer::Begun("reloading"));
     control.reply(asked[0].client, &Answer::Done);
     assert_eq!(answer(&client)["state"], "reloading");
     assert!(control.waiting.is_empty());

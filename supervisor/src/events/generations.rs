@@ -5,6 +5,7 @@ use saola_observability::{Level, Value};
 use super::fields::{millis, origin};
 use super::{Events, Voice, metrics};
 use crate::lifecycle::event::Notice;
+use crate::lifecycle::upgrade::Failure;
 
 impl Events {
     pub(super) fn reload(&mut self, notice: &Notice, voice: Voice) {
@@ -16,9 +17,7 @@ impl Events {
             }
             Notice::Reloaded { generation, workers, duration } => {
                 metrics::RELOADS.with(["success"]).inc();
-                // A gauge is a float; a generation number stays exact in one for longer than anybody reloads.
-                let shown = u32::try_from(*generation).unwrap_or(u32::MAX);
-                metrics::GENERATION.set(shown.into());
+                show(*generation);
                 let fields = [
                     ("generation", Value::U64(*generation)),
                     ("workers", Value::U64((*workers).into())),
@@ -42,4 +41,43 @@ impl Events {
             _ => {}
         }
     }
+
+    /// The steps of an upgrade; `versions` are those that it goes from and to.
+    pub(crate) fn upgrade(&mut self, notice: &Notice, (from, to): (&str, &str), voice: Voice) {
+        let mut fields = vec![("from", Value::Str(from)), ("to", Value::Str(to))];
+        let failed =
+            |failure: &Failure| (failure.stage.clone(), failure.text.clone().unwrap_or_default());
+        let (stage, error);
+        let (level, message) = match notice {
+            Notice::Upgrading { from } => {
+                fields.truncate(1);
+                fields.extend(origin(from));
+                (Level::Info, "upgrading")
+            }
+            Notice::Upgraded { generation, workers, duration } => {
+                metrics::UPGRADES.with(["success"]).inc();
+                fields.push(("generation", Value::U64(*generation)));
+                fields.push(("workers", Value::U64((*workers).into())));
+                fields.push(("duration_ms", millis(*duration)));
+                (Level::Info, "upgraded")
+            }
+            Notice::UpgradeFailed { failure, duration }
+            | Notice::UpgradeRolledBack { failure, duration } => {
+                metrics::UPGRADES.with(["error"]).inc();
+                (stage, error) = failed(failure);
+                fields.push(("stage", Value::Str(&stage)));
+                fields.push(("duration_ms", millis(*duration)));
+                fields.push(("error", Value::Str(&error)));
+                let is_back = matches!(notice, Notice::UpgradeRolledBack { .. });
+                (Level::Error, if is_back { "upgrade rolled back" } else { "upgrade failed" })
+            }
+            _ => return,
+        };
+        self.line(voice, level, message, &fields);
+    }
+}
+
+/// A gauge is a float; a generation number stays exact in one for longer than anybody reloads.
+pub(super) fn show(generation: u64) {
+    metrics::GENERATION.set(u32::try_from(generation).unwrap_or(u32::MAX).into());
 }

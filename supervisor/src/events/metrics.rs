@@ -33,6 +33,8 @@ pub(super) static DRAIN: Histogram = Histogram::new(
 );
 pub(super) static RELOADS: CounterVec<1> =
     CounterVec::new(names::SAOLA_RELOADS, "Reloads that have ended.", ["result"]);
+pub(super) static UPGRADES: CounterVec<1> =
+    CounterVec::new(names::SAOLA_UPGRADES, "Upgrades that have ended.", ["result"]);
 pub(super) static ACCEPT_QUEUE_LENGTH: GaugeVec<1> = GaugeVec::new(
     names::SAOLA_ACCEPT_QUEUE_LENGTH,
     "Connections that wait on a listener.",
@@ -68,6 +70,7 @@ pub(super) fn start() {
     }
     for result in ["success", "error"] {
         RELOADS.with([result]).add(0);
+        UPGRADES.with([result]).add(0);
     }
 }
 

@@ -1,12 +1,24 @@
 //! Why a worker ended: the finer cause of a line, and the closed sets of the metrics (S30, F44).
 
+use std::fmt;
+
 use saola_observability::LostReason;
+use serde::{Deserialize, Serialize};
 
 /// How a process ended.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Status {
     Exited(i32),
     Signaled { signal: i32, core: bool },
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit {code}"),
+            Self::Signaled { signal, .. } => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 /// Which part of its boot a worker failed in.
@@ -18,7 +30,8 @@ pub enum Stage {
     Load,
 }
 
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {
     Exit,
     Signal,
@@ -41,6 +54,10 @@ pub(crate) enum Cause {
     Reload,
     /// Belonged to a generation that was given up before it served.
     Discarded,
+    /// Another program serves.
+    Upgrade,
+    /// The program it belonged to did not prove itself.
+    Rollback,
     Ttou,
     /// Asked for by number.
     Scale,
@@ -90,6 +107,8 @@ impl Cause {
             Self::Scale => "scale",
             Self::Reload => "reload",
             Self::Discarded => "discarded",
+            Self::Upgrade => "upgrade",
+            Self::Rollback => "rollback",
             Self::Ttou => "ttou",
             Self::Retired => "retired",
             Self::Stop => "stop",
@@ -107,6 +126,7 @@ impl Cause {
             Self::MaxMemory | Self::MaxMemoryHard | Self::Oom => Some("memory"),
             Self::Requests | Self::Lifetime => Some("max_requests"),
             Self::Reload | Self::Discarded => Some("reload"),
+            Self::Upgrade | Self::Rollback => Some("upgrade"),
             Self::Ttou | Self::Scale | Self::Retired => Some("scale"),
             Self::Stop | Self::Quit => None,
         }
@@ -125,6 +145,8 @@ impl Cause {
             | Self::MaxMemory
             | Self::Reload
             | Self::Discarded
+            | Self::Upgrade
+            | Self::Rollback
             | Self::Ttou
             | Self::Scale
             | Self::Retired

@@ -26,7 +26,7 @@ impl Lifecycle {
         let Some(place) = self.place(slot) else { return };
         match &mut place.state {
             State::Draining { has_stopped, .. } => *has_stopped = true,
-            State::Ready { .. } => {
+            State::Ready { .. } | State::Standby => {
                 let why = Cause::Retired;
                 place.state =
                     State::Draining { since: now, kill_at: now + fuse, why, has_stopped: true };
@@ -70,6 +70,7 @@ impl Lifecycle {
             | State::Waiting { .. }
             | State::Booting { .. }
             | State::Ready { .. }
+            | State::Standby
             | State::Draining { .. }
             | State::Aborting { .. } => None,
         };
@@ -81,7 +82,7 @@ impl Lifecycle {
         let decision = self.decide(generation, is_member, in_boot, cause);
         let next_try = match decision {
             Decision::Replace => Some(self.wait(slot, now)),
-            Decision::FailStart | Decision::FailReload | Decision::Leave => {
+            Decision::FailStart | Decision::FailReload | Decision::RollBack | Decision::Leave => {
                 if let Some(place) = self.place(slot) {
                     place.vacate();
                 }
@@ -96,6 +97,12 @@ impl Lifecycle {
         match decision {
             Decision::FailStart => self.fail_start(ending_of(cause), now, out),
             Decision::FailReload => self.fail_reload(cause, first_cause, now, out),
+            Decision::RollBack => {
+                let how = first_cause.unwrap_or_else(|| {
+                    format!("the worker of slot {} ended with {status}", slot.0)
+                });
+                self.roll_back(cause, Some(how), now, out);
+            }
             Decision::Replace | Decision::Leave => {}
         }
     }
@@ -127,6 +134,7 @@ impl Lifecycle {
         match decision {
             Decision::FailStart => self.fail_start(Ending::Fork, now, out),
             Decision::FailReload => self.fail_reload(Cause::Fork, Some(text), now, out),
+            Decision::RollBack => self.roll_back(Cause::Fork, Some(text), now, out),
             Decision::Replace | Decision::Leave => {}
         }
         if has_threads && self.is_serving() {
@@ -143,6 +151,9 @@ impl Lifecycle {
         }
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             return Decision::FailReload;
+        }
+        if self.is_on_probation(generation) && cause.is_unplanned() {
+            return Decision::RollBack;
         }
         Decision::Replace
     }
@@ -211,6 +222,8 @@ enum Decision {
     FailStart,
     /// The old generation serves on (S46).
     FailReload,
+    /// The old program comes back (S53).
+    RollBack,
     /// Nobody follows.
     Leave,
 }
@@ -224,9 +237,11 @@ fn cause_of(place: &Place, status: Status) -> Cause {
             Some((Stage::Boot, _)) => Cause::Boot,
             None => Cause::of_boot(status),
         },
-        State::Empty | State::Waiting { .. } | State::Ready { .. } | State::Draining { .. } => {
-            Cause::of(status)
-        }
+        State::Empty
+        | State::Waiting { .. }
+        | State::Ready { .. }
+        | State::Standby
+        | State::Draining { .. } => Cause::of(status),
     }
 }
 

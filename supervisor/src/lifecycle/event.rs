@@ -1,9 +1,11 @@
 //! What the life cycle is told and what it answers: the manual of the supervisor, as types.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Limits;
 use super::cause::{Cause, Stage, Status};
+use super::upgrade::Failure;
 use crate::Exit;
 
 /// The number of a place for a worker.
@@ -28,8 +30,8 @@ pub(crate) struct Client(pub(crate) u64);
 /// What a client hears. Every request ends with exactly one that is final.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// It has begun; how it ends is told later. Not final.
-    Begun,
+    /// It has begun, as the word says; how it ends is told later. Not final.
+    Begun(&'static str),
     /// Another worker of the new generation serves. Not final.
     WorkerReady(SlotNumber),
     /// Done at once.
@@ -44,7 +46,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     pub(crate) fn is_final(&self) -> bool {
-        !matches!(self, Self::Begun | Self::WorkerReady(_))
+        !matches!(self, Self::Begun(_) | Self::WorkerReady(_))
     }
 }
 
@@ -103,6 +105,14 @@ pub(crate) enum Event {
         beat_age: Duration,
     },
     Reload(Origin),
+    /// Another program is to take over; none is the one that was started.
+    Upgrade(Option<PathBuf>, Origin),
+    /// The new program was tried: it can take over, or says why not.
+    Rehearsed(Result<(), (Exit, String)>),
+    /// This program was not replaced.
+    ExecFailed(String),
+    /// This program has taken over, with a life that it did not begin.
+    Adopted,
     /// The settings of a generation were read, and its new sockets are bound.
     Configured {
         generation: u64,
@@ -195,6 +205,12 @@ pub(crate) enum Command {
     Discard {
         generation: u64,
     },
+    /// Try the new program beside this one, and answer with `Rehearsed`.
+    Rehearse {
+        path: Option<PathBuf>,
+    },
+    /// Nobody waits for that answer any more.
+    CancelRehearsal,
     Reply {
         client: Client,
         answer: Answer,
@@ -204,6 +220,15 @@ pub(crate) enum Command {
     CloseListeners,
     Emit(Notice),
     Exit(Ending),
+}
+
+/// A program that the life cycle leaves for (`Lifecycle::leaves_for`); `ExecFailed` says that it could not be run.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Image {
+    /// The one that was rehearsed.
+    New,
+    /// The one that ran before.
+    Old,
 }
 
 /// How a worker is ended that would not go.
@@ -295,6 +320,29 @@ pub(crate) enum Notice {
         generation: u64,
         stage: &'static str,
         text: Option<String>,
+        duration: Duration,
+    },
+    Upgrading {
+        from: Origin,
+    },
+    /// The new program serves, while the old workers stand by.
+    Probation {
+        generation: u64,
+        workers: u32,
+    },
+    Upgraded {
+        generation: u64,
+        workers: u32,
+        duration: Duration,
+    },
+    /// The running program was not replaced.
+    UpgradeFailed {
+        failure: Failure,
+        duration: Duration,
+    },
+    /// The old program has come back.
+    UpgradeRolledBack {
+        failure: Failure,
         duration: Duration,
     },
     RecycleGranted {

@@ -45,7 +45,7 @@ impl Lifecycle {
             State::Empty | State::Waiting { .. } => 0,
             State::Aborting { .. } => 1,
             State::Booting { .. } => 2,
-            State::Ready { .. } | State::Draining { .. } => 3,
+            State::Ready { .. } | State::Standby | State::Draining { .. } => 3,
         };
         let leaver = numbered(&mut self.places)
             .filter(|(_, place)| place.is_member_of(generation))

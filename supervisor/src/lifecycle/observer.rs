@@ -40,6 +40,19 @@ impl ObserverLife {
         out.push(Command::ForkObserver);
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        match self.state {
+            State::Absent | State::Waiting { .. } => false,
+            State::Running { .. } | State::Replacing { .. } | State::Stopping { .. } => true,
+        }
+    }
+
+    /// As the image before has left it: alive, or to be forked.
+    pub(crate) fn adopt(&mut self, is_running: bool, now: Instant) {
+        self.state =
+            if is_running { State::Running { since: now } } else { State::Waiting { until: now } };
+    }
+
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Command>) {
         match self.state {
             State::Waiting { until } if until <= now => self.start(now, out),

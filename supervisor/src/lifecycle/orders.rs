@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::cause::Cause;
 use super::event::{Answer, Command, Notice, Origin, Scale};
 use super::reload::tell;
+use super::upgrade::UPGRADING;
 use super::{Lifecycle, Phase};
 use crate::Exit;
 
@@ -25,6 +26,9 @@ impl Lifecycle {
         };
         let new = wanted.unwrap_or_default();
         match self.phase {
+            Phase::Running if self.upgrade.is_some() => {
+                self.refuse("workers", UPGRADING, Exit::Busy, from, now, out);
+            }
             Phase::Starting { .. } | Phase::Running
                 if new >= 1 && new <= self.limits.max_workers =>
             {
@@ -73,8 +77,10 @@ impl Lifecycle {
         out.push(Command::Emit(Notice::ChangeRefused { what, why, from, suppressed }));
     }
 
-    pub(super) fn pause(&mut self, from: Origin, out: &mut Vec<Command>) {
-        self.answer_order(from, out);
+    pub(super) fn pause(&mut self, from: Origin, now: Instant, out: &mut Vec<Command>) {
+        if !self.answer_order("pause", from, now, out) {
+            return;
+        }
         match self.phase {
             Phase::Starting { .. } | Phase::Running if !self.is_paused => {
                 self.is_paused = true;
@@ -89,8 +95,10 @@ impl Lifecycle {
         }
     }
 
-    pub(super) fn resume(&mut self, from: Origin, out: &mut Vec<Command>) {
-        self.answer_order(from, out);
+    pub(super) fn resume(&mut self, from: Origin, now: Instant, out: &mut Vec<Command>) {
+        if !self.answer_order("resume", from, now, out) {
+            return;
+        }
         match self.phase {
             Phase::Starting { .. } | Phase::Running if self.is_paused => {
                 self.is_paused = false;
@@ -105,14 +113,23 @@ impl Lifecycle {
         }
     }
 
-    /// An order that is carried out at once, or comes too late.
-    fn answer_order(&self, from: Origin, out: &mut Vec<Command>) {
-        let answer = match self.phase {
-            Phase::Starting { .. } | Phase::Running => Answer::Done,
-            Phase::New | Phase::Stopping(_) | Phase::Ended => {
-                Answer::Refused { exit: Exit::Busy, why: "the server stops".to_owned() }
+    /// Answers an order that is carried out at once, if it is; else it comes too late.
+    fn answer_order(
+        &mut self,
+        what: &'static str,
+        from: Origin,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        let why = match self.phase {
+            Phase::Starting { .. } | Phase::Running if self.upgrade.is_none() => {
+                tell(from.client.as_slice(), &Answer::Done, out);
+                return true;
             }
+            Phase::Starting { .. } | Phase::Running => UPGRADING,
+            Phase::New | Phase::Stopping(_) | Phase::Ended => "the server stops",
         };
-        tell(from.client.as_slice(), &answer, out);
+        self.refuse(what, why, Exit::Busy, from, now, out);
+        false
     }
 }

@@ -15,9 +15,16 @@ pub(crate) struct Picture {
     pub(crate) ready: u32,
     pub(crate) is_paused: bool,
     pub(crate) is_degraded: bool,
-    pub(crate) is_reloading: bool,
+    pub(crate) change: Option<Change>,
     /// Those that are not empty.
     pub(crate) slots: Vec<SlotPicture>,
+}
+
+/// What is being replaced.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Change {
+    Reload,
+    Upgrade,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +51,11 @@ impl Lifecycle {
             ready: self.ready_workers(),
             is_paused: self.is_paused,
             is_degraded: self.is_degraded,
-            is_reloading: self.reload.is_some(),
+            change: match (&self.upgrade, &self.reload) {
+                (Some(_), _) => Some(Change::Upgrade),
+                (None, Some(_)) => Some(Change::Reload),
+                (None, None) => None,
+            },
             slots: slots
                 .map(|(slot, place)| SlotPicture {
                     slot,
@@ -54,6 +65,7 @@ impl Lifecycle {
                         State::Waiting { .. } => "waiting",
                         State::Booting { .. } => "booting",
                         State::Ready { .. } => "ready",
+                        State::Standby => "standby",
                         State::Draining { .. } => "draining",
                         State::Aborting { .. } => "aborting",
                     },

@@ -15,6 +15,8 @@ pub(crate) enum State {
     Booting { since: Instant },
     /// Serves. `is_slow`: it was warned about and has not beaten since.
     Ready { is_slow: bool },
+    /// Serves the connections it has and accepts none, in case those that follow it fail (S53).
+    Standby,
     /// Was asked to go, and is killed at `kill_at`. `has_stopped`: it accepts nobody any more.
     Draining { since: Instant, kill_at: Instant, why: Cause, has_stopped: bool },
     /// Was told to end at once; `kill_at` is when it is killed, none when it was.
@@ -67,6 +69,7 @@ impl Place {
             State::Empty | State::Waiting { .. } => false,
             State::Booting { .. }
             | State::Ready { .. }
+            | State::Standby
             | State::Draining { .. }
             | State::Aborting { .. } => true,
         }
@@ -103,7 +106,7 @@ impl Place {
     /// When something must happen here if nothing else does.
     pub(crate) fn deadline(&self, boot_timeout: Duration) -> Option<Instant> {
         match self.state {
-            State::Empty | State::Ready { .. } => None,
+            State::Empty | State::Ready { .. } | State::Standby => None,
             State::Waiting { until } => Some(until),
             State::Booting { since } => Some(since + boot_timeout),
             State::Draining { kill_at, .. } => Some(kill_at),

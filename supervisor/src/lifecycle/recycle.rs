@@ -75,6 +75,9 @@ impl Lifecycle {
     ) {
         let is_serving = self.place(slot).is_some_and(|place| place.is_ready() && place.is_member);
         match self.phase {
+            Phase::Running if self.upgrade.is_some() => {
+                self.refuse("retire", super::upgrade::UPGRADING, Exit::Busy, from, now, out);
+            }
             Phase::Running if self.reload.is_some() => {
                 self.refuse("retire", "a reload replaces all workers", Exit::Busy, from, now, out);
             }
@@ -94,11 +97,12 @@ impl Lifecycle {
 
     /// Takes the next step of a replacement. Not during a reload or a stop, which replace everybody anyway.
     pub(super) fn advance_recycle(&mut self, now: Instant, out: &mut Vec<Command>) {
-        if !matches!(self.phase, Phase::Running) || self.reload.is_some() {
+        let is_replaced = self.reload.is_some() || self.upgrade.is_some();
+        if !matches!(self.phase, Phase::Running) || is_replaced {
             return;
         }
         match self.recycling.token {
-            Some(Token { old, heir: Some(heir) }) => self.hand_over(old, heir, now, out),
+            Some(Token { old, heir: Some(heir) }) => self.pass_on(old, heir, now, out),
             Some(Token { old, heir: None }) if !self.still_accepts(old) => {
                 self.recycling.token = None;
             }
@@ -126,7 +130,8 @@ impl Lifecycle {
     pub(super) fn recycle_due(&self) -> Option<Instant> {
         // Each of these ends by an event of its own, and then the wishes are looked at.
         let has_room = self.places.iter().any(|place| place.state == State::Empty);
-        let is_busy = self.recycling.token.is_some() || self.reload.is_some();
+        let is_replaced = self.reload.is_some() || self.upgrade.is_some();
+        let is_busy = self.recycling.token.is_some() || is_replaced;
         if is_busy || self.is_degraded || !has_room {
             return None;
         }
@@ -134,7 +139,7 @@ impl Lifecycle {
         Some(self.recycling.not_before.map_or(first, |pause| pause.max(first)))
     }
 
-    fn hand_over(&mut self, old: Wish, heir: SlotNumber, now: Instant, out: &mut Vec<Command>) {
+    fn pass_on(&mut self, old: Wish, heir: SlotNumber, now: Instant, out: &mut Vec<Command>) {
         let is_old_fine = self.is_present(old);
         let (bounds, surplus) = (self.drain_bounds(), self.scale_cause);
         let Some(state) = self.place(heir).map(|place| place.state) else { return };
@@ -166,6 +171,7 @@ impl Lifecycle {
             // It could not boot: the old one serves on, and the wish waits.
             State::Empty
             | State::Waiting { .. }
+            | State::Standby
             | State::Draining { .. }
             | State::Aborting { .. } => {
                 let failures = self.recycling.failures.saturating_add(1);
@@ -223,10 +229,47 @@ impl Recycling {
         *self = Self::default();
     }
 
+    /// Who is to be replaced, for the next image.
+    pub(super) fn wishes(&self) -> impl Iterator<Item = (SlotNumber, Cause)> {
+        self.wishes.iter().map(|wish| (wish.slot, wish.why))
+    }
+
+    /// Who is on the way out, for the next image.
+    pub(super) fn leaving(&self) -> Option<(SlotNumber, Cause)> {
+        self.token.filter(|token| token.heir.is_none()).map(|token| (token.old.slot, token.old.why))
+    }
+
+    /// As another image has known it.
+    pub(super) fn wish_again(
+        &mut self,
+        slot: SlotNumber,
+        places: &[super::Place],
+        why: Cause,
+        now: Instant,
+    ) {
+        self.wishes.extend(wish(slot, places, why, now));
+    }
+
+    /// As [`Recycling::wish_again`], of one who is on the way out.
+    pub(super) fn go_on(
+        &mut self,
+        slot: SlotNumber,
+        places: &[super::Place],
+        why: Cause,
+        now: Instant,
+    ) {
+        self.token = wish(slot, places, why, now).map(|old| Token { old, heir: None });
+    }
+
     fn knows(&self, slot: SlotNumber, born: Instant) -> bool {
         let running = self.token.iter().map(|token| &token.old);
         self.wishes.iter().chain(running).any(|wish| wish.slot == slot && wish.born == born)
     }
+}
+
+fn wish(slot: SlotNumber, places: &[super::Place], why: Cause, now: Instant) -> Option<Wish> {
+    let place = usize::try_from(slot.0).ok().and_then(|at| places.get(at))?;
+    Some(Wish { slot, born: place.born, why, not_before: now })
 }
 
 /// What a worker's size means. Soft in two samples: the token; hard in one: at once (S33).

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::cause::Cause;
 use super::event::{Answer, Client, Command, Notice, Origin};
 use super::place::{Place, State};
+use super::upgrade::{Past, UPGRADING};
 use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};
 use crate::Exit;
 
@@ -33,15 +34,25 @@ pub(super) struct Again {
     pub(super) clients: Vec<Client>,
 }
 
+impl Reload {
+    /// The generation of a new program; who waits for it is kept with the upgrade.
+    pub(super) fn of_upgrade(generation: u64, now: Instant) -> Self {
+        Self { generation, since: now, from: Origin::default(), clients: Vec::new(), plan: None }
+    }
+}
+
 impl Lifecycle {
     pub(super) fn reload(&mut self, from: Origin, now: Instant, out: &mut Vec<Command>) {
         match self.phase {
+            Phase::Running if self.upgrade.is_some() => {
+                self.refuse("reload", UPGRADING, Exit::Busy, from, now, out);
+            }
             Phase::Running if self.reload.is_none() => {
-                tell(from.client.as_slice(), &Answer::Begun, out);
+                tell(from.client.as_slice(), &Answer::Begun("reloading"), out);
                 self.begin_reload(from, from.client.into_iter().collect(), now, out);
             }
             Phase::Starting { .. } | Phase::Running => {
-                tell(from.client.as_slice(), &Answer::Begun, out);
+                tell(from.client.as_slice(), &Answer::Begun("reloading"), out);
                 let again = self.again.get_or_insert(Again { from, clients: Vec::new() });
                 again.clients.extend(from.client);
             }
@@ -50,6 +61,12 @@ impl Lifecycle {
             }
             Phase::New | Phase::Ended => {}
         }
+    }
+
+    /// Whether the workers of `generation` are to take over.
+    #[cfg(test)]
+    pub(super) fn is_coming(&self, generation: u64) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.generation == generation)
     }
 
     pub(super) fn reload_again(&mut self, now: Instant, out: &mut Vec<Command>) {
@@ -115,6 +132,10 @@ impl Lifecycle {
         self.limits = plan.limits;
         self.is_paused = false;
         let duration = now - since;
+        if self.upgrade.is_some() {
+            let old = Past { generation: old, target: before };
+            return self.begin_probation(old, ready, now, out);
+        }
         out.push(Command::Promote { generation });
         if before != self.target {
             let new = self.target;
@@ -155,18 +176,10 @@ impl Lifecycle {
         out: &mut Vec<Command>,
     ) {
         let Some(Reload { generation, since, clients, .. }) = self.reload.take() else { return };
-        for (slot, place) in numbered(&mut self.places) {
-            if !place.is_member_of(generation) {
-                continue;
-            }
-            place.is_member = false;
-            match place.state {
-                State::Booting { .. } | State::Ready { .. } => {
-                    kill(slot, place, Cause::Discarded, out);
-                }
-                State::Empty | State::Waiting { .. } => place.vacate(),
-                State::Draining { .. } | State::Aborting { .. } => {}
-            }
+        self.kill_coming(generation, out);
+        if self.upgrade.is_some() {
+            out.push(Command::Discard { generation });
+            return self.fail_booting(stage, exit, text);
         }
         let duration = now - since;
         let why = match &text {
@@ -181,6 +194,23 @@ impl Lifecycle {
         }
     }
 
+    /// The members of a generation that never served.
+    pub(super) fn kill_coming(&mut self, generation: u64, out: &mut Vec<Command>) {
+        for (slot, place) in numbered(&mut self.places) {
+            if !place.is_member_of(generation) {
+                continue;
+            }
+            place.is_member = false;
+            match place.state {
+                State::Booting { .. } | State::Ready { .. } | State::Standby => {
+                    kill(slot, place, Cause::Discarded, out);
+                }
+                State::Empty | State::Waiting { .. } => place.vacate(),
+                State::Draining { .. } | State::Aborting { .. } => {}
+            }
+        }
+    }
+
     /// Tells whoever waits for the coming generation that one more of it serves.
     pub(super) fn tell_ready(
         &self,
@@ -190,6 +220,9 @@ impl Lifecycle {
     ) {
         if let Some(reload) = self.reload.as_ref().filter(|r| r.generation == generation) {
             tell(&reload.clients, &Answer::WorkerReady(slot), out);
+            let upgrade = self.upgrade.as_ref();
+            let clients = upgrade.map(|upgrade| upgrade.clients.as_slice()).unwrap_or_default();
+            tell(clients, &Answer::WorkerReady(slot), out);
         }
     }
 
@@ -210,12 +243,12 @@ impl Lifecycle {
     }
 
     /// The serving generation will be an old one: of those before it, one fewer than allowed may remain.
-    fn cut_oldest(&mut self, out: &mut Vec<Command>) {
+    pub(super) fn cut_oldest(&mut self, out: &mut Vec<Command>) {
         let mut old: Vec<u64> = self
             .places
             .iter()
             .filter(|place| {
-                place.generation < self.generation && matches!(place.state, State::Draining { .. })
+                place.generation != self.generation && matches!(place.state, State::Draining { .. })
             })
             .map(|place| place.generation)
             .collect();

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Stage, Status};
 use super::event::{
-    Blow, Client, Command, Event, ForkFailure, Notice, Origin, Scale, SlotNumber, Stop,
+    Blow, Client, Command, Event, ForkFailure, Image, Notice, Origin, Scale, SlotNumber, Stop,
 };
 use super::pace::{DEATHS_PER_WORKER, Jitter};
 use super::place::State;
 use super::{Lifecycle, Limits, Phase};
+use crate::Exit;
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test reads its own environment")]
@@ -89,6 +90,7 @@ enum Due {
     Freezes(u32, u64),
     Closes(u32, u64),
     ObserverDies(u64),
+    Rehearsed(u64),
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
@@ -132,6 +134,15 @@ struct World {
     most_workers: u32,
     /// What workers weigh.
     sizes: Jitter,
+    /// Upgrades announced and not ended.
+    upgrades: i32,
+    /// Programs that were tried, and whether the last of them is still awaited.
+    rehearsals: u64,
+    is_rehearsing: bool,
+    /// Of the program that the one that runs has replaced.
+    limits_before: Limits,
+    /// Its observer is told to go while workers live.
+    is_replacing: bool,
 }
 
 impl World {
@@ -157,6 +168,7 @@ impl World {
             max_memory_hard: 200,
             give_up: Duration::ZERO,
             has_observer: true,
+            upgrade_probation: Duration::from_secs(5),
         };
         let stormy = random.next() % 4;
         let start = Instant::now();
@@ -188,6 +200,11 @@ impl World {
             most_slots: limits.slots(),
             most_workers: limits.max_workers,
             sizes: Jitter::new(seed),
+            upgrades: 0,
+            rehearsals: 0,
+            is_rehearsing: false,
+            limits_before: limits.clone(),
+            is_replacing: false,
             limits,
         }
     }
@@ -252,7 +269,14 @@ impl World {
                 self.observer = None;
                 self.tell(Event::ObserverExited(Status::Signaled { signal: 9, core: false }));
             }
+            Due::Rehearsed(number) if self.is_rehearsing && number == self.rehearsals => {
+                self.is_rehearsing = false;
+                let is_good = self.is_calm || self.below(4) > 0;
+                let result = if is_good { Ok(()) } else { Err((Exit::Boot, "exit 9".to_owned())) };
+                self.tell(Event::Rehearsed(result));
+            }
             Due::Ready(..)
+            | Due::Rehearsed(_)
             | Due::Dies(..)
             | Due::Freezes(..)
             | Due::Closes(..)
@@ -283,6 +307,10 @@ impl World {
             0 => {
                 self.asked += u64::from(self.most_slots) + 20;
                 self.tell(Event::Reload(from));
+            }
+            15 | 16 => {
+                self.asked += 2 * u64::from(self.most_slots) + 40;
+                self.tell(Event::Upgrade(None, from));
             }
             1 => self.scale(Scale::More, from),
             2 => self.scale(Scale::Fewer, from),
@@ -418,6 +446,7 @@ impl World {
                 "the count does not converge"
             );
             assert_eq!(self.reloads, 0, "a reload has no end");
+            assert_eq!(self.upgrades, 0, "an upgrade has no end");
             assert!(!self.is_degraded, "all are ready and it is still degraded");
             assert!(self.unanswered.is_empty(), "nobody answered {:?}", self.unanswered);
         }
@@ -431,6 +460,7 @@ impl World {
             self.step();
         }
         assert_eq!(self.reloads, 0, "a reload has no end");
+        assert_eq!(self.upgrades, 0, "an upgrade has no end");
     }
 
     /// Hands an event over, carries the answer out, and checks every rule.
@@ -448,6 +478,30 @@ impl World {
                 self.tell(event);
             }
         }
+        self.change_program();
+    }
+
+    /// Runs another program in the place of this one, as the supervisor does before it waits again. Its whole life is what
+    /// was written down for it.
+    fn change_program(&mut self) {
+        let Some(image) = self.life.leaves_for() else { return };
+        if self.below(8) == 0 && !self.is_calm {
+            return self.tell(Event::ExecFailed("no such file".to_owned()));
+        }
+        let handover = self.life.hand_over(self.now).expect("it is leaving");
+        let text = serde_json::to_string(&handover).expect("it can be written");
+        let handover = serde_json::from_str(&text).expect("and read");
+        let limits = match image {
+            Image::New => {
+                self.limits_before = self.limits.clone();
+                self.limits.clone()
+            }
+            Image::Old => self.limits_before.clone(),
+        };
+        self.life = Lifecycle::adopt(limits, handover, self.seed.next(), self.now);
+        self.is_replacing = true;
+        self.tell(Event::Adopted);
+        self.is_replacing = false;
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each command")]
@@ -473,7 +527,10 @@ impl World {
                 }
             }
             Command::StopObserver => {
-                assert!(self.workers.is_empty(), "the observer leaves before the workers");
+                assert!(
+                    self.workers.is_empty() || self.is_replacing,
+                    "the observer leaves before the workers"
+                );
                 // A stubborn one does not go.
                 if self.below(3) > 0 {
                     let at = self.now + Duration::from_millis(self.seed.next() % 2_000);
@@ -482,7 +539,9 @@ impl World {
             }
             Command::KillObserver => {
                 assert!(
-                    self.is_stopping() || matches!(self.life.phase, Phase::Stopping(_)),
+                    self.is_stopping()
+                        || self.life.observer.is_running()
+                        || matches!(self.life.phase, Phase::Stopping(_)),
                     "an observer that beats is killed"
                 );
                 let at = self.now + Duration::from_millis(5);
@@ -493,6 +552,16 @@ impl World {
                 assert!(!self.is_closed, "listeners are closed twice");
                 self.is_closed = true;
             }
+            Command::Rehearse { .. } => {
+                self.rehearsals += 1;
+                self.is_rehearsing = true;
+                // Some never answer.
+                if self.is_calm || self.below(6) > 0 {
+                    let at = self.now + Duration::from_millis(1 + self.seed.next() % 4_000);
+                    self.due.push((at, Due::Rehearsed(self.rehearsals)));
+                }
+            }
+            Command::CancelRehearsal => self.is_rehearsing = false,
             Command::Configure { generation } => self.configure(generation, follow),
             Command::Promote { .. } => {
                 self.limits = self.life.limits.clone();
@@ -520,7 +589,7 @@ impl World {
     fn configure(&mut self, generation: u64, follow: &mut Vec<Event>) {
         if !self.is_calm && self.below(5) == 0 {
             let text = "workers: \"many\" is no number".to_owned();
-            follow.push(Event::Misconfigured { generation, exit: crate::Exit::Usage, text });
+            follow.push(Event::Misconfigured { generation, exit: Exit::Usage, text });
             return;
         }
         let mut limits = self.limits.clone();
@@ -600,7 +669,14 @@ impl World {
         let nature = worker.nature;
         let state = self.life.places[usize::try_from(slot).unwrap()].state;
         let is_planned = |why| {
-            matches!(why, Cause::Reload | Cause::Requests | Cause::Lifetime | Cause::MaxMemory)
+            matches!(
+                why,
+                Cause::Reload
+                    | Cause::Upgrade
+                    | Cause::Requests
+                    | Cause::Lifetime
+                    | Cause::MaxMemory
+            )
         };
         if let State::Draining { why: Cause::Requests | Cause::Lifetime | Cause::MaxMemory, .. } =
             state
@@ -608,14 +684,14 @@ impl World {
         {
             let places = &self.life.places;
             self.recycled.retain(|&old| {
-                let place = &places[usize::try_from(old).unwrap()];
+                let place = places.get(usize::try_from(old).unwrap());
                 let is_recycled = matches!(
-                    place.state,
-                    State::Draining {
+                    place.map(|place| place.state),
+                    Some(State::Draining {
                         why: Cause::Requests | Cause::Lifetime | Cause::MaxMemory,
                         has_stopped: false,
                         ..
-                    }
+                    })
                 );
                 old != slot && is_recycled
             });
@@ -626,7 +702,7 @@ impl World {
             let serving = self.workers.values().filter(|w| w.is_ready && !w.is_leaving).count();
             // Those that crashed just then are no fault of who leaves now; their places are not ready.
             let missing = match state {
-                State::Draining { why: Cause::Reload, .. } => 0,
+                State::Draining { why: Cause::Reload | Cause::Upgrade, .. } => 0,
                 _ => self.life.workers().saturating_sub(self.life.ready_workers()),
             };
             let wanted = self.life.workers() - missing;
@@ -696,6 +772,10 @@ impl World {
             }
             Notice::Recovered { .. } => self.is_degraded = false,
             Notice::Reloading { .. } => self.reloads += 1,
+            Notice::Upgrading { .. } => self.upgrades += 1,
+            Notice::Upgraded { .. }
+            | Notice::UpgradeFailed { .. }
+            | Notice::UpgradeRolledBack { .. } => self.upgrades -= 1,
             // The successor, and those after it that cannot boot.
             Notice::RecycleGranted { .. } => self.asked += 1,
             Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => self.reloads -= 1,
@@ -713,6 +793,7 @@ impl World {
             | Notice::WorkerReady { .. }
             | Notice::ForkFailed { .. }
             | Notice::WorkerSlow { .. }
+            | Notice::Probation { .. }
             | Notice::WorkersChanged { .. }
             | Notice::ChangeRefused { .. }
             | Notice::Paused(_)
@@ -726,6 +807,7 @@ impl World {
 
     fn check(&mut self) {
         assert!((0..=1).contains(&self.reloads), "each reload has one end");
+        assert!((0..=1).contains(&self.upgrades), "each upgrade has one end");
         assert!(self.life.workers() >= 1 && self.life.workers() <= self.most_workers);
         if let Some(since) = self.stopped_at {
             let limits = &self.limits;
@@ -742,7 +824,11 @@ impl World {
         let mut old: Vec<u64> = self
             .workers
             .values()
-            .filter(|worker| worker.generation < self.life.generation() && !worker.is_killed)
+            .filter(|worker| {
+                worker.generation != self.life.generation()
+                    && !self.life.is_coming(worker.generation)
+                    && !worker.is_killed
+            })
             .map(|worker| worker.generation)
             .collect();
         old.sort_unstable();
@@ -752,7 +838,9 @@ impl World {
         if !self.is_stopping() && self.exit.is_none() && self.now > self.start {
             let kept = self.life.members(self.life.generation);
             let is_full = self.life.places.iter().all(|place| place.state != State::Empty);
-            let is_failed = matches!(self.life.phase, Phase::Stopping(_));
+            // Whoever is forked between two programs would run the wrong one.
+            let is_failed =
+                matches!(self.life.phase, Phase::Stopping(_)) || self.life.is_between_images();
             assert!(
                 kept == self.life.target || is_full || is_failed,
                 "workers + due respawns = configured"

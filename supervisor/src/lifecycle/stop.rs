@@ -77,7 +77,10 @@ impl Lifecycle {
         for (slot, place) in numbered(&mut self.places) {
             place.is_member = false;
             match place.state {
-                State::Booting { .. } | State::Ready { .. } | State::Draining { .. } => {
+                State::Booting { .. }
+                | State::Ready { .. }
+                | State::Standby
+                | State::Draining { .. } => {
                     kill(slot, place, Cause::Stop, out);
                 }
                 State::Empty | State::Waiting { .. } => place.vacate(),
@@ -150,6 +153,7 @@ impl Lifecycle {
             let why = "the server stops".to_owned();
             tell(&again.clients, &Answer::Refused { exit: Exit::Busy, why }, out);
         }
+        self.abandon_upgrade(now, out);
         self.fail_reload(Cause::Stop, None, now, out);
         self.recycling.forget();
     }
@@ -169,7 +173,7 @@ impl Lifecycle {
             match &mut place.state {
                 State::Empty | State::Waiting { .. } => place.vacate(),
                 State::Booting { .. } => kill(slot, place, why, out),
-                State::Ready { .. } => {
+                State::Ready { .. } | State::Standby => {
                     place.state =
                         State::Draining { since: now, kill_at: fuse, why, has_stopped: false };
                     out.push(Command::Stop { slot, deadline: patience, idle: LINGER });
@@ -199,7 +203,7 @@ impl Lifecycle {
             match &mut place.state {
                 State::Empty | State::Waiting { .. } => place.vacate(),
                 State::Booting { .. } => kill(slot, place, Cause::Quit, out),
-                State::Ready { .. } | State::Draining { .. } => {
+                State::Ready { .. } | State::Standby | State::Draining { .. } => {
                     place.state = State::Aborting { kill_at: Some(fuse), why: Cause::Quit };
                     out.push(Command::Quit(slot));
                 }
@@ -213,7 +217,7 @@ impl Lifecycle {
 /// Whether a worker in this state may still take a new connection.
 fn accepts(state: State) -> bool {
     match state {
-        State::Booting { .. } | State::Ready { .. } => true,
+        State::Booting { .. } | State::Ready { .. } | State::Standby => true,
         State::Draining { has_stopped, .. } => !has_stopped,
         State::Empty | State::Waiting { .. } | State::Aborting { .. } => false,
     }

@@ -31,6 +31,7 @@ impl Server {
             max_memory_hard: 0,
             give_up: Duration::ZERO,
             has_observer: true,
+            upgrade_probation: Duration::from_secs(5),
         };
         let now = Instant::now();
         let mut server = Self { life: Lifecycle::new(limits, 7, now), now };

@@ -37,7 +37,8 @@ fn text_of(name: &SockaddrStorage, number: RawFd) -> String {
 }
 
 #[expect(unsafe_code, reason = "a number from outside is to become a descriptor")]
-fn copy(number: RawFd) -> nix::Result<OwnedFd> {
+/// A copy, closed on exec, of a descriptor that was inherited.
+pub(crate) fn copy(number: RawFd) -> nix::Result<OwnedFd> {
     if number < 0 {
         return Err(Errno::EBADF);
     }

@@ -12,6 +12,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, UnixAddr, bind, connect};
 
+use crate::upgrade::Inherited;
+use crate::upgrade::state::SocketFile;
+
 use super::{ListenError, open, owner, start_listening};
 
 /// The file of a listening socket; it is removed with its owner if it is still ours.
@@ -20,8 +23,25 @@ pub(super) struct UnixFile {
     path: PathBuf,
     inode: u64,
     /// Held for life, so that two servers never replace each other's socket.
-    _lock: File,
+    lock: File,
     maker: u32,
+}
+
+impl UnixFile {
+    /// For the next image, which has the same pid.
+    pub(super) fn hand_over<'a>(&'a self, open: &mut Inherited<'a>) -> SocketFile {
+        let lock = open.keep(self.lock.as_fd());
+        SocketFile { path: self.path.clone(), inode: self.inode, lock }
+    }
+
+    pub(super) fn adopt(file: &SocketFile) -> std::io::Result<Self> {
+        let lock = File::from(super::copy_descriptor(file.lock)?);
+        Ok(Self { path: file.path.clone(), inode: file.inode, lock, maker: NOBODY })
+    }
+
+    pub(super) fn take_charge(&mut self) {
+        self.maker = std::process::id();
+    }
 }
 
 impl Drop for UnixFile {
@@ -56,7 +76,7 @@ pub(super) fn bind_path(
         Ok(inode)
     };
     let inode = publish().map_err(|error: std::io::Error| fail(errno_of(&error)))?;
-    let file = UnixFile { path: path.to_owned(), inode, _lock: lock, maker: std::process::id() };
+    let file = UnixFile { path: path.to_owned(), inode, lock, maker: std::process::id() };
     Ok((fd, file))
 }
 
@@ -129,6 +149,8 @@ fn system(address: &str, errno: Errno) -> ListenError {
 fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+const NOBODY: u32 = 0;
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

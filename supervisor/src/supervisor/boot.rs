@@ -10,8 +10,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use saola_observability::Chosen;
 use saola_observability::clock::wall_ns;
 
-use super::Supervisor;
 use super::look::Gauge;
+use super::upgrade::Programs;
+use super::{Supervisor, errno_of, takeover};
 use crate::control::Control;
 use crate::error::Error;
 use crate::events::{Events, Stderr};
@@ -21,8 +22,10 @@ use crate::listeners::{self, Bind, Kept, ListenError};
 use crate::notify::Notify;
 use crate::pidfile::Pidfile;
 use crate::process::{self, Title};
+use crate::rehearse;
 use crate::signals::Signals;
 use crate::slots::Slots;
+use crate::upgrade::Start;
 use crate::{AdminBind, Children, Exit, Settings};
 
 /// Starts, serves and stops; an error of the start is one line on stderr.
@@ -44,10 +47,16 @@ fn start(
     children: &mut dyn Children,
     stderr: &mut Stderr,
 ) -> Result<Exit, Error> {
-    let names = process::other_threads();
-    if !names.is_empty() {
-        return Err(Error::Threads { names });
+    match &settings.image.start {
+        Start::First => {}
+        Start::Rehearsal { state } => return rehearse::rehearse(settings, children, *state),
+        Start::Takeover { state, back, failure } => {
+            return takeover::run(settings, children, (*state, *back), failure.as_deref());
+        }
     }
+    count_threads()?;
+    let home = Programs::home()
+        .map_err(|error| Error::System { attempt: "open the folder", errno: errno_of(&error) })?;
     let title = Title::claim();
     title.set(&format!("saola: supervisor [{}] starting", settings.name));
     let signals =
@@ -65,41 +74,85 @@ fn start(
         events.warning("start", warning, crate::events::Voice::Stderr);
     }
     let control = control_socket(&slots, &mut events);
-    let now = Instant::now();
-    let mut supervisor = Supervisor {
-        settings: settings.clone(),
-        children,
-        life: Lifecycle::new(settings.limits(), wall_ns(), now),
-        signals,
-        slots,
-        events,
-        title,
+    let supervisor = Supervisor {
         listeners,
         admin,
-        workers: BTreeMap::new(),
-        observer: None,
-        queue: VecDeque::new(),
-        reaped: BTreeMap::new(),
-        exit: None,
-        control,
-        coming: None,
-        last_reload: None,
-        gauge: Gauge::default(),
-        notify: Notify::open(&settings.manager),
-        hooks: Hooks::new(settings.hook.clone()),
+        pidfile,
+        ..Supervisor::new(
+            settings,
+            children,
+            (signals, slots, events),
+            (title, control),
+            Programs::of(settings, home),
+        )
     };
-    let exit = supervisor.live();
-    let Supervisor { listeners, admin, slots, control, .. } = supervisor;
-    if let Some(control) = control {
-        control.remove();
+    Ok(supervisor.run())
+}
+
+impl<'a> Supervisor<'a> {
+    /// Without sockets, children and a past.
+    pub(super) fn new(
+        settings: &Settings,
+        children: &'a mut dyn Children,
+        (signals, slots, events): (Signals, Slots, Events),
+        (title, control): (Title, Option<Control>),
+        programs: Programs,
+    ) -> Self {
+        Self {
+            settings: settings.clone(),
+            children,
+            life: Lifecycle::new(settings.limits(), seed(), Instant::now()),
+            signals,
+            slots,
+            events,
+            title,
+            listeners: Vec::new(),
+            admin: None,
+            workers: BTreeMap::new(),
+            observer: None,
+            queue: VecDeque::new(),
+            reaped: BTreeMap::new(),
+            exit: None,
+            control,
+            coming: None,
+            last_reload: None,
+            last_upgrade: None,
+            gauge: Gauge::default(),
+            notify: Notify::open(&settings.manager),
+            hooks: Hooks::new(settings.hook.clone()),
+            admin_bind: settings.admin_bind.clone(),
+            pidfile: None,
+            programs,
+            is_adopted: false,
+        }
     }
-    // Sockets first, while the lock keeps a successor from making its own.
-    drop((listeners, admin));
-    if let Some(pidfile) = pidfile {
-        pidfile.remove();
+
+    /// Lives, and leaves nothing behind.
+    pub(super) fn run(mut self) -> Exit {
+        let exit = self.live();
+        let Self { listeners, admin, slots, control, pidfile, .. } = self;
+        if let Some(control) = control {
+            control.remove();
+        }
+        // Sockets first, while the lock keeps a successor from making its own.
+        drop((listeners, admin));
+        if let Some(pidfile) = pidfile {
+            pidfile.remove();
+        }
+        slots.remove();
+        exit
     }
-    slots.remove();
-    Ok(exit)
+}
+
+/// Of the jitter of pauses.
+pub(super) fn seed() -> u64 {
+    wall_ns()
+}
+
+/// A fork would copy the locks of other threads (S2).
+pub(super) fn count_threads() -> Result<(), Error> {
+    let names = process::other_threads();
+    if names.is_empty() { Ok(()) } else { Err(Error::Threads { names }) }
 }
 
 impl Supervisor<'_> {
@@ -173,7 +226,7 @@ fn control_socket(slots: &Slots, events: &mut Events) -> Option<Control> {
 }
 
 /// Before anything relative is opened (S64).
-fn settle_in(settings: &Settings) -> Result<(), Error> {
+pub(super) fn settle_in(settings: &Settings) -> Result<(), Error> {
     if let Some(folder) = &settings.chdir {
         nix::unistd::chdir(folder)
             .map_err(|errno| Error::System { attempt: "change to the folder of chdir", errno })?;
@@ -183,7 +236,7 @@ fn settle_in(settings: &Settings) -> Result<(), Error> {
 }
 
 /// Sockets need descriptors; the hard limit is what the system grants without asking (S65).
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {

@@ -11,7 +11,7 @@ use crate::{AdminBind, Exit, Reread, Settings};
 
 /// What a coming generation runs with.
 pub(super) struct Coming {
-    generation: u64,
+    pub(super) generation: u64,
     pub(super) settings: Settings,
     /// Sockets that it adds.
     pub(super) fresh: Vec<Kept>,
@@ -30,7 +30,12 @@ enum Admin {
 impl Supervisor<'_> {
     /// Reads the settings of a new generation and binds what they add.
     pub(super) fn configure(&mut self, generation: u64) {
-        let event = match self.prepare(generation) {
+        let prepared = if self.programs.before.is_some() {
+            self.prepare_upgrade(generation)
+        } else {
+            self.prepare(generation)
+        };
+        let event = match prepared {
             Ok(coming) => {
                 let limits = coming.settings.limits();
                 self.coming = Some(coming);
@@ -53,6 +58,7 @@ impl Supervisor<'_> {
         self.listeners = kept;
         self.listeners.extend(fresh);
         empty(&removed);
+        self.admin_bind = settings.admin_bind.clone();
         self.settings = settings;
         self.hooks.change(self.settings.hook.clone());
         self.events.adopt(&self.settings);
@@ -99,6 +105,17 @@ impl Supervisor<'_> {
         Ok(Coming { generation, settings, fresh, admin, observer_changed })
     }
 
+    /// The settings were read when this program began; the sockets are those of the program before it.
+    fn prepare_upgrade(&mut self, generation: u64) -> Result<Coming, (Exit, String)> {
+        let settings = self.settings.clone();
+        let (fresh, admin) = self.bind_new(&settings).map_err(|error| {
+            let text = error.to_string();
+            (crate::error::Error::Listen(error).exit(), text)
+        })?;
+        // It is being replaced already, because the program is another one.
+        Ok(Coming { generation, settings, fresh, admin, observer_changed: false })
+    }
+
     fn discard_read(&mut self) {
         let serving = self.life.generation();
         self.children.settle(serving);
@@ -111,7 +128,7 @@ impl Supervisor<'_> {
                 fresh.extend(listeners::bind_now(bind, &settings.bind, settings.waiting())?);
             }
         }
-        if settings.admin_bind == self.settings.admin_bind {
+        if settings.admin_bind == self.admin_bind {
             return Ok((fresh, Admin::Stays));
         }
         let admin = match &settings.admin_bind {

@@ -64,6 +64,8 @@ impl Supervisor<'_> {
             Command::Configure { generation } => self.configure(generation),
             Command::Promote { generation } => self.promote(generation),
             Command::Discard { generation } => self.discard(generation),
+            Command::Rehearse { path } => self.rehearse(path),
+            Command::CancelRehearsal => self.cancel_rehearsal(),
             Command::Reply { client, answer } => self.reply(client, &answer),
             Command::Exit(ending) => {
                 self.exit = Some(match ending {
@@ -160,7 +162,17 @@ impl Supervisor<'_> {
         }
         self.remember(notice);
         let voice = self.voice();
-        self.events.notice(notice, busy.as_ref(), voice);
+        match notice {
+            Notice::Upgrading { .. }
+            | Notice::Upgraded { .. }
+            | Notice::UpgradeFailed { .. }
+            | Notice::UpgradeRolledBack { .. } => {
+                let versions = self.programs.versions();
+                self.events.upgrade(notice, (&versions.0, &versions.1), voice);
+            }
+            notice => self.events.notice(notice, busy.as_ref(), voice),
+        }
+        self.forget_programs(notice);
     }
 
     /// The oldest request that a worker is busy with.

@@ -8,14 +8,8 @@ use super::Supervisor;
 use crate::control::{Asked, Request};
 use crate::hooks::Call;
 use crate::lifecycle::event::{Answer, Event, Notice, Origin, SlotNumber, Stop};
+use crate::lifecycle::picture::Change;
 use crate::listeners::Kept;
-
-/// How the last of its kind ended.
-#[derive(Clone, Debug)]
-pub(super) struct Past {
-    at_wall_ns: u64,
-    result: Result<u64, String>,
-}
 
 impl Supervisor<'_> {
     pub(super) fn listen_to_operators(&mut self) {
@@ -47,17 +41,22 @@ impl Supervisor<'_> {
             picture.generation,
             if picture.is_degraded { ", degraded" } else { "" }
         );
-        let is_slow = picture.phase != "running" || picture.is_reloading;
+        let is_slow = picture.phase != "running" || picture.change.is_some();
         self.notify.turn(&status, is_slow, now);
     }
 
     fn notify(&self, notice: &Notice) {
         match notice {
             // Also when it fails: the old generation is as ready as before.
-            Notice::Started { .. } | Notice::Reloaded { .. } | Notice::ReloadFailed { .. } => {
+            Notice::Started { .. }
+            | Notice::Reloaded { .. }
+            | Notice::ReloadFailed { .. }
+            | Notice::Upgraded { .. }
+            | Notice::UpgradeFailed { .. }
+            | Notice::UpgradeRolledBack { .. } => {
                 self.notify.ready();
             }
-            Notice::Reloading { .. } => self.notify.reloading(),
+            Notice::Reloading { .. } | Notice::Upgrading { .. } => self.notify.reloading(),
             Notice::Stopping { .. } => self.notify.stopping(),
             _ => {}
         }
@@ -96,15 +95,19 @@ impl Supervisor<'_> {
     pub(super) fn remember(&mut self, notice: &Notice) {
         self.notify(notice);
         self.hook(notice);
-        let result = match notice {
-            Notice::Reloaded { generation, .. } => Ok(*generation),
+        match notice {
+            Notice::Reloaded { generation, .. } => self.last_reload = Some(past(Ok(*generation))),
             Notice::ReloadFailed { stage, text, .. } => {
-                Err(text.clone().unwrap_or_else(|| (*stage).to_owned()))
+                self.last_reload = Some(past(Err(text.as_deref().unwrap_or(stage))));
             }
-            _ => return,
-        };
-        let at_wall_ns = saola_observability::clock::wall_ns();
-        self.last_reload = Some(Past { at_wall_ns, result });
+            Notice::Upgraded { generation, .. } => {
+                self.last_upgrade = Some(past(Ok(*generation)));
+            }
+            Notice::UpgradeFailed { failure, .. } | Notice::UpgradeRolledBack { failure, .. } => {
+                self.last_upgrade = Some(past(Err(&failure.why())));
+            }
+            _ => {}
+        }
     }
 
     fn serve_operator(&mut self, asked: Asked) {
@@ -118,6 +121,7 @@ impl Supervisor<'_> {
                 }
             }
             Request::Reload { .. } => self.tell(Event::Reload(from("reload"))),
+            Request::Upgrade { path, .. } => self.tell(Event::Upgrade(path, from("upgrade"))),
             Request::Stop { quick } => {
                 let how = if quick { Stop::Quick } else { Stop::Graceful };
                 self.tell(Event::Stop(how, from("stop")));
@@ -166,25 +170,30 @@ impl Supervisor<'_> {
             "workers": {"configured": picture.workers, "ready": picture.ready},
             "paused": picture.is_paused,
             "degraded": picture.is_degraded,
-            "reloading": picture.is_reloading,
+            "reloading": picture.change == Some(Change::Reload),
             "listeners": listeners,
             "admin": self.admin.as_ref().map(|kept| kept.listener.address.clone()),
             "observer": self.observer.as_ref().map(|observer| json!({
                 "pid": observer.process.pid(),
                 "beat_age_ms": millis(self.slots.observer_beat_age()),
             })),
-            "last_reload": self.last_reload.as_ref().map(past),
+            "upgrading": picture.change == Some(Change::Upgrade),
+            "program": self.programs.own.path,
+            "last_reload": self.last_reload,
+            "last_upgrade": self.last_upgrade,
             "slots": slots,
         })
     }
 }
 
-fn past(past: &Past) -> Value {
-    match &past.result {
+/// How the last of its kind ended.
+fn past(result: Result<u64, &str>) -> Value {
+    let at = saola_observability::clock::wall_ns();
+    match result {
         Ok(generation) => {
-            json!({"at_unix_ns": past.at_wall_ns, "result": "success", "generation": generation})
+            json!({"at_unix_ns": at, "result": "success", "generation": generation})
         }
-        Err(cause) => json!({"at_unix_ns": past.at_wall_ns, "result": "error", "cause": cause}),
+        Err(cause) => json!({"at_unix_ns": at, "result": "error", "cause": cause}),
     }
 }
 
