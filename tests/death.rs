@@ -182,6 +182,36 @@ fn requests_that_a_killed_supervisor_left_behind_are_answered_or_reported() {
 }
 
 #[test]
+fn what_a_supervisor_and_an_observer_that_die_together_have_not_told_the_next_start_tells() {
+    let server = Server::start(["--workers", "2"]);
+    server.until_whole(2);
+    let observer = server.pids().observer.unwrap();
+    // It reads nothing any more, and its rings fill.
+    kill(observer, Signal::SIGSTOP).unwrap();
+    let before = server.lines_of("request").len();
+    let answers: Vec<_> = (0..40).map(|_| server.get("/api/items/7")).collect();
+    let ids: BTreeSet<_> =
+        answers.iter().map(|answer| answer.header("x-request-id").to_owned()).collect();
+    assert_eq!((server.lines_of("request").len(), ids.len()), (before, 40));
+    kill(observer, Signal::SIGKILL).unwrap();
+    server.signal(Signal::SIGKILL);
+    server.until_true("nobody is left", || is_empty(server.supervisor()));
+    let next = Setup::new().in_folder_of(&server).start();
+    next.until_true("every line has come", || {
+        let lines = next.lines_of("request");
+        let told: BTreeSet<_> =
+            lines.iter().map(|line| line.get("request_id").to_owned()).collect();
+        assert_eq!(told.len(), lines.len(), "a request is told twice");
+        ids.is_subset(&told)
+    });
+    next.until_true("the old files are deleted", || {
+        let is_old = |path: &std::path::PathBuf| path.to_string_lossy().contains("epoch-000001");
+        !next.files().iter().any(is_old)
+    });
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
 fn a_worker_that_ends_by_itself_is_replaced_whatever_its_code() {
     let server = Setup::of_example("misfit").args(["--workers", "1"]).start();
     for (round, code) in (1..).zip([0, 1, 3, 4, 42]) {

@@ -1,7 +1,7 @@
 //! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,12 @@ use crate::profile::Profiles;
 
 /// All rings of one run directory.
 pub(crate) struct Files {
+    run_dir: PathBuf,
+    /// The one in use.
     rings: rings::Rings,
+    /// Those of a supervisor that died with its observer (F10): none once its files are gone.
+    leftovers: Vec<(u64, Option<rings::Rings>)>,
+    opened: Instant,
     sources: Vec<Source>,
     refreshed: Instant,
     damaged: u64,
@@ -73,6 +78,8 @@ pub(crate) enum News {
 
 /// One ring.
 struct Source {
+    /// Of a leftover: its place among them.
+    leftover: Option<usize>,
     slot: usize,
     ring: RingName,
     read: [Position; 2],
@@ -82,14 +89,19 @@ struct Source {
 impl Files {
     pub(crate) fn open(run_dir: &Path) -> Result<Self, ReadError> {
         let rings = rings::Rings::open(run_dir)?;
+        let now = Instant::now();
         let mut files = Self {
+            run_dir: run_dir.to_owned(),
             rings,
+            leftovers: Vec::new(),
+            opened: now,
             sources: Vec::new(),
-            refreshed: Instant::now(),
+            refreshed: now,
             damaged: 0,
             told: Told::default(),
             cursors: LogCursors::default(),
         };
+        files.open_leftovers();
         files.add_sources();
         Ok(files)
     }
@@ -130,6 +142,13 @@ impl Files {
     /// Looks for new slots now: at the end there is no later.
     pub(crate) fn refresh_now(&mut self) {
         self.refreshed = Instant::now();
+        if self.opened.elapsed() < LEFTOVERS_STAY {
+            self.open_leftovers();
+        }
+        // The supervisor deletes one that is read, and after a minute all.
+        for (_, rings) in &mut self.leftovers {
+            rings.take_if(|rings| rings.refresh().is_err());
+        }
         // A directory that is gone has no new slots; those that are mapped are read on.
         if self.rings.refresh().is_ok() {
             self.add_sources();
@@ -147,20 +166,37 @@ impl Files {
     }
 
     fn add_sources(&mut self) {
-        let slots = self.rings.slots();
-        let known = self.sources.len() / 2;
-        for (number, slot) in slots.iter().enumerate().skip(known) {
-            for ring in [RingName::Owner, RingName::Shared] {
-                let starts = STAGES.map(|stage| slot.start(ring, stage));
-                self.cursors.add(slot.cursor(ring, STAGES[Stage::Log.index()]).ok());
-                self.sources.push(Source { slot: number, ring, read: starts, committed: starts });
-            }
+        let known = self.sources.iter().filter(|source| source.leftover.is_none()).count() / 2;
+        let slots = self.rings.slots().iter().enumerate().skip(known);
+        for (number, slot) in slots {
+            self.sources.extend(sources_of(slot, (None, number), &self.cursors));
         }
     }
 
-    fn slot(&mut self, source: usize) -> Option<(&Source, &rings::Slot)> {
-        let source = self.sources.get(source)?;
-        Some((source, self.rings.slots().get(source.slot)?))
+    /// Epochs whose observer has died too: nobody else reads what they hold.
+    fn open_leftovers(&mut self) {
+        for epoch in rings::leftovers(&self.run_dir) {
+            if self.leftovers.iter().any(|(known, _)| *known == epoch) {
+                continue;
+            }
+            let rings = rings::Rings::open_epoch(&self.run_dir, epoch).ok();
+            let place = Some(self.leftovers.len());
+            let slots = rings.iter().flat_map(rings::Rings::all).enumerate();
+            for (number, slot) in slots {
+                self.sources.extend(sources_of(slot, (place, number), &self.cursors));
+            }
+            self.leftovers.push((epoch, rings));
+        }
+    }
+
+    fn slot(&mut self, source: usize) -> Option<(&mut Source, &mut rings::Slot)> {
+        let source = self.sources.get_mut(source)?;
+        let rings = match source.leftover {
+            None => &mut self.rings,
+            Some(place) => self.leftovers.get_mut(place)?.1.as_mut()?,
+        };
+        let slot = source.slot;
+        Some((source, rings.slots().get_mut(slot)?))
     }
 
     fn behind(&mut self, source: usize, position: impl Fn(&Source) -> Position) -> u64 {
@@ -198,8 +234,7 @@ impl Rings for Files {
         most: usize,
         take: &mut dyn FnMut(Position, Record),
     ) {
-        let Some(source) = self.sources.get_mut(source) else { return };
-        let Some(slot) = self.rings.slots().get_mut(source.slot) else { return };
+        let Some((source, slot)) = self.slot(source) else { return };
         let mut left = most;
         let mut damaged = 0;
         let from = source.read[stage.index()];
@@ -218,13 +253,11 @@ impl Rings for Files {
     }
 
     fn commit(&mut self, source: usize, stage: Stage, position: Position) {
-        let Some(source) = self.sources.get_mut(source) else { return };
+        let Some((source, slot)) = self.slot(source) else { return };
         source.committed[stage.index()] = position;
         // Who commits without reading has nothing to read there any more.
         source.read[stage.index()] = source.read[stage.index()].max(position);
-        if let Some(slot) = self.rings.slots().get(source.slot) {
-            slot.commit(source.ring, STAGES[stage.index()], position);
-        }
+        slot.commit(source.ring, STAGES[stage.index()], position);
     }
 
     fn unread(&mut self, source: usize, stage: Stage) -> u64 {
@@ -287,6 +320,18 @@ impl Stage {
     }
 }
 
+fn sources_of(
+    slot: &rings::Slot,
+    (leftover, number): (Option<usize>, usize),
+    cursors: &LogCursors,
+) -> [Source; 2] {
+    [RingName::Owner, RingName::Shared].map(|ring| {
+        let starts = STAGES.map(|stage| slot.start(ring, stage));
+        cursors.add(slot.cursor(ring, STAGES[Stage::Log.index()]).ok());
+        Source { leftover, slot: number, ring, read: starts, committed: starts }
+    })
+}
+
 /// The cursors of a file, in the order of [`Stage::index`].
 const STAGES: [saola_observability::Stage; 2] =
     [saola_observability::Stage::Log, saola_observability::Stage::Otlp];
@@ -294,3 +339,5 @@ const STAGES: [saola_observability::Stage; 2] =
 const UNFINISHED: u64 = 64;
 /// A line is to come out within 100 ms, also the first one of a new slot.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
+/// After that the supervisor has deleted them.
+const LEFTOVERS_STAY: Duration = Duration::from_mins(1);
