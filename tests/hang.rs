@@ -23,7 +23,7 @@ fn a_stopped_worker_is_replaced_and_reported() {
     assert_eq!((stuck.get("level"), stuck.get("slot")), ("error", "1"));
     let died = server.until_line("its end is told", |line| line.is("worker died"));
     assert_eq!(died.get("slot"), "1");
-    assert!(["heartbeat", "stopped"].contains(&died.get("cause")), "{}", died.text);
+    assert_eq!((stuck.get("state"), died.get("cause")), ("T", "stopped"), "{}", died.text);
     server.get("/").expect_status(200);
     assert_eq!(server.stop(), 0);
 }

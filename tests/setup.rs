@@ -22,6 +22,8 @@ pub(crate) struct Setup {
     stdout: Stdout,
     has_defaults: bool,
     folder: Arc<TempDir>,
+    /// A cgroup to run in.
+    group: Option<PathBuf>,
 }
 
 /// Where the lines go.
@@ -55,6 +57,7 @@ impl Setup {
             stdout: Stdout::Kept,
             has_defaults: true,
             folder: Arc::new(folder.or_else(|_| TempDir::new()).unwrap()),
+            group: None,
         }
     }
 
@@ -66,6 +69,12 @@ impl Setup {
     /// Where cargo puts an example.
     pub(crate) fn example(name: &str) -> PathBuf {
         Path::new(env!("CARGO_BIN_EXE_saola")).parent().unwrap().join("examples").join(name)
+    }
+
+    /// In this cgroup.
+    pub(crate) fn within(mut self, group: &Path) -> Self {
+        self.group = Some(group.to_owned());
+        self
     }
 
     /// Another program than the reference application.
@@ -163,23 +172,15 @@ impl Setup {
             Stdout::Kept | Stdout::Unread => command.stdout(Stdio::piped()),
             Stdout::Given(descriptor) => command.stdout(descriptor),
             Stdout::Closed => {
-                let mut shell = Command::new("sh");
-                shell
-                    .args(["-c", "exec \"$0\" \"$@\" >&-"])
-                    .arg(&self.program)
-                    .args(command.get_args());
-                shell
-                    .env_clear()
-                    .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-                shell
-                    .process_group(0)
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::piped());
-                command = shell;
-                &mut command
+                command = through_shell(&command, "exec \"$0\" \"$@\" >&-");
+                command.stdout(Stdio::null())
             }
         };
+        if let Some(group) = &self.group {
+            let script = format!("echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"", group.display());
+            command = through_shell(&command, &script);
+            command.stdout(Stdio::piped());
+        }
         command.spawn().unwrap_or_else(|error| {
             panic!(
                 "cannot start {}: {error}; examples are built by `cargo test` without --test",
@@ -187,6 +188,15 @@ impl Setup {
             )
         })
     }
+}
+
+/// The same, begun by a script of the shell that ends in the program.
+fn through_shell(command: &Command, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(command.get_program()).args(command.get_args());
+    shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.process_group(0).stdin(Stdio::null()).stderr(Stdio::piped());
+    shell
 }
 
 /// The process as nix names it.

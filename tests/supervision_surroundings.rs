@@ -88,7 +88,8 @@ fn inherited_sockets_are_served_and_others_are_refused() {
         shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let adopted = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" --bind systemd \"$@\"";
-    for script in [adopted, "exec 3<&0 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""] {
+    let named = "exec 3</dev/null 4<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=other:web; exec \"$0\" --bind systemd:web \"$@\"";
+    for script in [adopted, named, "exec 3<&0 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""] {
         let mut child = start(script);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("msg=started")), "it starts");
@@ -100,7 +101,10 @@ fn inherited_sockets_are_served_and_others_are_refused() {
         answer.unwrap().expect_status(200);
     }
     let foreign = "exec 3<&0 0</dev/null; export LISTEN_PID=1 LISTEN_FDS=1; exec \"$0\" --bind systemd \"$@\"";
-    for script in [foreign, "exec 3</dev/null 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""] {
+    let nameless = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$0\" --bind systemd:other \"$@\"";
+    for script in
+        [foreign, nameless, "exec 3</dev/null 0</dev/null; exec \"$0\" --bind fd://3 \"$@\""]
+    {
         let output = start(script).wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -121,7 +125,7 @@ fn grandchildren_whose_parents_have_died_are_reaped_by_a_server_that_is_pid_1() 
     // The server is pid 1: the shell becomes it. The orphans are children of a process that ends at once.
     let script = format!(
         "(while [ ! -e {0}/run/control.sock ]; do sleep 0.05; done; \
-          i=0; while [ $i -lt 100 ]; do (exit 3 & exit 0); i=$((i+1)); done; sleep 0.5; \
+          i=0; while [ $i -lt 1000 ]; do (exit 3 & exit 0); i=$((i+1)); done; sleep 0.5; \
           grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l > {0}/zombies; kill -TERM 1) & \
          exec {1} --bind 127.0.0.1:0 --admin-bind off --workers 1 --run-dir {0}/run",
         folder.path().display(),
@@ -179,4 +183,91 @@ fn a_hook_program_hears_of_workers_that_come_and_go() {
     server.until_true("it hears of the death", || has("child_exit 1 signal signal 9"));
     assert!(!server.lines().iter().any(|line| line.is("hook failed")));
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn workers_and_observer_are_another_user_for_good_and_the_supervisor_stays() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: only root can change the user");
+        return;
+    }
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    // The folder of the test is its own; others may only pass.
+    let pass = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(&folder, pass).unwrap();
+    let socket = folder.join("here.sock");
+    let bind = format!("unix:{}", socket.display());
+    let server = setup
+        .args(["--user", "nobody", "--bind", &bind, "--bind", "127.0.0.1:0"])
+        .args(["--socket-user", "nobody", "--socket-group", "0"])
+        .start();
+    let status =
+        |pid: nix::unistd::Pid| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pids = server.until_whole(2);
+    for pid in pids.workers.values().chain(&pids.observer) {
+        let status = status(*pid);
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+        assert!(status.contains("Gid:\t65534\t65534\t65534\t65534"), "{status}");
+        assert!(status.contains("Groups:\t65534 \n"), "{status}");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
+    assert!(status(server.supervisor()).contains("Uid:\t0\t0"));
+    let owner = std::fs::metadata(&socket).unwrap();
+    let ids =
+        (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
+    assert_eq!(ids, (65534, 0));
+    // Both readers find their files: the observer, and a worker's own answer.
+    assert_eq!(server.metrics().sum("saola_worker_up"), 2);
+    let tcp = server.addresses().into_iter().find(|address| address.starts_with("127")).unwrap();
+    client::get(&tcp, "/metrics").expect_status(200);
+    // The signal at the death of the parent was set again after the change.
+    server.signal(Signal::SIGHUP);
+    server.until("a reload is fine", |metrics| metrics.sum("saola_generation") == 2);
+    kill(server.supervisor(), Signal::SIGKILL).unwrap();
+    server.until_true("nobody is left", || crate::server::is_empty(server.supervisor()));
+    // What it left belongs to them, and is taken back.
+    let next = Setup::new().in_folder_of(&server).args(["--user", "nobody"]).start();
+    next.get("/").expect_status(200);
+    assert_eq!(next.stop(), 0);
+}
+
+#[test]
+fn users_that_are_unknown_or_not_allowed_are_refused() {
+    let unknown =
+        Setup::new().args(["--user", "nobody-of-that-name", "--group", "none-such"]).run();
+    assert_eq!(unknown.code, 64, "{}", unknown.stderr);
+    assert_eq!(unknown.stderr.matches("of this system").count(), 2, "{}", unknown.stderr);
+    let invisible = Setup::new().bare().args(["check", "--user", "nobody"]).run();
+    assert_eq!(invisible.code, 64, "{}", invisible.stderr);
+    assert!(invisible.stderr.contains("needs a run_dir"), "{}", invisible.stderr);
+    if nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: root may be anybody");
+        return;
+    }
+    let forbidden = Setup::new().args(["--user", "root"]).run();
+    assert_eq!(forbidden.code, 77, "{}", forbidden.stderr);
+}
+
+#[test]
+fn a_worker_that_the_kernel_takes_for_its_memory_is_told_as_such() {
+    let group = std::path::PathBuf::from(format!(
+        "/sys/fs/cgroup/memory/saola-test-{}",
+        std::process::id()
+    ));
+    if std::fs::create_dir(&group).is_err() {
+        println!("SKIPPED: no memory cgroup can be made here");
+        return;
+    }
+    let limit = std::fs::write(group.join("memory.limit_in_bytes"), "100M");
+    let server = Setup::of_example("misfit").within(&group).args(["--workers", "1"]).start();
+    let answer = client::try_get(&server.address(), "/grow/1000");
+    let died = server.until_line("it is told", |line| line.is("worker died"));
+    let stopped = server.stop();
+    wait::until("the group is empty", || std::fs::remove_dir(&group).is_ok());
+    limit.unwrap();
+    assert!(answer.is_err());
+    assert_eq!((died.get("cause"), died.get("signal")), ("oom", "SIGKILL"), "{}", died.text);
+    assert_eq!(stopped, 0);
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use saola_observability::Slot;
-use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread};
+use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread, WorkerTitle};
 use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
 
 use crate::application::Application;
@@ -47,7 +47,8 @@ where
     A: Application,
 {
     fn worker(&mut self, birth: Birth) -> Exit {
-        let Birth { slot, generation, workers, slot_files, listeners, channel, run_dir } = birth;
+        let Birth { slot, generation, workers, slot_files, listeners, channel, title, run_dir } =
+            birth;
         let attached = match Slot::attach(slot_files) {
             Ok(attached) => attached,
             Err(error) => {
@@ -77,7 +78,8 @@ where
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
         let info = WorkerInfo { slot, workers, generation, addresses };
         let birth = saola_worker::Birth { info, listeners, control, parse: order };
-        let exit = saola_worker::run(Maker(self.make), birth, attached, config, hooks(channel));
+        let exit =
+            saola_worker::run(Maker(self.make), birth, attached, config, hooks(channel, title));
         match exit {
             ExitReason::Drained => Exit::Success,
             ExitReason::Boot => Exit::Boot,
@@ -147,7 +149,7 @@ where
 }
 
 /// What the worker tells goes over the channel, which its hooks share.
-fn hooks(channel: saola_supervisor::Channel) -> Hooks {
+fn hooks(channel: saola_supervisor::Channel, title: WorkerTitle) -> Hooks {
     let channel = Rc::new(channel);
     let [ready, failed, recycle, stopped, drained] = std::array::from_fn(|_| Rc::clone(&channel));
     Hooks {
@@ -160,7 +162,10 @@ fn hooks(channel: saola_supervisor::Channel) -> Hooks {
             failed.failed(stage, text);
         }),
         ask_recycle: Box::new(move || recycle.wants_recycle()),
-        stopped: Box::new(move || stopped.stopped()),
+        stopped: Box::new(move || {
+            title.draining();
+            stopped.stopped();
+        }),
         drained: Box::new(move |forced| drained.drained(forced)),
     }
 }

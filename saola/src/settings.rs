@@ -1,5 +1,6 @@
 //! The settings as types: read once, checked in full, and handed to the three parts. All mistakes are told together.
 
+mod identity;
 pub(crate) mod mistake;
 mod observer;
 pub(crate) mod source;

@@ -17,8 +17,14 @@ pub(crate) enum Error {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Pidfile(#[from] PidfileError),
+    #[error("cannot give the run directory to the user of the workers")]
+    Ownership(#[source] std::io::Error),
     #[error("cannot make the slot files")]
     Slots(#[from] SlotError),
+    #[error(
+        "cannot run workers as user {uid}: only root can; start it as root or leave --user out"
+    )]
+    Identity { uid: u32 },
     #[error("cannot {attempt}: {why}")]
     Takeover { attempt: &'static str, why: String },
     #[error("cannot {attempt}: {}", errno.desc())]
@@ -30,17 +36,20 @@ impl Error {
         match self {
             Self::Threads { .. } => Exit::Internal,
             // No space shows when the files are made.
-            Self::RunDir(_) | Self::Slots(_) | Self::Pidfile(_) => Exit::RunDir,
+            Self::RunDir(_) | Self::Slots(_) | Self::Ownership(_) | Self::Pidfile(_) => {
+                Exit::RunDir
+            }
             Self::Listen(error) => match error {
                 ListenError::InUse { .. } => Exit::AddressInUse,
                 ListenError::Permission { .. } => Exit::Permission,
                 ListenError::NotASocket { .. }
                 | ListenError::Name { .. }
                 | ListenError::Inherited { .. }
-                | ListenError::NoneInherited => Exit::Usage,
+                | ListenError::NoneInherited { .. } => Exit::Usage,
                 ListenError::System { .. } => Exit::System,
                 ListenError::Interrupted => Exit::Success,
             },
+            Self::Identity { .. } => Exit::Permission,
             Self::Takeover { .. } | Self::System { .. } => Exit::System,
         }
     }

@@ -100,7 +100,12 @@ impl Events {
     }
 
     /// Says what the life cycle has decided.
-    pub(crate) fn notice(&mut self, notice: &Notice, busy: Option<&Busy>, voice: Voice) {
+    pub(crate) fn notice(
+        &mut self,
+        notice: &Notice,
+        busy: (Option<char>, Option<&Busy>),
+        voice: Voice,
+    ) {
         match notice {
             Notice::Started { workers, boot } => self.started(*workers, *boot, voice),
             Notice::Stopping { how, from } => self.stopping(*how, from, voice),

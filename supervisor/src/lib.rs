@@ -9,9 +9,11 @@ mod control;
 mod error;
 mod events;
 mod hooks;
+mod identity;
 mod lifecycle;
 mod listeners;
 mod notify;
+mod oom;
 mod pidfile;
 mod process;
 mod rehearse;
@@ -28,8 +30,10 @@ use std::time::Duration;
 use saola_observability::{Choice, Event, SlotFiles};
 
 pub use channel::{Channel, Order, Stage};
+pub use identity::{Identity, Owner};
 pub use listeners::{Bind, BindError, Listener};
 pub use notify::Manager;
+pub use process::WorkerTitle;
 pub use upgrade::{Image, Start, recall, retreat};
 
 /// Everything that the supervisor is told. Read and checked by the caller.
@@ -89,6 +93,10 @@ pub struct Settings {
     pub chdir: Option<PathBuf>,
     /// Permissions of unix sockets with a path. Default `0o660`.
     pub socket_mode: u32,
+    /// Who owns them. Default: whoever makes them.
+    pub socket_owner: Owner,
+    /// Who workers and observer are. Default: whoever starts the server.
+    pub identity: Option<Identity>,
     /// A program that is run for each event. Default none.
     pub hook: Option<PathBuf>,
     /// What the service manager gave us.
@@ -115,12 +123,18 @@ impl Settings {
             ("umask", self.umask != new.umask),
             ("chdir", self.chdir != new.chdir),
             ("socket_mode", self.socket_mode != new.socket_mode),
+            ("socket_user or socket_group", self.socket_owner != new.socket_owner),
+            ("user or group", self.identity != new.identity),
         ];
         pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
     fn waiting(&self) -> listeners::Waiting {
-        listeners::Waiting { backlog: self.backlog, socket_mode: self.socket_mode }
+        listeners::Waiting {
+            backlog: self.backlog,
+            socket_mode: self.socket_mode,
+            socket_owner: self.socket_owner,
+        }
     }
 
     fn limits(&self) -> lifecycle::Limits {
@@ -205,6 +219,8 @@ pub struct Birth {
     pub listeners: Vec<Listener>,
     /// To the supervisor.
     pub channel: Channel,
+    /// Its own, to be told apart by.
+    pub title: WorkerTitle,
     /// Where the slot files are.
     pub run_dir: PathBuf,
 }

@@ -151,11 +151,13 @@ impl Lifecycle {
             Event::Ready(slot) => self.ready(slot, now, &mut out),
             Event::BootFailed { slot, stage, text } => self.boot_failed(slot, stage, text),
             Event::ForkFailed { slot, why } => self.fork_failed(slot, why, now, &mut out),
-            Event::Exited { slot, status } => self.exited(slot, status, now, &mut out),
+            Event::Exited { slot, status, oom } => {
+                self.exited(slot, (status, oom), now, &mut out);
+            }
             Event::Stopped(slot) => self.stopped(slot, now),
             Event::Drained { slot, forced } => self.drained(slot, forced, now),
-            Event::Seen { slot, beat_age, private_bytes, is_idle_acceptor } => {
-                self.seen(slot, beat_age, now, &mut out);
+            Event::Seen { slot, beat_age, private_bytes, is_idle_acceptor, is_stopped } => {
+                self.seen(slot, (beat_age, is_stopped), now, &mut out);
                 self.seen_idle(slot, is_idle_acceptor, now, &mut out);
                 self.seen_grown(slot, private_bytes, now, &mut out);
             }

@@ -22,6 +22,7 @@ pub use bind::{Bind, BindError};
 pub(crate) use inherited::copy as copy_descriptor;
 use unix::UnixFile;
 
+use crate::identity::Owner;
 use crate::upgrade::Inherited;
 use crate::upgrade::state;
 
@@ -107,6 +108,7 @@ pub(crate) struct Waiting {
     pub(crate) backlog: u32,
     /// Of the file of a unix socket.
     pub(crate) socket_mode: u32,
+    pub(crate) socket_owner: Owner,
 }
 
 /// A socket could not be had.
@@ -128,8 +130,10 @@ pub(crate) enum ListenError {
     Name { address: String, why: String },
     #[error("cannot listen on fd://{number}: fd {number} is not a listening socket")]
     Inherited { number: i32 },
-    #[error("cannot listen on systemd: it has handed over no socket (LISTEN_FDS, LISTEN_PID)")]
-    NoneInherited,
+    #[error(
+        "cannot listen on {address}: no such socket was handed over (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES)"
+    )]
+    NoneInherited { address: String },
     #[error("cannot listen on {address}: {}", errno.desc())]
     System { address: String, errno: Errno },
     /// A signal came while an address was waited for.
@@ -208,10 +212,11 @@ fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, Lis
             Ok(vec![Kept { listener, bind: bind.clone(), file: None }])
         }
         // Settings have put a number of descriptors in its place.
-        Bind::Systemd => Err(ListenError::NoneInherited),
+        Bind::Systemd | Bind::SystemdNamed(_) => {
+            Err(ListenError::NoneInherited { address: bind.to_string() })
+        }
         Bind::UnixPath(path) => {
-            let (fd, file) =
-                unix::bind_path(path, (queue.backlog, queue.socket_mode), &bind.to_string())?;
+            let (fd, file) = unix::bind_path(path, queue, &bind.to_string())?;
             let listener = Listener { fd, address: bind.to_string() };
             Ok(vec![Kept { listener, bind: bind.clone(), file: Some(file) }])
         }
@@ -277,11 +282,12 @@ mod tests {
 
     use super::*;
 
+    const WAITING: Waiting =
+        Waiting { backlog: 16, socket_mode: 0o660, socket_owner: Owner { uid: None, gid: None } };
+
     fn bind_all_now(binds: &[&str]) -> Result<Vec<Kept>, ListenError> {
         let binds: Vec<Bind> = binds.iter().map(|text| text.parse().expect("a bind")).collect();
-        bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, _| {
-            ControlFlow::Continue(())
-        })
+        bind_all(&binds, WAITING, &mut |_, _| ControlFlow::Continue(()))
     }
 
     #[test]
@@ -304,12 +310,11 @@ mod tests {
         let address = taken.local_addr().expect("an address").to_string();
         let mut tries = 1;
         let binds = [address.parse().expect("a bind")];
-        let error =
-            bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, pause| {
-                assert_eq!(pause, Duration::from_millis(200));
-                tries += 1;
-                ControlFlow::Continue(())
-            });
+        let error = bind_all(&binds, WAITING, &mut |_, pause| {
+            assert_eq!(pause, Duration::from_millis(200));
+            tries += 1;
+            ControlFlow::Continue(())
+        });
         assert_eq!(tries, 5);
         let text = error.expect_err("it is taken").to_string();
         assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
@@ -320,7 +325,7 @@ mod tests {
         let mut taken = Some(TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = taken.as_ref().and_then(|taken| taken.local_addr().ok()).expect("an address");
         let binds = [address.to_string().parse().expect("a bind")];
-        let kept = bind_all(&binds, Waiting { backlog: 16, socket_mode: 0o660 }, &mut |_, _| {
+        let kept = bind_all(&binds, WAITING, &mut |_, _| {
             taken = None;
             ControlFlow::Continue(())
         });

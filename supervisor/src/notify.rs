@@ -16,6 +16,8 @@ pub struct Manager {
     pub watchdog: Option<Duration>,
     /// How many sockets are inherited from descriptor 3 on: `LISTEN_FDS`, if `LISTEN_PID` is this process.
     pub listen_fds: u32,
+    /// Their names, in order: `LISTEN_FDNAMES`.
+    pub listen_names: Vec<String>,
 }
 
 /// The line to the manager; without one nothing is said.
@@ -124,7 +126,7 @@ mod tests {
         let manager = Manager {
             notify_socket: Some(format!("@{name}").into()),
             watchdog: Some(Duration::from_secs(2)),
-            listen_fds: 0,
+            ..Manager::default()
         };
         let mut notify = Notify::open(&manager);
         let start = Instant::now();

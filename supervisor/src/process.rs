@@ -15,12 +15,14 @@ use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
+use crate::identity::Identity;
 use crate::lifecycle::cause::{PANICKED, Status};
 use crate::lifecycle::event::ForkFailure;
 
 use crate::upgrade::state::Child;
 
 pub(crate) use title::Title;
+pub use title::WorkerTitle;
 
 /// A child that was forked and not yet reaped.
 #[derive(Debug)]
@@ -60,6 +62,11 @@ impl Process {
         send_number(&self.pidfd, number);
     }
 
+    /// What it does, as the kernel writes it: `R` runs, `S` sleeps, `D` waits for a disk, `T` is stopped, `Z` is dead.
+    pub(crate) fn state(&self) -> Option<char> {
+        stat(self.pid(), 3)?.chars().next()
+    }
+
     /// Memory of its own: what was shared at the fork does not count (S33).
     pub(crate) fn private_bytes(&self) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
@@ -81,15 +88,22 @@ impl Process {
 
 /// When a process was born, in clock ticks since the machine was.
 fn start_time(pid: u32) -> Option<u64> {
+    stat(pid, 22)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat`, numbered as in proc(5), from 3 on.
+fn stat(pid: u32, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name of the program, in parentheses, may contain anything.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    fields.split_ascii_whitespace().nth(field.checked_sub(3)?).map(str::to_owned)
 }
 
 /// What a child is to be.
 pub(crate) struct Plan<'a> {
     pub(crate) role: Role,
+    /// Who it is, if somebody else than the supervisor.
+    pub(crate) identity: Option<&'a Identity>,
     pub(crate) title: Title,
     /// `saola: worker 3`.
     pub(crate) name: &'a str,
@@ -204,15 +218,22 @@ fn prepare(plan: &Plan<'_>, parent: Pid, keep: &[BorrowedFd<'_>]) -> Result<(), 
         // It reads to the end what the workers leave; its lifeline tells it (O3).
         Role::Observer => None,
     };
-    prctl::set_pdeathsig(death_signal).map_err(|_| FAILED_BOOT)?;
-    if plan.role == Role::Worker && getppid() != parent {
-        return Err(0);
-    }
+    let follow_parent = || {
+        prctl::set_pdeathsig(death_signal).map_err(|_| FAILED_BOOT)?;
+        let is_orphan = plan.role == Role::Worker && getppid() != parent;
+        if is_orphan { Err(0) } else { Ok(()) }
+    };
+    follow_parent()?;
     // Before anything else touches a descriptor: an epoll set or signalfd of the parent's is the parent's.
     close_all_but(keep).map_err(|_| FAILED_BOOT)?;
     set_dispositions(plan.role).map_err(|_| FAILED_BOOT)?;
     if plan.role == Role::Worker {
         be_taken_first();
+    }
+    if let Some(identity) = plan.identity {
+        identity.assume().map_err(|_| FAILED_BOOT)?;
+        // A change of the user has cleared it.
+        follow_parent()?;
     }
     plan.title.set(plan.name);
     forget_what_names_the_supervisor();

@@ -17,7 +17,7 @@ use crate::process::{self, Plan, Process, Role, Title};
 use crate::slots::Slots;
 use crate::upgrade::state::{FORMAT, State};
 use crate::upgrade::{rehearsal, unseal};
-use crate::{Birth, Children, Exit, Settings};
+use crate::{Birth, Children, Exit, Settings, WorkerTitle};
 
 /// Boots one worker and ends it again.
 ///
@@ -32,7 +32,8 @@ pub(crate) fn boot_once(
     let name = format!("saola-check-{}", std::process::id());
     settings.run_dir.given = Some(std::env::temp_dir().join(name));
     let Chosen { dir, shape, .. } = Slots::choose(&settings).map_err(|error| refusal(&error))?;
-    let mut slots = Slots::create(dir, shape).map_err(|error| refusal(&error))?;
+    let mut slots =
+        Slots::create(dir, shape, settings.identity.clone()).map_err(|error| refusal(&error))?;
     let result = fork(&settings, children, &mut slots)
         .and_then(|(process, line)| watch(&settings, &process, &line));
     slots.remove();
@@ -82,6 +83,7 @@ fn fork(
     slots: &mut Slots,
 ) -> Result<(Process, Line), (Exit, String)> {
     let system = |error: &dyn std::fmt::Display| (Exit::System, error.to_string());
+    let title = Title::claim();
     let (line, channel) = Line::pair().map_err(|error| system(&error))?;
     let address = Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
     let kept = listeners::bind_now(&address, &[], settings.waiting()).map_err(|e| system(&e))?;
@@ -95,9 +97,11 @@ fn fork(
             .map_err(|error| system(&error))?,
         listeners: shared.map_err(|error| system(&error))?,
         channel,
+        title: WorkerTitle { title, text: "saola: check".to_owned() },
         run_dir: PathBuf::from(slots.path()),
     };
-    let plan = Plan { role: Role::Worker, title: Title::claim(), name: "saola: check" };
+    let identity = settings.identity.as_ref();
+    let plan = Plan { role: Role::Worker, identity, title, name: "saola: check" };
     let process = process::fork(&plan, birth, |birth| children.worker(birth).code());
     match process {
         Ok(process) => Ok((process, line)),

@@ -12,6 +12,7 @@ use saola_observability::{
 
 use crate::Settings;
 use crate::error::Error;
+use crate::identity::Identity;
 use crate::lifecycle::cause::Status;
 use crate::lifecycle::event::SlotNumber;
 use crate::process::Reaped;
@@ -20,6 +21,8 @@ use crate::process::Reaped;
 pub(crate) struct Slots {
     dir: RunDir,
     epoch: Epoch,
+    /// Who the children are, if they are somebody else.
+    identity: Option<Identity>,
     /// Something of an earlier server is still to be told or read (F10).
     has_leftovers: bool,
 }
@@ -27,16 +30,24 @@ pub(crate) struct Slots {
 impl Slots {
     /// Takes the run directory. The lock is taken before anything else is touched, so that a loser changes nothing (S62).
     pub(crate) fn choose(settings: &Settings) -> Result<Chosen, Error> {
+        if let Some(identity) = &settings.identity {
+            settings.run_dir.candidates().iter().for_each(|folder| identity.take_back(folder));
+        }
         let mut chosen = RunDir::choose(&settings.run_dir)?;
         chosen.dir.lock(settings.version)?;
         Ok(chosen)
     }
 
     /// Makes a new epoch, and then takes away what an earlier server has left.
-    pub(crate) fn create(dir: RunDir, shape: Shape) -> Result<Self, Error> {
+    pub(crate) fn create(
+        dir: RunDir,
+        shape: Shape,
+        identity: Option<Identity>,
+    ) -> Result<Self, Error> {
         let epoch = Epoch::create(&dir, shape)?;
         epoch.publish()?;
-        let mut slots = Self { dir, epoch, has_leftovers: true };
+        let mut slots = Self { dir, epoch, identity, has_leftovers: true };
+        slots.give_away().map_err(Error::Ownership)?;
         slots.finish_leftovers();
         Ok(slots)
     }
@@ -45,7 +56,7 @@ impl Slots {
     pub(crate) fn adopt(path: &Path, lock: OwnedFd, settings: &Settings) -> Result<Self, Error> {
         let dir = RunDir::adopt(path, lock, settings.version)?;
         let epoch = Epoch::adopt(&dir, settings.run_dir.shape)?;
-        Ok(Self { dir, epoch, has_leftovers: true })
+        Ok(Self { dir, epoch, identity: settings.identity.clone(), has_leftovers: true })
     }
 
     /// What keeps the run directory taken, for the next image.
@@ -74,7 +85,15 @@ impl Slots {
         slot: SlotNumber,
         generation: u64,
     ) -> Result<SlotFiles, SlotError> {
-        self.epoch.open_worker(slot.0, generation)
+        let files = self.epoch.open_worker(slot.0, generation)?;
+        // It may be a new one. A worker has it open, and only metrics would miss it.
+        let _not_ours = self.give_away();
+        Ok(files)
+    }
+
+    /// What the children open by its path belongs to them.
+    fn give_away(&self) -> std::io::Result<()> {
+        self.identity.as_ref().map_or(Ok(()), |identity| identity.own(self.dir.path()))
     }
 
     pub(crate) fn open_observer(&self) -> Result<SlotFiles, SlotError> {

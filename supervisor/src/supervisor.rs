@@ -27,10 +27,11 @@ use crate::control::Control;
 use crate::events::{self, Events, Voice};
 use crate::hooks::{Hooks, Whose};
 use crate::lifecycle::Lifecycle;
-use crate::lifecycle::cause::Status;
+use crate::lifecycle::cause::{Oom, Status};
 use crate::lifecycle::event::{Event, SlotNumber};
 use crate::listeners::{Kept, Listener};
 use crate::notify::Notify;
+use crate::oom::OomKills;
 use crate::pidfile::Pidfile;
 use crate::process::{self, Process, Reaped, Title};
 use crate::signals::{Heard, Signals};
@@ -70,6 +71,7 @@ struct Supervisor<'a> {
     admin_bind: AdminBind,
     pidfile: Option<Pidfile>,
     programs: Programs,
+    oom_kills: OomKills,
     /// It was begun by another program, and is gone on with.
     is_adopted: bool,
 }
@@ -228,7 +230,11 @@ impl Supervisor<'_> {
             self.listen_to_workers();
             self.workers.remove(&slot);
             self.reaped.insert(slot, reaped);
-            self.tell(Event::Exited { slot, status: reaped.status });
+            let oom = match reaped.status {
+                Status::Signaled { signal: 9, .. } => self.oom_kills.look(),
+                Status::Exited(_) | Status::Signaled { .. } => Oom::No,
+            };
+            self.tell(Event::Exited { slot, status: reaped.status, oom });
         }
     }
 

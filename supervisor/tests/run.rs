@@ -530,6 +530,8 @@ fn settings(run_dir: &Path, address: &str) -> Settings {
         umask: 0o077,
         chdir: None,
         socket_mode: 0o660,
+        socket_owner: saola_supervisor::Owner::default(),
+        identity: None,
         hook: None,
         manager: saola_supervisor::Manager::default(),
         run_dir: choice(run_dir),

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
                     "/upload",
                     post(|body: axum::body::Bytes| async move { body.len().to_string() }),
                 )
+                .route("/grow/{mebibytes}", get(grow))
                 .route("/abort", get(abort))
                 .route("/exit/{code}", get(exit)))
         }
@@ -57,6 +58,12 @@ async fn wait() {
 #[expect(clippy::disallowed_methods, reason = "the fault that the test wants")]
 async fn block() {
     std::thread::sleep(Duration::from_mins(5));
+}
+
+/// Memory that stays until the worker ends.
+async fn grow(axum::extract::Path(mebibytes): axum::extract::Path<usize>) -> String {
+    let grown: &[u8] = vec![1_u8; mebibytes << 20].leak();
+    grown.len().to_string()
 }
 
 async fn abort() {

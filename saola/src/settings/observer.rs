@@ -52,7 +52,11 @@ pub(crate) fn observer(
     let admin_name = match &supervisor.admin_bind {
         AdminBind::Given(Bind::Tcp { host, .. }) => Some(host.clone()),
         AdminBind::Given(
-            Bind::UnixPath(_) | Bind::UnixAbstract(_) | Bind::Inherited(_) | Bind::Systemd,
+            Bind::UnixPath(_)
+            | Bind::UnixAbstract(_)
+            | Bind::Inherited(_)
+            | Bind::Systemd
+            | Bind::SystemdNamed(_),
         )
         | AdminBind::Default
         | AdminBind::Off => None,
@@ -84,7 +88,11 @@ fn resource(program: Program<'_>, supervisor: &saola_supervisor::Settings) -> Re
         .unwrap_or_default();
     let port = supervisor.bind.iter().find_map(|bind| match bind {
         Bind::Tcp { port, .. } => Some(*port),
-        Bind::UnixPath(_) | Bind::UnixAbstract(_) | Bind::Inherited(_) | Bind::Systemd => None,
+        Bind::UnixPath(_)
+        | Bind::UnixAbstract(_)
+        | Bind::Inherited(_)
+        | Bind::Systemd
+        | Bind::SystemdNamed(_) => None,
     });
     Resource {
         name: supervisor.name.clone(),

@@ -9,6 +9,7 @@ use saola_observability::{Choice, Shape, run_dir};
 use saola_supervisor::{AdminBind, Bind, Image, Manager, Start};
 
 use crate::settings::Program;
+use crate::settings::identity;
 use crate::settings::mistake::Mistake;
 use crate::settings::source::{Environment, Source};
 use crate::settings::value::Values;
@@ -38,7 +39,7 @@ pub(crate) fn supervisor(
     let mut settings = saola_supervisor::Settings {
         name,
         version: program.version,
-        bind: expand(bind, manager(env).listen_fds),
+        bind: expand(bind, &manager(env)),
         admin_bind: admin_bind(values),
         workers: NonZeroU32::new(workers).unwrap_or(NonZeroU32::MIN),
         workers_from,
@@ -64,6 +65,8 @@ pub(crate) fn supervisor(
         umask: mode(values, "umask"),
         chdir: folder(values),
         socket_mode: mode(values, "socket_mode"),
+        socket_owner: identity::socket_owner(values),
+        identity: identity::identity(values, &run_dir),
         hook: hook(values),
         manager: manager(env),
         run_dir,
@@ -224,19 +227,35 @@ fn manager(env: &Environment) -> Manager {
     Manager {
         notify_socket: env.os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
         watchdog: watchdog.filter(|usec| *usec > 0).map(Duration::from_micros),
+        listen_names: env
+            .text("LISTEN_FDNAMES")
+            .map(|names| names.split(':').map(str::to_owned).collect())
+            .unwrap_or_default(),
         listen_fds: listen_fds.and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
     }
 }
 
-/// Descriptors in the place of the word `systemd`.
-fn expand(binds: Vec<(String, Bind)>, listen_fds: u32) -> Vec<Bind> {
-    let first = 3;
-    let inherited = (first..).take(usize::try_from(listen_fds).unwrap_or_default());
-    let expanded = binds.into_iter().flat_map(|(_, bind)| match bind {
-        Bind::Systemd if listen_fds > 0 => inherited.clone().map(Bind::Inherited).collect(),
-        other => vec![other],
-    });
-    expanded.collect()
+/// Descriptors in the place of the word `systemd`, or of a name.
+fn expand(binds: Vec<(String, Bind)>, manager: &Manager) -> Vec<Bind> {
+    let inherited = || {
+        let numbers = (3..).take(usize::try_from(manager.listen_fds).unwrap_or_default());
+        let names = manager.listen_names.iter().map(String::as_str).chain(std::iter::repeat(""));
+        numbers.zip(names)
+    };
+    let mut expanded = Vec::new();
+    for (_, bind) in binds {
+        let found: Vec<_> = match &bind {
+            Bind::Systemd => inherited().map(|(number, _)| Bind::Inherited(number)).collect(),
+            Bind::SystemdNamed(wanted) => inherited()
+                .filter(|(_, name)| name == wanted)
+                .map(|(number, _)| Bind::Inherited(number))
+                .collect(),
+            _ => Vec::new(),
+        };
+        // One for which nothing is there is refused when it is bound.
+        expanded.extend(if found.is_empty() { vec![bind] } else { found });
+    }
+    expanded
 }
 
 fn stem(executable: &Path) -> String {

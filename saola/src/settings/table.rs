@@ -40,7 +40,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         name: "bind",
         value: "ADDR",
         default: "127.0.0.1:8000",
-        help: "Where to listen: host:port, :port, [::1]:port, unix:/path, unix:@name, fd://N, systemd; repeatable. With $PORT set: 0.0.0.0:$PORT",
+        help: "Where to listen: host:port, :port, [::1]:port, unix:/path, unix:@name, fd://N, systemd, systemd:NAME; repeatable. With $PORT set: 0.0.0.0:$PORT",
         repeats: true,
     },
     one(
@@ -99,6 +99,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
     one("umask", "MODE", "0077", "Permissions that new files do not get, in octal"),
     one("chdir", "DIR", "", "Where the server goes before it opens anything"),
     one("socket_mode", "MODE", "0660", "Permissions of unix sockets with a path, in octal"),
+    one("socket_user", "USER", "", "Owner of unix sockets with a path, by name or number"),
+    one("socket_group", "GROUP", "", "Group of unix sockets with a path, by name or number"),
+    one(
+        "user",
+        "USER",
+        "",
+        "User of workers and observer, by name or number; needs root, and a run_dir that this user can reach",
+    ),
+    one("group", "GROUP", "", "Group of workers and observer; default the first of user"),
     one(
         "max_requests",
         "N",

@@ -6,7 +6,7 @@ use saola_observability::{Level, Value};
 
 use super::fields::{ended, millis, slot_field};
 use super::{Busy, Events, Loss, Voice, metrics};
-use crate::lifecycle::cause::{Cause, Status};
+use crate::lifecycle::cause::{Cause, Oom, Status};
 use crate::lifecycle::event::{ForkFailure, Report, SlotNumber};
 use crate::process;
 
@@ -59,6 +59,10 @@ impl Events {
         if let Status::Signaled { core: true, .. } = report.status {
             fields.push(("core", Value::Bool(true)));
         }
+        if report.oom == Oom::Unknown {
+            // It may have been for memory; who knows the cgroup of this server can say.
+            fields.push(("oom", Value::Str("unknown")));
+        }
         let age_s = (report.age.as_secs_f64() * 1_000.0).round() / 1_000.0;
         fields.push(("age_s", Value::F64(age_s)));
         fields.push(("requests_lost", Value::U64(loss.requests)));
@@ -107,10 +111,10 @@ impl Events {
         &mut self,
         slot: SlotNumber,
         age: Duration,
-        busy: Option<&Busy>,
+        (state, busy): (Option<char>, Option<&Busy>),
         voice: Voice,
     ) {
-        self.hung(Level::Info, "worker dump", (slot, age, None), busy, voice);
+        self.hung(Level::Info, "worker dump", (slot, age, None), (state, busy), voice);
     }
 
     /// Where a worker's thread is, as addresses of the program.
@@ -124,12 +128,16 @@ impl Events {
         level: Level,
         message: &str,
         (slot, age, why): (SlotNumber, Duration, Option<Cause>),
-        busy: Option<&Busy>,
+        (state, busy): (Option<char>, Option<&Busy>),
         voice: Voice,
     ) {
         let mut fields = vec![slot_field(slot), ("beat_age_ms", millis(age))];
         if let Some(why) = why {
             fields.push(("cause", Value::Str(why.as_str())));
+        }
+        let state = state.map(String::from);
+        if let Some(state) = &state {
+            fields.push(("state", Value::Str(state)));
         }
         if let Some(busy) = busy {
             fields

@@ -21,6 +21,15 @@ impl fmt::Display for Status {
     }
 }
 
+/// Whether the kernel has taken a process because memory ran out.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Oom {
+    No,
+    Yes,
+    /// Its count cannot be read here.
+    Unknown,
+}
+
 /// Which part of its boot a worker failed in.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Stage {
@@ -41,6 +50,8 @@ pub(crate) enum Cause {
     Fork,
     Heartbeat,
     BootTimeout,
+    /// Somebody has stopped it (`SIGSTOP`), and nobody has continued it.
+    Stopped,
     /// Beats, and takes no connection though some wait.
     AcceptStalled,
     /// `max_requests` are served.
@@ -98,6 +109,7 @@ impl Cause {
             Self::Fork => "fork",
             Self::Heartbeat => "heartbeat",
             Self::BootTimeout => "boot_timeout",
+            Self::Stopped => "stopped",
             Self::AcceptStalled => "accept_stalled",
             Self::Requests => "requests",
             Self::Lifetime => "lifetime",
@@ -122,7 +134,9 @@ impl Cause {
             Self::Exit | Self::Signal | Self::Panic | Self::Boot | Self::Load | Self::Fork => {
                 Some("crash")
             }
-            Self::Heartbeat | Self::BootTimeout | Self::AcceptStalled => Some("timeout"),
+            Self::Heartbeat | Self::BootTimeout | Self::Stopped | Self::AcceptStalled => {
+                Some("timeout")
+            }
             Self::MaxMemory | Self::MaxMemoryHard | Self::Oom => Some("memory"),
             Self::Requests | Self::Lifetime => Some("max_requests"),
             Self::Reload | Self::Discarded => Some("reload"),
@@ -138,7 +152,9 @@ impl Cause {
             Self::Exit | Self::Signal | Self::Panic | Self::Boot | Self::Load | Self::Fork => {
                 LostReason::Crash
             }
-            Self::Heartbeat | Self::BootTimeout | Self::AcceptStalled => LostReason::Timeout,
+            Self::Heartbeat | Self::BootTimeout | Self::Stopped | Self::AcceptStalled => {
+                LostReason::Timeout
+            }
             Self::MaxMemoryHard | Self::Oom => LostReason::Memory,
             Self::Requests
             | Self::Lifetime

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cause::{Cause, Stage, Status};
+use super::cause::{Cause, Oom, Stage, Status};
 use super::event::{Command, Ending, ForkFailure, Notice, Report, SlotNumber};
 use super::pace::{self, LONGEST_PAUSE, WINDOW};
 use super::place::{Place, State};
@@ -58,12 +58,12 @@ impl Lifecycle {
     pub(super) fn exited(
         &mut self,
         slot: SlotNumber,
-        status: Status,
+        (status, oom): (Status, Oom),
         now: Instant,
         out: &mut Vec<Command>,
     ) {
         let Some(place) = self.place(slot).filter(|place| place.is_alive()) else { return };
-        let cause = cause_of(place, status);
+        let cause = cause_of(place, status, oom);
         let drained = match place.state {
             State::Draining { since, why, .. } if why == cause => Some(now - since),
             State::Empty
@@ -90,8 +90,18 @@ impl Lifecycle {
             }
         };
         let first_cause = text.clone();
-        let report =
-            Report { cause, status, generation, age, drained, forced, next_try, text, in_boot };
+        let report = Report {
+            cause,
+            status,
+            generation,
+            age,
+            drained,
+            forced,
+            next_try,
+            text,
+            in_boot,
+            oom,
+        };
         out.push(Command::Bury { slot, report });
         self.charge(cause, now, out);
         match decision {
@@ -228,10 +238,12 @@ enum Decision {
     Leave,
 }
 
-fn cause_of(place: &Place, status: Status) -> Cause {
+fn cause_of(place: &Place, status: Status, oom: Oom) -> Cause {
     match place.state {
         State::Aborting { why, .. } => why,
         State::Draining { why, .. } if status == Status::Exited(0) => why,
+        // Not by us: then it would be aborting.
+        _ if oom == Oom::Yes && matches!(status, Status::Signaled { signal: 9, .. }) => Cause::Oom,
         State::Booting { .. } => match place.failure {
             Some((Stage::Load, _)) => Cause::Load,
             Some((Stage::Boot, _)) => Cause::Boot,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Limits;
-use super::cause::{Cause, Stage, Status};
+use super::cause::{Cause, Oom, Stage, Status};
 use super::upgrade::Failure;
 use crate::Exit;
 
@@ -74,6 +74,7 @@ pub(crate) enum Event {
     Exited {
         slot: SlotNumber,
         status: Status,
+        oom: Oom,
     },
     /// The worker has closed its listeners.
     Stopped(SlotNumber),
@@ -91,6 +92,8 @@ pub(crate) enum Event {
         private_bytes: Option<u64>,
         /// Connections wait though it could take them, and it has taken none since the last look.
         is_idle_acceptor: bool,
+        /// It does not run because somebody has stopped it.
+        is_stopped: bool,
     },
     /// The worker asks to be replaced.
     RecycleWanted {
@@ -271,6 +274,7 @@ pub(crate) struct Report {
     pub(crate) text: Option<String>,
     /// It died before it was ready.
     pub(crate) in_boot: bool,
+    pub(crate) oom: Oom,
 }
 
 /// A line for operators, with its metric (`events.rs` writes both).

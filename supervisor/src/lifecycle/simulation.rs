@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cause::{Cause, Stage, Status};
+use super::cause::{Cause, Oom, Stage, Status};
 use super::event::{
     Blow, Client, Command, Event, ForkFailure, Image, Notice, Origin, Scale, SlotNumber, Stop,
 };
@@ -297,7 +297,7 @@ impl World {
             self.workers.remove(&slot);
         }
         self.bury = vec![slot];
-        self.tell(Event::Exited { slot: SlotNumber(slot), status });
+        self.tell(Event::Exited { slot: SlotNumber(slot), status, oom: Oom::No });
     }
 
     /// An operator, or bad luck.
@@ -349,7 +349,7 @@ impl World {
                     self.tell(Event::BootFailed { slot, stage, text: String::new() });
                     self.tell(Event::Stopped(slot));
                     self.tell(Event::Drained { slot, forced: 0 });
-                    self.tell(Event::Exited { slot, status: Status::Exited(3) });
+                    self.tell(Event::Exited { slot, status: Status::Exited(3), oom: Oom::No });
                 }
             }
             _ => self.unask(from),
@@ -756,6 +756,7 @@ impl World {
                 beat_age,
                 private_bytes,
                 is_idle_acceptor: false,
+                is_stopped: worker.nature == Nature::Frozen,
             });
         }
         if self.observer.is_some() {

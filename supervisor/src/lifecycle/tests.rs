@@ -1,6 +1,6 @@
 //! Facts about single decisions.
 
-use super::cause::{Stage, Status};
+use super::cause::{Oom, Stage, Status};
 use super::event::{Answer, Client, Ending, ForkFailure, Origin, Scale, Stop};
 use super::*;
 
@@ -86,7 +86,7 @@ fn configured(commands: &[Command]) -> Option<u64> {
 }
 
 fn seen(slot: SlotNumber, beat_age: Duration) -> Event {
-    Event::Seen { slot, beat_age, private_bytes: None, is_idle_acceptor: false }
+    Event::Seen { slot, beat_age, private_bytes: None, is_idle_acceptor: false, is_stopped: false }
 }
 
 fn ready(slot: u32) -> Event {
@@ -94,7 +94,7 @@ fn ready(slot: u32) -> Event {
 }
 
 fn exited(slot: u32, status: Status) -> Event {
-    Event::Exited { slot: SlotNumber(slot), status }
+    Event::Exited { slot: SlotNumber(slot), status, oom: Oom::No }
 }
 
 fn term() -> Event {

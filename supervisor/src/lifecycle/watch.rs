@@ -28,7 +28,7 @@ impl Lifecycle {
     pub(super) fn seen(
         &mut self,
         slot: SlotNumber,
-        beat_age: Duration,
+        (beat_age, is_stopped): (Duration, bool),
         now: Instant,
         out: &mut Vec<Command>,
     ) {
@@ -42,9 +42,8 @@ impl Lifecycle {
             return;
         }
         if beat_age >= timeout {
-            place.state =
-                State::Aborting { kill_at: Some(now + abort_grace), why: Cause::Heartbeat };
-            let why = Cause::Heartbeat;
+            let why = if is_stopped { Cause::Stopped } else { Cause::Heartbeat };
+            place.state = State::Aborting { kill_at: Some(now + abort_grace), why };
             out.push(Command::Emit(Notice::WorkerStuck { slot, beat_age, why }));
             out.push(Command::Kill { slot, how: Blow::Abort });
             return;

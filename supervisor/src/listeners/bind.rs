@@ -23,6 +23,8 @@ pub enum Bind {
     Inherited(i32),
     /// `systemd`: all sockets of `LISTEN_FDS`.
     Systemd,
+    /// `systemd:NAME`: those of that name.
+    SystemdNamed(String),
 }
 
 impl Bind {
@@ -32,7 +34,11 @@ impl Bind {
             Self::Tcp { host, port } => {
                 *port == wanted && host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4())
             }
-            Self::UnixPath(_) | Self::UnixAbstract(_) | Self::Inherited(_) | Self::Systemd => false,
+            Self::UnixPath(_)
+            | Self::UnixAbstract(_)
+            | Self::Inherited(_)
+            | Self::Systemd
+            | Self::SystemdNamed(_) => false,
         }
     }
 }
@@ -52,6 +58,12 @@ impl FromStr for Bind {
         let fail = |why| BindError { text: text.to_owned(), why };
         if text == "systemd" {
             return Ok(Self::Systemd);
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return match name {
+                "" => Err(fail("a socket of systemd has a name")),
+                name => Ok(Self::SystemdNamed(name.to_owned())),
+            };
         }
         if let Some(number) = text.strip_prefix("fd://") {
             let number = number.parse().ok().filter(|number| *number > 2);
@@ -97,6 +109,7 @@ impl fmt::Display for Bind {
             Self::UnixAbstract(name) => write!(f, "unix:@{name}"),
             Self::Inherited(number) => write!(f, "fd://{number}"),
             Self::Systemd => f.write_str("systemd"),
+            Self::SystemdNamed(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -118,6 +131,7 @@ mod tests {
             "unix:@name",
             "fd://3",
             "systemd",
+            "systemd:web",
         ] {
             assert_eq!(text.parse::<Bind>().expect(text).to_string(), text);
         }
@@ -136,6 +150,7 @@ mod tests {
             "h:70000",
             "unix:",
             "unix:@",
+            "systemd:",
             "a b:1",
             "fd://x",
             "fd://2",

@@ -12,10 +12,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, UnixAddr, bind, connect};
 
+use crate::identity::Owner;
 use crate::upgrade::Inherited;
 use crate::upgrade::state::SocketFile;
 
-use super::{ListenError, open, owner, start_listening};
+use super::{ListenError, Waiting, open, owner, start_listening};
 
 /// The file of a listening socket; it is removed with its owner if it is still ours.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Drop for UnixFile {
 
 pub(super) fn bind_path(
     path: &Path,
-    (backlog, mode): (u32, u32),
+    waiting: Waiting,
     address: &str,
 ) -> Result<(OwnedFd, UnixFile), ListenError> {
     let fail = |errno| system(address, errno);
@@ -69,9 +70,13 @@ pub(super) fn bind_path(
     let fd = open(AddressFamily::Unix).map_err(fail)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&fresh).map_err(fail)?).map_err(fail)?;
     let publish = || {
-        fs::set_permissions(&fresh, Permissions::from_mode(mode))?;
+        fs::set_permissions(&fresh, Permissions::from_mode(waiting.socket_mode))?;
+        let Owner { uid, gid } = waiting.socket_owner;
+        if uid.is_some() || gid.is_some() {
+            std::os::unix::fs::lchown(&fresh, uid, gid)?;
+        }
         let inode = fs::symlink_metadata(&fresh)?.ino();
-        start_listening(fd.as_fd(), backlog)?;
+        start_listening(fd.as_fd(), waiting.backlog)?;
         fs::rename(&fresh, path)?;
         Ok(inode)
     };

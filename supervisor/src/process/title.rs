@@ -47,6 +47,20 @@ impl Title {
     }
 }
 
+/// What `ps` shows of a worker: the worker itself says how far it is.
+#[derive(Clone, Debug)]
+pub struct WorkerTitle {
+    pub(crate) title: Title,
+    pub(crate) text: String,
+}
+
+impl WorkerTitle {
+    /// It takes no new connection, and finishes those that it has.
+    pub fn draining(&self) {
+        self.title.set(&format!("{} draining", self.text));
+    }
+}
+
 /// From the first argument to the end of the environment, if they lie together as they do on Linux.
 fn area() -> Option<Title> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;

@@ -20,6 +20,7 @@ use crate::hooks::Hooks;
 use crate::lifecycle::Lifecycle;
 use crate::listeners::{self, Bind, Kept, ListenError};
 use crate::notify::Notify;
+use crate::oom::OomKills;
 use crate::pidfile::Pidfile;
 use crate::process::{self, Title};
 use crate::rehearse;
@@ -57,6 +58,9 @@ fn start(
     count_threads()?;
     let home = Programs::home()
         .map_err(|error| Error::System { attempt: "open the folder", errno: errno_of(&error) })?;
+    if let Some(identity) = settings.identity.as_ref().filter(|other| !other.is_allowed()) {
+        return Err(Error::Identity { uid: identity.uid });
+    }
     let title = Title::claim();
     title.set(&format!("saola: supervisor [{}] starting", settings.name));
     let signals =
@@ -68,7 +72,7 @@ fn start(
     let admin = bind_admin(settings, &signals, stderr, &mut warnings)?;
     warnings.extend(backlog_warning(settings));
     let pidfile = settings.pidfile.as_deref().map(Pidfile::take).transpose()?;
-    let slots = Slots::create(dir, shape)?;
+    let slots = Slots::create(dir, shape, settings.identity.clone())?;
     let mut events = Events::new(slots.own(), Stderr::open(), settings);
     for warning in &warnings {
         events.warning("start", warning, crate::events::Voice::Stderr);
@@ -123,6 +127,7 @@ impl<'a> Supervisor<'a> {
             admin_bind: settings.admin_bind.clone(),
             pidfile: None,
             programs,
+            oom_kills: OomKills::find(),
             is_adopted: false,
         }
     }

@@ -28,7 +28,8 @@ impl Supervisor<'_> {
             let busy = self.busy(slot);
             let age = self.slots.beat_age(slot);
             let voice = self.voice();
-            self.events.dumped(slot, age, busy.as_ref(), voice);
+            let state = self.state_of(slot);
+            self.events.dumped(slot, age, (state, busy.as_ref()), voice);
             self.ask_for_stack(slot);
         }
         Answer::Done

@@ -30,11 +30,15 @@ impl Supervisor<'_> {
             let before = self.gauge.accepted.insert(slot, accepted);
             let has_room = seen.is_some_and(|seen| seen.connections < seen.connections_limit);
             let private_bytes = measures.then(|| worker.process.private_bytes()).flatten();
+            let beat_age = self.slots.beat_age(slot);
+            // Asked only of those who are suspicious.
+            let is_stopped = beat_age > SUSPICIOUS && worker.process.state() == Some('T');
             self.queue.push_back(Event::Seen {
                 slot,
-                beat_age: self.slots.beat_age(slot),
+                beat_age,
                 private_bytes,
                 is_idle_acceptor: waiting > 0 && has_room && before == Some(accepted),
+                is_stopped,
             });
         }
         if let Some(observer) = &self.observer {
@@ -74,4 +78,6 @@ impl Supervisor<'_> {
     }
 }
 
+/// A loop that turns beats ten times a second.
+const SUSPICIOUS: Duration = Duration::from_millis(500);
 const BETWEEN_MEASURES: Duration = Duration::from_secs(10);

@@ -19,7 +19,7 @@ use crate::lifecycle::event::{
 };
 use crate::listeners::Kept;
 use crate::process::{self, Inheritance, Plan, Role};
-use crate::{Birth, Exit, ObserverBirth};
+use crate::{Birth, Exit, ObserverBirth, WorkerTitle};
 
 impl Supervisor<'_> {
     pub(super) fn obey(&mut self, command: Command) {
@@ -87,10 +87,13 @@ impl Supervisor<'_> {
             .map_err(|error| ForkFailure::System(error.to_string()))?;
         let run_dir = self.slots.path().to_owned();
         let workers = self.life.workers();
-        let birth =
-            Birth { slot: slot.0, generation, workers, slot_files, listeners, channel, run_dir };
         let name = format!("saola: worker {} [{}] gen {generation}", slot.0, self.settings.name);
-        let plan = Plan { role: Role::Worker, title: self.title, name: &name };
+        let title = WorkerTitle { title: self.title, text: name.clone() };
+        let slot = slot.0;
+        let birth =
+            Birth { slot, generation, workers, slot_files, listeners, channel, title, run_dir };
+        let identity = self.settings.identity.as_ref();
+        let plan = Plan { role: Role::Worker, identity, title: self.title, name: &name };
         let process = process::fork(&plan, birth, |birth| self.children.worker(birth).code())?;
         Ok(Worker { process, line: Some(line) })
     }
@@ -109,7 +112,8 @@ impl Supervisor<'_> {
         let generation = self.life.generation();
         let birth = ObserverBirth { slot_files, lifeline: theirs, admin, run_dir, generation };
         let name = format!("saola: observer [{}]", self.settings.name);
-        let plan = Plan { role: Role::Observer, title: self.title, name: &name };
+        let identity = self.settings.identity.as_ref();
+        let plan = Plan { role: Role::Observer, identity, title: self.title, name: &name };
         let process = process::fork(&plan, birth, |birth| self.children.observer(birth).code())?;
         Ok(Observer { process, lifeline, born: Instant::now() })
     }
@@ -152,9 +156,11 @@ impl Supervisor<'_> {
     }
 
     fn emit(&mut self, notice: &Notice) {
-        let busy = match notice {
-            Notice::WorkerSlow { slot, .. } | Notice::WorkerStuck { slot, .. } => self.busy(*slot),
-            _ => None,
+        let (state, busy) = match notice {
+            Notice::WorkerSlow { slot, .. } | Notice::WorkerStuck { slot, .. } => {
+                (self.state_of(*slot), self.busy(*slot))
+            }
+            _ => (None, None),
         };
         // Before the blow that follows a line about a stuck worker: the signals arrive in the order of their sending.
         if let Notice::WorkerSlow { slot, .. } | Notice::WorkerStuck { slot, .. } = notice {
@@ -170,9 +176,14 @@ impl Supervisor<'_> {
                 let versions = self.programs.versions();
                 self.events.upgrade(notice, (&versions.0, &versions.1), voice);
             }
-            notice => self.events.notice(notice, busy.as_ref(), voice),
+            notice => self.events.notice(notice, (state, busy.as_ref()), voice),
         }
         self.forget_programs(notice);
+    }
+
+    /// What the kernel says that a worker does.
+    pub(super) fn state_of(&self, slot: SlotNumber) -> Option<char> {
+        self.workers.get(&slot)?.process.state()
     }
 
     /// The oldest request that a worker is busy with.

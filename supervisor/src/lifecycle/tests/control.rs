@@ -117,6 +117,7 @@ fn a_fat_worker_is_replaced_after_two_samples_and_a_monstrous_one_drains_at_once
         beat_age: Duration::ZERO,
         private_bytes: Some(bytes),
         is_idle_acceptor: false,
+        is_stopped: false,
     };
     assert!(forked(&server.tell(weighs(0, 101))).is_empty(), "one sample is chance");
     assert_eq!(forked(&server.tell(weighs(0, 101))), [2]);
@@ -141,6 +142,7 @@ fn a_worker_that_takes_no_connection_though_some_wait_is_aborted_at_the_timeout(
         beat_age: Duration::ZERO,
         private_bytes: None,
         is_idle_acceptor: true,
+        is_stopped: false,
     };
     assert!(killed(&server.tell(idle.clone())).is_empty());
     server.pass(Duration::from_secs(29));
