@@ -271,3 +271,49 @@ fn a_worker_that_the_kernel_takes_for_its_memory_is_told_as_such() {
     assert_eq!((died.get("cause"), died.get("signal")), ("oom", "SIGKILL"), "{}", died.text);
     assert_eq!(stopped, 0);
 }
+
+#[test]
+fn hooks_of_the_application_hear_of_workers_that_come_and_go() {
+    let setup = Setup::of_example("hooks");
+    let journal = setup.folder().join("journal");
+    let server = setup
+        .env("JOURNAL", journal.to_str().unwrap())
+        .args(["--workers", "2", "--max-workers", "3"])
+        .start();
+    let lines = || -> Vec<String> {
+        let text = std::fs::read_to_string(&journal).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    let has = |line: &str| lines().iter().any(|told| told == line);
+    server.until_true("it hears of the start", || has("ready"));
+    assert!(has("worker 0 is born after 0 ends") && has("worker 1 is born after 0 ends"));
+    server.kill(crate::server::Slot(1));
+    server.until_true("it hears of the death", || has("worker 1 ended: signal, signal 9"));
+    server.until_true("what it keeps is kept", || has("worker 1 is born after 1 ends"));
+    server.signal(Signal::SIGTTIN);
+    server.until_true("it hears of the number", || has("workers 2 -> 3"));
+    server.until_whole(3);
+    assert_eq!(server.stop(), 0);
+    assert_eq!(lines().last().map(String::as_str), Some("the end"));
+    assert_eq!(lines().iter().filter(|line| line.contains("ended: stop, ")).count(), 3);
+}
+
+#[test]
+fn hooks_that_panic_or_are_slow_are_told_and_change_nothing() {
+    let server =
+        Setup::of_example("misfit").env("MISFIT", "hooks").args(["--workers", "2"]).start();
+    server.get("/").expect_status(200);
+    server.signal(Signal::SIGHUP);
+    server.until("it reloads", |metrics| metrics.sum("saola_generation") == 2);
+    let failed = |event: &str, why: &str| {
+        let lines = server.lines_of("hook failed").into_iter();
+        lines.filter(|line| line.get("event") == event && line.get("error").contains(why)).count()
+    };
+    server.until_true("all are told", || failed("worker_ready", "panicked") == 4);
+    assert_eq!(failed("on_reload", "ms of the supervisor's time"), 1);
+    assert_eq!(server.stop(), 0);
+    // In the worker it is a boot failure.
+    let broken = Setup::of_example("misfit").env("MISFIT", "post_fork").run();
+    assert_eq!(broken.code, 3, "{}", broken.stderr);
+    assert!(format!("{}{}", broken.stdout, broken.stderr).contains("hook post_fork has panicked"));
+}

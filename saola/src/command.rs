@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use saola_supervisor::Exit;
+use saola_supervisor::{Exit, Hooks};
 use saola_worker::{BoxError, WorkerInfo};
 
 use crate::application::Application;
@@ -30,6 +30,7 @@ pub(crate) struct Cli {
     pub(crate) version: &'static str,
     pub(crate) about: &'static str,
     pub(crate) commands: Vec<Own>,
+    pub(crate) hooks: Option<Box<dyn Hooks>>,
 }
 
 /// A command of the application.
@@ -39,7 +40,7 @@ pub(crate) struct Own {
 }
 
 /// Does what the command line of this process says.
-pub(crate) fn run<F, Fut, A>(cli: &Cli, make: &F) -> ExitCode
+pub(crate) fn run<F, Fut, A>(cli: Cli, make: &F) -> ExitCode
 where
     F: Fn(WorkerInfo) -> Fut,
     Fut: Future<Output = Result<A, BoxError>>,
@@ -47,7 +48,7 @@ where
 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let executable = arguments.first().map(PathBuf::from).unwrap_or_default();
-    let matches = match command(cli, &executable).try_get_matches_from(&arguments) {
+    let matches = match command(&cli, &executable).try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -55,7 +56,7 @@ where
     let program = Program { executable: &executable, arguments: &arguments, version: cli.version };
     match matches.subcommand() {
         Some(("check", flags)) => check(flags, &env, program, make),
-        Some(("serve", flags)) => serve(flags, &env, program, make),
+        Some(("serve", flags)) => serve(flags, (&env, program), make, cli.hooks),
         Some((name @ ("status" | "reload" | "upgrade" | "stop" | "workers"), flags)) => {
             match Settings::read(Some(flags), &env, program) {
                 Ok(settings) => {
@@ -72,15 +73,15 @@ where
             let own = cli.commands.iter().find(|own| own.command.get_name() == name);
             own.map_or_else(|| exit(Exit::Usage), |own| (own.run)(flags))
         }
-        None => serve(&matches, &env, program, make),
+        None => serve(&matches, (&env, program), make, cli.hooks),
     }
 }
 
 fn serve<F, Fut, A>(
     flags: &ArgMatches,
-    env: &Environment,
-    program: Program<'_>,
+    (env, program): (&Environment, Program<'_>),
     make: &F,
+    hooks: Option<Box<dyn Hooks>>,
 ) -> ExitCode
 where
     F: Fn(WorkerInfo) -> Fut,
@@ -93,7 +94,7 @@ where
         Ok(settings) => {
             let supervisor = settings.supervisor.clone();
             let again = || Settings::read(Some(flags), env, program);
-            let mut children = Joined::new(settings, &again, make);
+            let mut children = Joined::new(settings, &again, make).with_hooks(hooks);
             exit(saola_supervisor::run(&supervisor, &mut children))
         }
         Err(mistakes) => {

@@ -19,6 +19,7 @@ pub(crate) struct Joined<'a, F> {
     settings: BTreeMap<u64, Settings>,
     again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
     make: &'a F,
+    hooks: Option<Box<dyn saola_supervisor::Hooks>>,
 }
 
 impl<'a, F> Joined<'a, F> {
@@ -28,7 +29,13 @@ impl<'a, F> Joined<'a, F> {
         again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
         make: &'a F,
     ) -> Self {
-        Self { settings: BTreeMap::from([(FIRST, settings)]), again, make }
+        Self { settings: BTreeMap::from([(FIRST, settings)]), again, make, hooks: None }
+    }
+
+    /// These hear of what happens to the server.
+    pub(crate) fn with_hooks(mut self, hooks: Option<Box<dyn saola_supervisor::Hooks>>) -> Self {
+        self.hooks = hooks;
+        self
     }
 
     /// What the children of a generation run with: its own, or those before it.
@@ -101,6 +108,10 @@ where
             saola_observer::ExitReason::Stopped => Exit::Success,
             saola_observer::ExitReason::Failed(error) => last_words(&chain(&error)),
         }
+    }
+
+    fn hooks(&mut self) -> Option<&mut (dyn saola_supervisor::Hooks + 'static)> {
+        Some(self.hooks.as_mut()?.as_mut())
     }
 
     fn reread(&mut self, generation: u64) -> Result<Reread, Vec<String>> {

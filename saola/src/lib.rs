@@ -30,6 +30,7 @@ pub mod trace;
 pub use application::{Application, Service, service};
 pub use clap;
 pub use saola_observability::metrics;
+pub use saola_supervisor::{Ended, Hooks, WorkerExit};
 pub use saola_worker::{
     BodyError, BoxError, Peer, RequestBody, Trace, WorkerInfo, blocking, set_route, trace,
 };

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
+use saola_supervisor::Hooks;
 use saola_worker::{BoxError, WorkerInfo};
 
 use crate::application::Application;
@@ -65,6 +66,7 @@ impl Server {
                 version: env!("CARGO_PKG_VERSION"),
                 about: "An HTTP service on Saola, the preforking server.",
                 commands: Vec::new(),
+                hooks: None,
             },
         }
     }
@@ -94,6 +96,28 @@ impl Server {
         self
     }
 
+    /// Has these hear of what happens to the server: workers that come and go, reloads, the end.
+    ///
+    /// ```no_run
+    /// struct Journal;
+    ///
+    /// impl saola::Hooks for Journal {
+    ///     fn child_exit(&mut self, exit: &saola::WorkerExit) {
+    ///         // Quick, and without a thread: this runs in the supervisor.
+    ///         let _ = std::fs::write("/run/shop/last-exit", format!("{} {}", exit.slot, exit.cause));
+    ///     }
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     saola::Server::new().hooks(Journal).serve(|_worker| async { Ok(axum::Router::new()) })
+    /// }
+    /// ```
+    #[must_use]
+    pub fn hooks(mut self, hooks: impl Hooks + 'static) -> Self {
+        self.cli.hooks = Some(Box::new(hooks));
+        self
+    }
+
     /// Does what the command line says; without a command it serves.
     pub fn serve<F, Fut, A>(self, make: F) -> ExitCode
     where
@@ -101,6 +125,6 @@ impl Server {
         Fut: Future<Output = Result<A, BoxError>>,
         A: Application,
     {
-        command::run(&self.cli, &make)
+        command::run(self.cli, &make)
     }
 }

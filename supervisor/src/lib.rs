@@ -30,6 +30,7 @@ use std::time::Duration;
 use saola_observability::{Choice, Event, SlotFiles};
 
 pub use channel::{Channel, Order, Stage};
+pub use hooks::{Ended, Hooks, WorkerExit};
 pub use identity::{Identity, Owner};
 pub use listeners::{Bind, BindError, Listener};
 pub use notify::Manager;
@@ -185,6 +186,10 @@ pub trait Children {
     fn worker(&mut self, birth: Birth) -> Exit;
     /// Reads and exports until told to stop.
     fn observer(&mut self, birth: ObserverBirth) -> Exit;
+    /// What else is to hear of the life of the server.
+    fn hooks(&mut self) -> Option<&mut (dyn Hooks + 'static)> {
+        None
+    }
     /// Reads the settings anew, for the workers of `generation`; those of the serving one are kept beside them.
     ///
     /// # Errors

@@ -111,7 +111,12 @@ impl Slots {
 
     /// Gives back a slot that nobody came to live in.
     pub(crate) fn release(&mut self, slot: SlotNumber) {
-        let nobody = Reaped { pid: 0, status: Status::Exited(0), max_rss_bytes: 0 };
+        let nobody = Reaped {
+            pid: 0,
+            status: Status::Exited(0),
+            max_rss_bytes: 0,
+            cpu_time: Duration::ZERO,
+        };
         self.bury(slot, nobody, LostReason::Crash);
     }
 

@@ -4,6 +4,7 @@
 mod boot;
 mod configure;
 mod dump;
+mod hooks;
 mod look;
 mod obey;
 mod operate;
@@ -25,7 +26,7 @@ use upgrade::Programs;
 use crate::channel::{HungUp, Line, Word};
 use crate::control::Control;
 use crate::events::{self, Events, Voice};
-use crate::hooks::{Hooks, Whose};
+use crate::hooks::{Program as HookProgram, Whose};
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::cause::{Oom, Status};
 use crate::lifecycle::event::{Event, SlotNumber};
@@ -37,7 +38,7 @@ use crate::process::{self, Process, Reaped, Title};
 use crate::signals::{Heard, Signals};
 use crate::slots::Slots;
 use crate::upgrade::rehearsal::Rehearsal;
-use crate::{AdminBind, Children, Exit, Settings};
+use crate::{AdminBind, Children, Exit, Hooks, Settings};
 
 pub(crate) use boot::run;
 
@@ -66,7 +67,7 @@ struct Supervisor<'a> {
     last_upgrade: Option<Value>,
     gauge: Gauge,
     notify: Notify,
-    hooks: Hooks,
+    hook_program: HookProgram,
     /// Where the settings that serve say that the observer listens.
     admin_bind: AdminBind,
     pidfile: Option<Pidfile>,
@@ -98,6 +99,7 @@ impl Supervisor<'_> {
             // Some may have died between the two programs, and their signal with the one before.
             self.reap();
         } else {
+            self.call_hook("on_starting", Hooks::on_starting);
             self.tell(Event::Started);
             self.announce();
         }
@@ -216,7 +218,7 @@ impl Supervisor<'_> {
                 continue;
             }
             let is_success = reaped.status == Status::Exited(0);
-            match self.hooks.reaped(reaped.pid, is_success) {
+            match self.hook_program.reaped(reaped.pid, is_success) {
                 Whose::Stranger => {}
                 Whose::Done => continue,
                 Whose::Failed((event, why)) => {

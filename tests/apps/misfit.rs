@@ -14,7 +14,7 @@ use axum::{
 fn main() -> ExitCode {
     let fault = std::env::vars().find(|(name, _)| name == "MISFIT").map(|(_, value)| value);
     let file = std::env::vars().find(|(name, _)| name == "MISFIT_FILE").map(|(_, value)| value);
-    saola::serve(move |_worker| {
+    saola::Server::new().hooks(Misfit { fault: fault.clone() }).serve(move |_worker| {
         // A file says it anew for each generation.
         let told = file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
         let fault = told.or_else(|| fault.clone());
@@ -39,6 +39,32 @@ fn main() -> ExitCode {
                 .route("/exit/{code}", get(exit)))
         }
     })
+}
+
+/// Hooks that misbehave: `MISFIT=hooks` panics and is slow in the supervisor, `MISFIT=post_fork` panics in the worker.
+struct Misfit {
+    fault: Option<String>,
+}
+
+impl saola::Hooks for Misfit {
+    fn worker_ready(&mut self, _slot: u32) {
+        if self.fault.as_deref() == Some("hooks") {
+            fail();
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the fault that the test wants")]
+    fn on_reload(&mut self) {
+        if self.fault.as_deref() == Some("hooks") {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    fn post_fork(&mut self, _slot: u32) {
+        if self.fault.as_deref() == Some("post_fork") {
+            fail();
+        }
+    }
 }
 
 /// More than the buffers between two processes.

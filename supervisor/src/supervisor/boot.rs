@@ -16,7 +16,7 @@ use super::{Supervisor, errno_of, takeover};
 use crate::control::Control;
 use crate::error::Error;
 use crate::events::{Events, Stderr};
-use crate::hooks::Hooks;
+use crate::hooks::Program as HookProgram;
 use crate::lifecycle::Lifecycle;
 use crate::listeners::{self, Bind, Kept, ListenError};
 use crate::notify::Notify;
@@ -123,7 +123,7 @@ impl<'a> Supervisor<'a> {
             last_upgrade: None,
             gauge: Gauge::default(),
             notify: Notify::open(&settings.manager),
-            hooks: Hooks::new(settings.hook.clone()),
+            hook_program: HookProgram::new(settings.hook.clone()),
             admin_bind: settings.admin_bind.clone(),
             pidfile: None,
             programs,

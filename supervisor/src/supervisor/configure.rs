@@ -60,7 +60,7 @@ impl Supervisor<'_> {
         empty(&removed);
         self.admin_bind = settings.admin_bind.clone();
         self.settings = settings;
-        self.hooks.change(self.settings.hook.clone());
+        self.hook_program.change(self.settings.hook.clone());
         self.events.adopt(&self.settings);
         self.children.settle(generation);
         let replaces_admin = !matches!(admin, Admin::Stays);

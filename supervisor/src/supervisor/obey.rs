@@ -10,16 +10,15 @@ use nix::unistd::{pipe2, write};
 use saola_observability::clock::monotonic_ns;
 
 use super::{Observer, Supervisor, Worker, errno_of};
-use crate::channel::{Line, Order};
+use crate::channel::{Line, Order, Stage};
 use crate::events::{Busy, Loss};
-use crate::hooks::Call;
-use crate::lifecycle::cause::Status;
+use crate::hooks::{self, Trouble};
 use crate::lifecycle::event::{
     Blow, Command, Ending, Event, ForkFailure, Notice, Report, SlotNumber,
 };
 use crate::listeners::Kept;
 use crate::process::{self, Inheritance, Plan, Role};
-use crate::{Birth, Exit, ObserverBirth, WorkerTitle};
+use crate::{Birth, Children, Exit, ObserverBirth, WorkerTitle};
 
 impl Supervisor<'_> {
     pub(super) fn obey(&mut self, command: Command) {
@@ -79,6 +78,7 @@ impl Supervisor<'_> {
     }
 
     fn fork_worker(&mut self, slot: SlotNumber, generation: u64) -> Result<Worker, ForkFailure> {
+        self.call_hook("pre_fork", |hooks| hooks.pre_fork(slot.0));
         let (line, channel) = Line::pair().map_err(system)?;
         let listeners = self.share_listeners(generation).map_err(system)?;
         let slot_files = self
@@ -94,7 +94,7 @@ impl Supervisor<'_> {
             Birth { slot, generation, workers, slot_files, listeners, channel, title, run_dir };
         let identity = self.settings.identity.as_ref();
         let plan = Plan { role: Role::Worker, identity, title: self.title, name: &name };
-        let process = process::fork(&plan, birth, |birth| self.children.worker(birth).code())?;
+        let process = process::fork(&plan, birth, |birth| begin(self.children, birth).code())?;
         Ok(Worker { process, line: Some(line) })
     }
 
@@ -140,17 +140,7 @@ impl Supervisor<'_> {
         let buried = self.slots.bury(slot, reaped, report.cause.lost_reason());
         let loss =
             Loss { pid: reaped.pid, requests: buried.count(), max_rss_bytes: reaped.max_rss_bytes };
-        self.hooks.call(Call {
-            event: "child_exit",
-            worker: Some(slot.0),
-            pid: Some(reaped.pid),
-            cause: Some(report.cause.as_str()),
-            status: Some(match reaped.status {
-                Status::Exited(code) => code.to_string(),
-                Status::Signaled { signal, .. } => format!("signal {signal}"),
-            }),
-            generation: Some(report.generation),
-        });
+        self.tell_hooks_of_exit(slot, report, reaped);
         let voice = self.voice();
         self.events.worker_ended(slot, report, &loss, voice);
     }
@@ -199,6 +189,17 @@ impl Supervisor<'_> {
             age: Duration::from_nanos(monotonic_ns().saturating_sub(oldest.start_ns)),
         })
     }
+}
+
+/// In the worker: its hook, and its work.
+fn begin(children: &mut dyn Children, birth: Birth) -> Exit {
+    let hooked = children.hooks();
+    let trouble = hooked.and_then(|hooks| hooks::call(hooks, |hooks| hooks.post_fork(birth.slot)));
+    if trouble == Some(Trouble::Panicked) {
+        birth.channel.failed(Stage::Boot, "hook post_fork has panicked");
+        return Exit::Boot;
+    }
+    children.worker(birth)
 }
 
 impl Inheritance for Birth {

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::Supervisor;
 use crate::control::{Asked, Request};
-use crate::hooks::Call;
 use crate::lifecycle::event::{Answer, Event, Notice, Origin, SlotNumber, Stop};
 use crate::lifecycle::picture::Change;
 use crate::listeners::Kept;
@@ -62,39 +61,10 @@ impl Supervisor<'_> {
         }
     }
 
-    pub(super) fn run_hooks(&mut self) {
-        let voice = self.voice();
-        for (event, why) in self.hooks.turn(Instant::now()) {
-            self.events.hook_failed(event, &why, voice);
-        }
-    }
-
-    fn hook(&mut self, notice: &Notice) {
-        let event = |event| Call { event, ..Call::default() };
-        self.hooks.call(match notice {
-            Notice::Started { .. } => event("when_ready"),
-            Notice::WorkerReady { slot, generation, .. } => Call {
-                worker: Some(slot.0),
-                pid: self.workers.get(slot).map(|worker| worker.process.pid()),
-                generation: Some(*generation),
-                ..event("worker_ready")
-            },
-            Notice::Reloading { generation, .. } => {
-                Call { generation: Some(*generation), ..event("on_reload") }
-            }
-            Notice::WorkersChanged { new, .. } => {
-                Call { status: Some(new.to_string()), ..event("workers_changed") }
-            }
-            Notice::Stopped { .. } => event("on_exit"),
-            _ => return,
-        });
-        self.run_hooks();
-    }
-
     /// Keeps what `status` tells of the past.
     pub(super) fn remember(&mut self, notice: &Notice) {
         self.notify(notice);
-        self.hook(notice);
+        self.tell_hooks(notice);
         match notice {
             Notice::Reloaded { generation, .. } => self.last_reload = Some(past(Ok(*generation))),
             Notice::ReloadFailed { stage, text, .. } => {

@@ -14,7 +14,7 @@ use crate::lifecycle::event::{Event, Image, Notice};
 use crate::upgrade::rehearsal::Rehearsal;
 use crate::upgrade::state::{self, FORMAT, ObserverState, State, WorkerState};
 use crate::upgrade::{self, Inherited};
-use crate::{AdminBind, Exit, Settings};
+use crate::{AdminBind, Exit, Hooks, Settings};
 
 /// What the supervisor holds for upgrades.
 pub(super) struct Programs {
@@ -109,7 +109,8 @@ impl Supervisor<'_> {
 
     /// Runs another program in the place of this one. It returns only if that cannot be done.
     pub(super) fn leave(&mut self, image: Image) {
-        self.hooks.call(Call { event: "pre_exec", ..Call::default() });
+        self.call_hook("pre_exec", Hooks::pre_exec);
+        self.hook_program.call(Call { event: "pre_exec", ..Call::default() });
         self.run_hooks();
         self.listen_to_workers();
         let failure = match image {
