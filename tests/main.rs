@@ -34,6 +34,8 @@ mod refusals; // what the gate and the application refuse, with an id all the sa
 mod serving; // endpoints, protocols, addresses
 mod stopping; // signals that end a server
 mod supervision_control; // operators' commands, reloads with other settings, recycling
+mod supervision_faults; // signals, hostile operators, missing resources
+mod supervision_limits; // workers that are too old, too big, or die again and again
 mod supervision_load; // reloads, kills and restarts under load: nothing is lost or leaked
 mod supervision_surroundings; // service managers, pidfiles, inherited sockets, being pid 1
 mod supervision_upgrade; // another program in place of the running one

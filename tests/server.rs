@@ -48,6 +48,14 @@ impl Server {
         Setup::new().args(args).start()
     }
 
+    /// The same, in a cgroup.
+    pub(crate) fn start_within<'a>(
+        group: &std::path::Path,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        Setup::new().within(group).args(args).start()
+    }
+
     pub(crate) fn of(mut child: Child, folder: Arc<TempDir>, is_read: bool) -> Self {
         let group = pid_of(&child);
         let stderr = Output::of(child.stderr.take());

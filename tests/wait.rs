@@ -5,6 +5,15 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything. A bound for a machine that is busy, never a measurement.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// As [`until`], for what takes its time by design.
+pub(crate) fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        pause(Duration::from_millis(50));
+    }
+}
+
 /// Polls until `condition` holds; fails with `what` after the deadline.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     until_or(what, condition, String::new);

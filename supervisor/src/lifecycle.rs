@@ -198,7 +198,9 @@ impl Lifecycle {
             Phase::Starting { .. } => None,
             Phase::Running => {
                 let upgrade = self.upgrade_deadline();
-                let steps = [self.recovery(), self.surrender(), self.recycle_due(), upgrade];
+                let recycle = self.recycle_due();
+                let steps =
+                    [self.recovery(), self.surrender(), recycle, upgrade, self.reload_due()];
                 steps.into_iter().flatten().min()
             }
             Phase::Stopping(stopping) => stopping.deadline(),
@@ -315,10 +317,10 @@ impl Lifecycle {
         {
             self.phase = Phase::Running;
             out.push(Command::Emit(Notice::Started { workers: self.target, boot: now - since }));
-            self.reload_again(now, out);
             self.settle(now, out);
             return;
         }
+        self.reload_again(now, out);
         self.judge_fullness(now, out);
         // A recovery or a vacated place lets the next one through.
         self.advance_recycle(now, out);

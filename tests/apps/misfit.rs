@@ -22,6 +22,9 @@ fn main() -> ExitCode {
             match fault.as_deref() {
                 Some("error") => return Err("the misfit does not want to".into()),
                 Some("panic") => fail(),
+                // More than a heartbeat may take, on the thread that beats.
+                Some("busy") => spin(Duration::from_secs(2)),
+                Some("never") => std::future::pending().await,
                 Some("slow") => tokio::time::sleep(Duration::from_secs(2)).await,
                 _ => {}
             }
@@ -90,6 +93,11 @@ async fn block() {
 async fn grow(axum::extract::Path(mebibytes): axum::extract::Path<usize>) -> String {
     let grown: &[u8] = vec![1_u8; mebibytes << 20].leak();
     grown.len().to_string()
+}
+
+fn spin(time: Duration) {
+    let end = std::time::Instant::now() + time;
+    while std::time::Instant::now() < end {}
 }
 
 async fn abort() {

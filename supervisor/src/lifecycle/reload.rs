@@ -1,6 +1,6 @@
 //! Reload by generations: the new one serves before the old one leaves, or is given up unseen (S45-S49).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cause::Cause;
 use super::event::{Answer, Client, Command, Notice, Origin};
@@ -47,7 +47,7 @@ impl Lifecycle {
             Phase::Running if self.upgrade.is_some() => {
                 self.refuse("reload", UPGRADING, Exit::Busy, from, now, out);
             }
-            Phase::Running if self.reload.is_none() => {
+            Phase::Running if self.reload.is_none() && !self.is_crowded(now) => {
                 tell(from.client.as_slice(), &Answer::Begun("reloading"), out);
                 self.begin_reload(from, from.client.into_iter().collect(), now, out);
             }
@@ -69,10 +69,41 @@ impl Lifecycle {
         self.reload.as_ref().is_some_and(|reload| reload.generation == generation)
     }
 
+    /// Begins the reload that is remembered, when it may begin.
     pub(super) fn reload_again(&mut self, now: Instant, out: &mut Vec<Command>) {
-        if let Some(Again { from, clients }) = self.again.take() {
+        let is_free = matches!(self.phase, Phase::Running)
+            && self.reload.is_none()
+            && self.upgrade.is_none()
+            && !self.is_crowded(now);
+        if is_free && let Some(Again { from, clients }) = self.again.take() {
             self.begin_reload(from, clients, now, out);
         }
+    }
+
+    /// When a remembered reload begins, if nobody makes room for it earlier.
+    pub(super) fn reload_due(&self) -> Option<Instant> {
+        let _again = self.again.as_ref().filter(|_| self.reload.is_none())?;
+        self.crowded_until()
+    }
+
+    /// Whether a reload would cut workers that have only just begun to drain: a storm of reloads is to lose nothing.
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.crowded_until().is_some_and(|until| now < until)
+    }
+
+    /// When the oldest of as many generations as may drain has had its time.
+    fn crowded_until(&self) -> Option<Instant> {
+        let mut old: Vec<(u64, Instant)> = Vec::new();
+        for place in self.places.iter().filter(|place| place.generation != self.generation) {
+            if let State::Draining { since, .. } = place.state {
+                old.push((place.generation, since));
+            }
+        }
+        old.sort_unstable();
+        old.dedup_by_key(|(generation, _)| *generation);
+        let most = usize::try_from(self.limits.max_old_generations).unwrap_or(usize::MAX);
+        let (_, since) = old.first().filter(|_| old.len() >= most)?;
+        Some(*since + SHORTEST_DRAIN)
     }
 
     /// The settings of the coming generation are good: it may boot.
@@ -149,7 +180,6 @@ impl Lifecycle {
                 dismiss(slot, place, Cause::Reload, bounds, now, out);
             }
         }
-        self.reload_again(now, out);
     }
 
     /// Gives the new generation up; the old one never hears of it.
@@ -189,9 +219,6 @@ impl Lifecycle {
         out.push(Command::Discard { generation });
         out.push(Command::Emit(Notice::ReloadFailed { generation, stage, text, duration }));
         tell(&clients, &Answer::Refused { exit, why }, out);
-        if matches!(self.phase, Phase::Running) {
-            self.reload_again(now, out);
-        }
     }
 
     /// The members of a generation that never served.
@@ -264,6 +291,9 @@ impl Lifecycle {
         }
     }
 }
+
+/// What a generation is given before a reload may cut it.
+const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
 
 /// Says the same to all of them.
 pub(super) fn tell(clients: &[Client], answer: &Answer, out: &mut Vec<Command>) {

@@ -77,7 +77,9 @@ impl Lifecycle {
             Phase::Starting { .. } => "the server starts",
             Phase::Stopping(_) => "the server stops",
             Phase::Running if self.upgrade.is_some() => UPGRADING,
-            Phase::Running if self.reload.is_some() => "a reload is under way",
+            Phase::Running if self.reload.is_some() || self.again.is_some() => {
+                "a reload is under way"
+            }
             Phase::Running => {
                 let clients: Vec<_> = from.client.into_iter().collect();
                 tell(&clients, &Answer::Begun("upgrading"), out);
