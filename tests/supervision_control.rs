@@ -219,6 +219,7 @@ fn a_hung_worker_is_reported_with_route_and_stack_and_its_siblings_serve() {
     assert_eq!(stuck.get("request_trace_id").len(), 32);
     let told = server.until_line("its stack is told", |line| line.is("worker stack"));
     assert!(told.get("stack").split(' ').count() >= 2, "{}", told.text);
+    assert!(told.text.contains("misfit::block"), "the blocking function: {}", told.text);
     let died = server.until_line("it is ended", |line| line.is("worker died"));
     assert_eq!((died.get("signal"), died.get("cause")), ("SIGABRT", "heartbeat"));
     load.until_more(20);

@@ -20,7 +20,7 @@ pub(crate) use flame::{collapsed, svg};
 pub(crate) use pprof::{Pprof, gzip};
 pub use push::ProfileSettings;
 pub(crate) use push::{Push, Witness};
-pub(crate) use symbols::Symbols;
+pub(crate) use symbols::{Frame, Symbols};
 pub(crate) use window::Window;
 
 use crate::metrics;

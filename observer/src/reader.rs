@@ -6,6 +6,7 @@
 mod files;
 mod lines;
 mod open;
+mod stacks;
 
 use std::collections::{HashSet, VecDeque};
 
@@ -17,7 +18,7 @@ pub(crate) use lines::{Lines, LostLines};
 
 use crate::logfmt::Origin;
 use crate::otlp::Traces;
-use crate::profile::Profiles;
+use crate::profile::{Profiles, Symbols};
 use open::Open;
 
 /// Who reads a ring; each has its own cursor in the file.
@@ -88,6 +89,8 @@ pub(crate) struct Reader<R: Rings> {
     pub(crate) lines: Lines<R::Position>,
     pub(crate) traces: Option<Traces>,
     pub(crate) profiles: Profiles,
+    /// For the stacks of hung workers.
+    symbols: Symbols,
     /// Read for lines, in the order of their time, and not yet encoded.
     pending: VecDeque<Pending<R::Position>>,
     /// Per source: the last record read for lines, and the cursor as it was last stored.
@@ -133,6 +136,7 @@ impl<R: Rings> Reader<R> {
             lines,
             traces,
             profiles,
+            symbols: Symbols::default(),
             pending: VecDeque::new(),
             marks: Vec::new(),
             open: Vec::new(),
@@ -247,10 +251,11 @@ impl<R: Rings> Reader<R> {
             // Never smaller than the one before in the same source: sorting keeps the order of each.
             let mut time = 0;
             let origin = self.rings.origin(source);
-            let mark = &mut self.marks[source];
-            self.rings.read(source, Stage::Log, most, &mut |position, record| {
+            let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
+            self.rings.read(source, Stage::Log, most, &mut |position, mut record| {
                 time = record.wall_ns().max(time);
                 mark.reached = Some(position);
+                stacks::name(&mut record, symbols);
                 read.push((time, Pending { source, position, origin, record }));
             });
         }

@@ -79,8 +79,17 @@ struct Supervisor<'a> {
 
 struct Worker {
     process: Process,
+    image: Image,
     /// None once the worker has hung up: a closed socket would wake the loop for ever.
     line: Option<Line>,
+}
+
+/// Of which program a worker is.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Image {
+    Own,
+    /// Of the one before this.
+    Other,
 }
 
 struct Observer {

@@ -118,8 +118,16 @@ impl Events {
     }
 
     /// Where a worker's thread is, as addresses of the program.
-    pub(crate) fn worker_stack(&mut self, slot: SlotNumber, addresses: &str, voice: Voice) {
-        let fields = [slot_field(slot), ("stack", Value::Str(addresses))];
+    pub(crate) fn worker_stack(
+        &mut self,
+        slot: SlotNumber,
+        (addresses, is_own): (&str, bool),
+        voice: Voice,
+    ) {
+        let mut fields = vec![slot_field(slot), ("stack", Value::Str(addresses))];
+        if !is_own {
+            fields.push(("image", Value::Str("another")));
+        }
         self.line(voice, Level::Info, "worker stack", &fields);
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Supervisor;
+use super::{Image, Supervisor};
 use crate::Exit;
 use crate::lifecycle::event::{Answer, SlotNumber};
 use crate::process;
@@ -48,7 +48,10 @@ impl Supervisor<'_> {
 
     pub(super) fn print_stack(&mut self, slot: SlotNumber, addresses: &str) {
         let voice = self.voice();
-        self.events.worker_stack(slot, &relative(addresses), voice);
+        let is_own = self.workers.get(&slot).is_some_and(|worker| worker.image == Image::Own);
+        // Places in another program's file mean nothing here.
+        let text = if is_own { relative(addresses) } else { addresses.to_owned() };
+        self.events.worker_stack(slot, (&text, is_own), voice);
     }
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{pipe2, write};
 use saola_observability::clock::monotonic_ns;
 
-use super::{Observer, Supervisor, Worker, errno_of};
+use super::{Image, Observer, Supervisor, Worker, errno_of};
 use crate::channel::{Line, Order, Stage};
 use crate::events::{Busy, Loss};
 use crate::hooks::{self, Trouble};
@@ -95,7 +95,7 @@ impl Supervisor<'_> {
         let identity = self.settings.identity.as_ref();
         let plan = Plan { role: Role::Worker, identity, title: self.title, name: &name };
         let process = process::fork(&plan, birth, |birth| begin(self.children, birth).code())?;
-        Ok(Worker { process, line: Some(line) })
+        Ok(Worker { process, image: Image::Own, line: Some(line) })
     }
 
     fn fork_observer(&mut self) -> Result<Observer, ForkFailure> {

@@ -6,7 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use super::upgrade::{Before, Programs, admin_bind_of};
-use super::{Observer, Supervisor, Worker, boot};
+use super::{Image, Observer, Supervisor, Worker, boot};
 use crate::channel::Line;
 use crate::control::Control;
 use crate::error::Error;
@@ -112,7 +112,7 @@ fn adopt_children(state: &State) -> Result<Found, Error> {
         let line = worker.channel.map(copy_descriptor).transpose();
         let line = line.map_err(|error| failed("take the channel of a worker", error))?;
         let line = line.map(Line::adopt);
-        workers.insert(SlotNumber(worker.slot), Worker { process, line });
+        workers.insert(SlotNumber(worker.slot), Worker { process, image: Image::Other, line });
     }
     let observer = state.observer.as_ref().map(|observer| {
         let process =
