@@ -38,6 +38,7 @@ mod supervision_faults; // signals, hostile operators, missing resources
 mod supervision_limits; // workers that are too old, too big, or die again and again
 mod supervision_load; // reloads, kills and restarts under load: nothing is lost or leaked
 mod supervision_surroundings; // service managers, pidfiles, inherited sockets, being pid 1
+mod supervision_terminal; // the end and the size of a terminal
 mod supervision_upgrade; // another program in place of the running one
 mod telemetry_levels; // how much requests leave behind
 mod tracing; // spans at the collector
