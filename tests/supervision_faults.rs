@@ -346,3 +346,30 @@ fn a_run_directory_without_space_is_refused_with_what_to_do() {
     assert!(remounted.unwrap().success() && unmounted.unwrap().success());
     assert_eq!(sealed.code, 6, "{}", sealed.stderr);
 }
+
+#[test]
+fn slot_files_that_others_delete_or_cut_are_left_behind_by_all_together() {
+    let server = Server::start(["--workers", "2", "--graceful-timeout", "2s"]);
+    let load = Load::start(&server.address(), 4, Connections::Kept, "/");
+    load.until_more(20);
+    let slot = server.run_dir().join("epoch-000001/slot-0001");
+    std::fs::remove_file(&slot).unwrap();
+    let told = server.until_line("it is told", |line| line.is("slot damaged"));
+    assert_eq!((told.get("slot"), told.get("level")), ("1", "error"));
+    server.until_line("a new generation serves", |line| line.is("reloaded"));
+    load.until_more(20);
+    load.stop().expect_no_loss();
+    assert_eq!(
+        std::fs::read_link(server.run_dir().join("current")).unwrap().to_str(),
+        Some("epoch-000002")
+    );
+    server.until("the metrics are back", |metrics| {
+        metrics.sum("saola_worker_up") == 2
+            && metrics.sum("saola_slots_bad") == 0
+            && metrics.sum("saola_generation") == 2
+    });
+    let before = server.metrics().sum("http_server_requests_started_total");
+    server.get("/").expect_status(200);
+    server.until("they count on", |m| m.sum("http_server_requests_started_total") > before);
+    assert_eq!(server.stop(), 0);
+}

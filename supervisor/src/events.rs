@@ -59,6 +59,12 @@ impl Events {
         }
     }
 
+    /// Lines and metrics go to another file from now on.
+    pub(crate) fn count_in(&mut self, slot: &'static Slot) {
+        self.slot = slot;
+        metrics::start();
+    }
+
     /// The settings of a new generation hold.
     pub(crate) fn adopt(&mut self, settings: &Settings) {
         self.encode = Rc::clone(&settings.encode);
@@ -191,6 +197,11 @@ impl Events {
                     ("age_ms", millis(*age)),
                 ];
                 self.line(voice, Level::Warn, "recycle held back by min_lifetime", &fields);
+            }
+            Notice::Damaged { slot } => {
+                let text = "another process has changed its file; reloading into a new epoch";
+                let fields = [slot_field(*slot), ("error", Value::Str(text))];
+                self.line(voice, Level::Error, "slot damaged", &fields);
             }
             Notice::GivenUp { after } => {
                 self.line(voice, Level::Error, "given up", &[("empty_ms", millis(*after))]);

@@ -95,6 +95,7 @@ pub(crate) struct Lifecycle {
     forgiven: Instant,
     last_refusal: Option<Instant>,
     refusals: u32,
+    last_damage: Option<Instant>,
 }
 
 /// The life of the server.
@@ -137,6 +138,7 @@ impl Lifecycle {
             forgiven: now,
             last_refusal: None,
             refusals: 0,
+            last_damage: None,
             limits,
         }
     }
@@ -162,6 +164,7 @@ impl Lifecycle {
                 self.seen_grown(slot, private_bytes, now, &mut out);
             }
             Event::RecycleWanted { slot, why } => self.want_recycle(slot, why, now, &mut out),
+            Event::Damaged(slot) => self.damaged(slot, now, &mut out),
             Event::ObserverForkFailed => self.observer.fork_failed(self.end(), now, &mut out),
             Event::ObserverChanged => self.observer.replace(now, &mut out),
             Event::ObserverExited(status) => {

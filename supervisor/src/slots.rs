@@ -71,6 +71,23 @@ impl Slots {
         }
     }
 
+    /// Makes a new epoch, because a file of this one was damaged: all count from zero together (F9). The old one is a leftover
+    /// now, like one of a server before this.
+    pub(crate) fn renew(&mut self, shape: Shape) -> Result<(), SlotError> {
+        let epoch = Epoch::create(&self.dir, shape)?;
+        epoch.publish()?;
+        self.epoch = epoch;
+        self.has_leftovers = true;
+        // Made by us a moment ago; without it only metrics would be missing.
+        let _not_ours = self.give_away();
+        Ok(())
+    }
+
+    /// Whether nobody else has touched the file of a slot.
+    pub(crate) fn is_whole(&self, slot: SlotNumber) -> bool {
+        self.epoch.is_whole(slot.0)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -73,6 +73,8 @@ struct Supervisor<'a> {
     pidfile: Option<Pidfile>,
     programs: Programs,
     oom_kills: OomKills,
+    /// The next generation is to count in new files.
+    is_damaged: bool,
     /// It was begun by another program, and is gone on with.
     is_adopted: bool,
 }

@@ -115,7 +115,12 @@ impl Sources {
 }
 
 fn from_flags(flags: Option<&ArgMatches>, setting: &Setting) -> Option<Found> {
-    let values = flags?.try_get_many::<String>(setting.name).ok()??;
+    let flags = flags?;
+    // `saola log` has a `--group` of its own, in the place of the setting's.
+    if setting.name == "group" && flags.try_contains_id("no_follow").is_ok() {
+        return None;
+    }
+    let values = flags.try_get_many::<String>(setting.name).ok()??;
     let texts = values.flat_map(|value| split(setting, value)).collect();
     Some(Found { texts, source: Source::Flag })
 }

@@ -100,6 +100,8 @@ pub(crate) enum Event {
         slot: SlotNumber,
         why: Cause,
     },
+    /// Another process has cut, deleted, replaced or overwritten the file of a slot.
+    Damaged(SlotNumber),
     ObserverForkFailed,
     /// Its settings are others: it is to be replaced.
     ObserverChanged,
@@ -348,6 +350,10 @@ pub(crate) enum Notice {
     UpgradeRolledBack {
         failure: Failure,
         duration: Duration,
+    },
+    /// Its metrics are a gap until a new generation counts in new files.
+    Damaged {
+        slot: SlotNumber,
     },
     RecycleGranted {
         slot: SlotNumber,

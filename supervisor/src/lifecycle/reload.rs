@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cause::Cause;
-use super::event::{Answer, Client, Command, Notice, Origin};
+use super::event::{Answer, Client, Command, Notice, Origin, SlotNumber};
 use super::place::{Place, State};
 use super::upgrade::{Past, UPGRADING};
 use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};
@@ -69,6 +69,17 @@ impl Lifecycle {
         self.reload.as_ref().is_some_and(|reload| reload.generation == generation)
     }
 
+    /// A slot is never made anew alone: all count in new files together, at most once a minute (F57).
+    pub(super) fn damaged(&mut self, slot: SlotNumber, now: Instant, out: &mut Vec<Command>) {
+        let is_recent = self.last_damage.is_some_and(|last| now - last < Duration::from_mins(1));
+        if is_recent || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.last_damage = Some(now);
+        out.push(Command::Emit(Notice::Damaged { slot }));
+        self.again.get_or_insert(Again { from: Origin::default(), clients: Vec::new() });
+    }
+
     /// Begins the reload that is remembered, when it may begin.
     pub(super) fn reload_again(&mut self, now: Instant, out: &mut Vec<Command>) {
         let is_free = matches!(self.phase, Phase::Running)
@@ -82,7 +93,8 @@ impl Lifecycle {
 
     /// When a remembered reload begins, if nobody makes room for it earlier.
     pub(super) fn reload_due(&self) -> Option<Instant> {
-        let _again = self.again.as_ref().filter(|_| self.reload.is_none())?;
+        let is_free = self.reload.is_none() && self.upgrade.is_none();
+        let _again = self.again.as_ref().filter(|_| is_free)?;
         self.crowded_until()
     }
 
@@ -239,12 +251,7 @@ impl Lifecycle {
     }
 
     /// Tells whoever waits for the coming generation that one more of it serves.
-    pub(super) fn tell_ready(
-        &self,
-        generation: u64,
-        slot: super::SlotNumber,
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn tell_ready(&self, generation: u64, slot: SlotNumber, out: &mut Vec<Command>) {
         if let Some(reload) = self.reload.as_ref().filter(|r| r.generation == generation) {
             tell(&reload.clients, &Answer::WorkerReady(slot), out);
             let upgrade = self.upgrade.as_ref();

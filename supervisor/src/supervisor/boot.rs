@@ -128,6 +128,7 @@ impl<'a> Supervisor<'a> {
             pidfile: None,
             programs,
             oom_kills: OomKills::find(),
+            is_damaged: false,
             is_adopted: false,
         }
     }

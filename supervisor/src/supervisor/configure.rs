@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollTimeout, poll};
 
 use super::Supervisor;
+use crate::events;
 use crate::lifecycle::event::Event;
 use crate::listeners::{self, Kept, ListenError};
 use crate::{AdminBind, Exit, Reread, Settings};
@@ -35,6 +36,7 @@ impl Supervisor<'_> {
         } else {
             self.prepare(generation)
         };
+        let prepared = prepared.and_then(|coming| self.renew_slots().map(|()| coming));
         let event = match prepared {
             Ok(coming) => {
                 let limits = coming.settings.limits();
@@ -44,6 +46,21 @@ impl Supervisor<'_> {
             Err((exit, text)) => Event::Misconfigured { generation, exit, text },
         };
         self.queue.push_back(event);
+    }
+
+    /// Files that somebody has damaged are left behind with the generation that counts in them.
+    fn renew_slots(&mut self) -> Result<(), (Exit, String)> {
+        if !self.is_damaged {
+            return Ok(());
+        }
+        let renewed = self.slots.renew(self.settings.run_dir.shape);
+        renewed.map_err(|error| (Exit::RunDir, error.to_string()))?;
+        self.is_damaged = false;
+        self.events.count_in(self.slots.own());
+        events::resume(&self.life.picture(Instant::now()));
+        // It reads the files that were; the next one reads them to their end, and the new ones.
+        self.queue.push_back(Event::ObserverChanged);
+        Ok(())
     }
 
     /// What was prepared holds now. Sockets that are gone from the settings are emptied first: the old workers are still

@@ -14,6 +14,7 @@ pub(super) struct Gauge {
     accepted: BTreeMap<SlotNumber, u64>,
     measured: Option<Instant>,
     overflows: Option<u64>,
+    checked: Option<Instant>,
 }
 
 impl Supervisor<'_> {
@@ -24,6 +25,7 @@ impl Supervisor<'_> {
         self.slots.finish_leftovers();
         let waiting = self.look_at_queues();
         let measures = self.is_time_to_measure(now);
+        self.look_for_damage(now);
         for (&slot, worker) in &self.workers {
             let seen = self.slots.seen(slot);
             let accepted = seen.map_or(0, |seen| seen.accepted);
@@ -45,6 +47,19 @@ impl Supervisor<'_> {
             // The file may hold the beat of the one before it.
             let beat_age = self.slots.observer_beat_age().min(observer.born.elapsed());
             self.queue.push_back(Event::ObserverSeen { beat_age });
+        }
+    }
+
+    /// Once a second, whatever the timeout is.
+    fn look_for_damage(&mut self, now: Instant) {
+        if self.gauge.checked.is_some_and(|last| now - last < BETWEEN_CHECKS) {
+            return;
+        }
+        self.gauge.checked = Some(now);
+        let damaged = self.workers.keys().find(|slot| !self.slots.is_whole(**slot));
+        if let Some(&slot) = damaged {
+            self.is_damaged = true;
+            self.queue.push_back(Event::Damaged(slot));
         }
     }
 
@@ -80,4 +95,5 @@ impl Supervisor<'_> {
 
 /// A loop that turns beats ten times a second.
 const SUSPICIOUS: Duration = Duration::from_millis(500);
+const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
 const BETWEEN_MEASURES: Duration = Duration::from_secs(10);

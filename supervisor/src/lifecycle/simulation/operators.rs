@@ -19,6 +19,11 @@ impl World {
                 self.asked += 2 * u64::from(self.most_slots) + 40;
                 self.tell(Event::Upgrade(None, from));
             }
+            17 => {
+                self.unask(from);
+                self.asked += u64::from(self.most_slots) + 20;
+                self.tell(Event::Damaged(SlotNumber(0)));
+            }
             1 => self.scale(Scale::More, from),
             2 => self.scale(Scale::Fewer, from),
             14 => {

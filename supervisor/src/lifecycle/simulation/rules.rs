@@ -39,6 +39,7 @@ impl World {
             | Notice::ForkFailed { .. }
             | Notice::WorkerSlow { .. }
             | Notice::Probation { .. }
+            | Notice::Damaged { .. }
             | Notice::WorkersChanged { .. }
             | Notice::ChangeRefused { .. }
             | Notice::Paused(_)
