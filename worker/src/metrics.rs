@@ -1,6 +1,6 @@
 //! The counters that belong to the worker and not to the record of one request.
 
-use saola_observability::metrics::{CounterVec, Histogram};
+use saola_observability::metrics::CounterVec;
 use saola_observability::names;
 
 pub(crate) static TIMEOUTS: CounterVec<1> = CounterVec::new(
@@ -15,15 +15,9 @@ pub(crate) static REJECTED: CounterVec<1> = CounterVec::new(
     ["reason"],
 );
 
-pub(crate) static DRAIN: Histogram = Histogram::new(
-    names::SAOLA_WORKER_DRAIN,
-    "Time from the order to end until the last connection was gone, in seconds.",
-    &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0],
-);
-
 /// Makes every counter appear at 0, so that its first event shows in a rate.
 pub(crate) fn register() {
-    saola_observability::metrics::register(&[&TIMEOUTS, &REJECTED, &DRAIN]);
+    saola_observability::metrics::register(&[&TIMEOUTS, &REJECTED]);
     for kind in ["header", "body", "handler", "write", "idle"] {
         TIMEOUTS.with([kind]).add(0);
     }

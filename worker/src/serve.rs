@@ -166,7 +166,6 @@ fn ended(worker: &Worker, forced: u64) -> Drained {
     ];
     let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
     worker.event(Level::Info, "drain", &fields);
-    crate::metrics::DRAIN.observe(elapsed.as_secs_f64());
     Drained { answered, forced, elapsed }
 }
 
