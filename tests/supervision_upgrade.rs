@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use crate::load::{Connections, Load};
 use crate::server::Server;
 use crate::setup::{Ended, Setup};
+use crate::supervision_load::is_long;
 
 /// Releases of one application in the folder of a test.
 struct Releases(PathBuf);
@@ -118,6 +119,33 @@ fn an_upgrade_under_load_loses_nothing_keeps_the_pid_and_counts_on() {
     assert!(drained.iter().all(|line| line.get("cause") == "upgrade"), "{drained:?}");
     assert_eq!(drained.len(), 2);
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn upgrades_under_a_full_load_lose_nothing() {
+    let (upgrades, crowds): (u32, &[usize]) = if is_long() { (10, &[16, 64]) } else { (2, &[16]) };
+    for &clients in crowds {
+        let args = ["--workers", "4", "--upgrade-probation", "500ms"];
+        let (server, releases) = start(&args);
+        let loads = [Connections::Kept, Connections::Fresh]
+            .map(|kind| Load::start(&server.address(), clients, kind, "/"));
+        for number in 2..upgrades + 2 {
+            let ended = upgrade(&server, &releases.make(&number.to_string(), "none"));
+            assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+            loads[0].until_more(100);
+            loads[1].until_more(100);
+        }
+        let mut sent = 0;
+        for tally in loads.map(Load::stop) {
+            tally.expect_no_loss();
+            assert_eq!(tally.refused, 0, "connections were refused");
+            sent += tally.sent();
+        }
+        println!("{upgrades} upgrades, {clients} + {clients} clients: 0 of {sent} requests lost");
+        let expected = (upgrades + 1).to_string();
+        assert_eq!(version(&server), expected);
+        assert_eq!(server.stop(), 0);
+    }
 }
 
 #[test]

@@ -29,8 +29,7 @@ pub(crate) fn boot_once(
     children: &mut dyn Children,
 ) -> Result<(), (Exit, String)> {
     let mut settings = settings.clone();
-    let name = format!("saola-check-{}", std::process::id());
-    settings.run_dir.given = Some(std::env::temp_dir().join(name));
+    settings.run_dir.given = Some(folder(std::process::id()));
     let Chosen { dir, shape, .. } = Slots::choose(&settings).map_err(|error| refusal(&error))?;
     let mut slots =
         Slots::create(dir, shape, settings.identity.clone()).map_err(|error| refusal(&error))?;
@@ -75,6 +74,11 @@ pub(crate) fn rehearse(
     let consent = rehearsal::consent(settings.version, FORMAT);
     let _closed = writeln!(std::io::stdout(), "{consent}");
     Ok(Exit::Success)
+}
+
+/// Where the process `pid` tries a worker.
+pub(crate) fn folder(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("saola-check-{pid}"))
 }
 
 fn fork(

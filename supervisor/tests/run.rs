@@ -115,6 +115,8 @@ fn killed_worker_is_replaced() {
 fn lost_requests() {
     let server = Server::start(Nature::Busy);
     let (slot, pid) = server.workers(3)[2];
+    // Until its word has arrived, its death would be a failed boot.
+    until("the supervisor knows of all", || title(server.pid).ends_with("3/3"));
     kill(pid, Signal::SIGSEGV).expect("it lives");
     until("both requests are counted", || {
         server.metric("http_server_requests_lost_total{http_route=\"unmatched\",reason=\"crash\"}")

@@ -83,7 +83,9 @@ impl Lifecycle {
             Phase::Running => {
                 let clients: Vec<_> = from.client.into_iter().collect();
                 tell(&clients, &Answer::Begun("upgrading"), out);
-                let step = Step::Rehearsing { until: now + self.limits.boot_timeout };
+                // It watches its worker itself, and says what it has seen.
+                let until = now + self.limits.boot_timeout + LAST_WORD;
+                let step = Step::Rehearsing { until };
                 self.upgrade = Some(Upgrade { since: now, clients, step });
                 self.interrupt_recycle(out);
                 self.cut_oldest(out);
@@ -308,6 +310,7 @@ impl Lifecycle {
     }
 }
 
+const LAST_WORD: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Why other changes are refused meanwhile.

@@ -79,6 +79,8 @@ impl Rehearsal {
     pub(crate) fn cancel(&self) {
         if let Ok(pid) = i32::try_from(self.pid) {
             let _dead = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            // It cannot take its files away any more. Never through a link.
+            let _none = std::fs::remove_dir_all(crate::rehearse::folder(self.pid));
         }
     }
 }
