@@ -16,7 +16,7 @@ pub(crate) fn collapsed(window: &Window, symbols: &mut Symbols) -> String {
         let mut names = vec![format!("worker {}", key.worker)];
         for (depth, counter) in key.frames.iter().enumerate().rev() {
             let frames = symbols.frames(*counter, depth == 0);
-            names.extend(frames.iter().rev().map(|frame| frame.function.replace([';', '\n'], ":")));
+            names.extend(frames.iter().rev().map(|frame| shown(&frame.function)));
         }
         if key.frames.is_empty() {
             names.push(OTHER.to_owned());
@@ -28,6 +28,31 @@ pub(crate) fn collapsed(window: &Window, symbols: &mut Symbols) -> String {
         text.extend([&stack, " ", itoa::Buffer::new().format(weight), "\n"]);
     }
     text
+}
+
+/// A name for a box: without the types that a generic function was made for, which would fill the picture, and without
+/// the signs that separate stacks.
+fn shown(function: &str) -> String {
+    let mut name = String::new();
+    let (mut depth, mut before) = (0_usize, ' ');
+    for character in function.chars() {
+        // `<Type as Trait>::method` begins a name; `method<Type>` is what is shortened.
+        let is_generic =
+            character == '<' && !name.is_empty() && !name.ends_with([' ', '(', '&', ',']);
+        match character {
+            '<' if depth > 0 || is_generic => {
+                name.push_str(if depth == 0 { "<…>" } else { "" });
+                depth += 1;
+            }
+            // The arrow of a function type closes nothing.
+            '>' if depth > 0 && before != '-' => depth -= 1,
+            _ if depth > 0 => {}
+            ';' | '\n' => name.push(':'),
+            other => name.push(other),
+        }
+        before = character;
+    }
+    name
 }
 
 /// A flame graph that can be searched and zoomed in a browser; an empty profile is an empty picture that says so.
@@ -48,4 +73,23 @@ pub(crate) fn svg(window: &Window, symbols: &mut Symbols, title: &str) -> io::Re
     let mut picture = Vec::new();
     flamegraph::from_lines(&mut options, stacks.lines(), &mut picture).map_err(io::Error::other)?;
     Ok(picture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_has_the_name_of_a_function_and_not_of_its_types() {
+        for (function, name) in [
+            ("shop::cart::total", "shop::cart::total"),
+            ("poll<alloc::boxed::Box<shop::Cart, Global>>", "poll<…>"),
+            ("<shop::Cart as Iterator>::next", "<shop::Cart as Iterator>::next"),
+            ("<Vec<u8> as Iterator>::fold<i32>", "<Vec<…> as Iterator>::fold<…>"),
+            ("a;b", "a:b"),
+            ("call<fn(u8) -> u8>::{closure#0}", "call<…>::{closure#0}"),
+        ] {
+            assert_eq!(shown(function), name);
+        }
+    }
 }

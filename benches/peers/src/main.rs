@@ -1,0 +1,116 @@
+//! Measures Saola beside other servers: all of a set are started, then loaded one after the other, round by round, and
+//! every figure is a ratio to another target of the same round.
+//!
+//! `benches/peers/run` builds and starts it. Exit: 0 all floors kept, 1 a floor missed or a target broken, 2 usage,
+//! 3 too noisy to say anything, 4 nothing could be measured.
+
+mod chart;
+mod goals;
+mod instructions;
+mod measure;
+mod report;
+mod rounds;
+mod sink;
+mod targets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures Saola beside other servers, in one run on this machine.
+#[derive(Parser, Debug)]
+#[command(name = "benches/peers/run")]
+pub(crate) struct Options {
+    /// Which comparison; repeatable. Default all.
+    #[arg(long = "set", value_enum)]
+    sets: Vec<Set>,
+    /// Only these targets, besides the two controls; repeatable.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Rounds, at least 5.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(5..=100))]
+    rounds: u32,
+    /// Seconds of load on a target in a round.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Keep-alive connections.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: u32,
+    /// Workers of each server; threads of bare hyper.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: u32,
+    /// 5 rounds of 1 s; leaves the committed results alone.
+    #[arg(long)]
+    quick: bool,
+    /// Where the report goes. Default: beside this program, if the run is full, quiet and of a clean tree; else below
+    /// the target folder.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Shows the targets, found or missing, and ends.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A comparison: its targets are measured in the same rounds.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug, ValueEnum)]
+pub(crate) enum Set {
+    /// Bare hyper, nginx, and Saola with and without telemetry.
+    Peers,
+    /// Saola against itself: what each part of the telemetry costs.
+    Telemetry,
+    /// Instructions for a request, by callgrind.
+    Instructions,
+}
+
+impl Set {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "peers",
+            Self::Telemetry => "telemetry",
+            Self::Instructions => "instructions",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut options = Options::parse();
+    if options.sets.is_empty() {
+        options.sets = vec![Set::Peers, Set::Telemetry, Set::Instructions];
+    }
+    if options.quick {
+        (options.rounds, options.seconds) = (5, 1);
+    }
+    match run(&options) {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.list {
+        for target in targets::all() {
+            match targets::missing(target) {
+                None => println!("{}: found", target.name()),
+                Some(missing) => println!("{}: {missing}", target.name()),
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(missing) = measure::missing_generator() {
+        eprintln!("{missing}");
+        return Ok(ExitCode::from(4));
+    }
+    let mut results = Vec::new();
+    let mut instructions = None;
+    for set in &options.sets {
+        match set {
+            Set::Instructions => instructions = Some(instructions::count()?),
+            Set::Peers | Set::Telemetry => results.push(rounds::measure(*set, options)?),
+        }
+    }
+    report::write(options, &results, instructions.as_ref())
+}
