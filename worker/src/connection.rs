@@ -1,5 +1,6 @@
 //! One connection: its protocol, its deadlines under one coarse timer, its lame duck, and hyper in the middle.
 
+mod charset;
 mod deadlines;
 mod flood;
 mod frames;
