@@ -308,26 +308,34 @@ pub(crate) fn is_empty(group: Pid) -> bool {
     killpg(group, None) == Err(Errno::ESRCH)
 }
 
-/// Pid and title of the living processes of a group.
+/// Pid and title of the living children of a supervisor; without one, of all that is left of its group.
 fn titles(group: Pid) -> Vec<(Pid, String)> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) =
-            entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw)
-        else {
-            continue;
-        };
+    let children = std::fs::read_to_string(format!("/proc/{group}/task/{group}/children"));
+    let numbers: Vec<i32> = match children.as_deref() {
+        Ok(children) if !children.is_empty() => numbers(children.split(' ')),
+        _ => {
+            let names =
+                std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+            numbers(names.filter_map(|name| name.into_string().ok()))
+        }
+    };
+    for pid in numbers.into_iter().map(Pid::from_raw) {
         if nix::unistd::getpgid(Some(pid)) != Ok(group) {
             continue;
         }
         // It may have ended meanwhile; a dead one that nobody has reaped yet has no title.
-        let title = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if !title.is_empty() {
             let text = String::from_utf8_lossy(&title);
             found.push((pid, text.split('\0').next().unwrap_or_default().to_owned()));
         }
     }
     found
+}
+
+fn numbers(texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<i32> {
+    texts.filter_map(|text| text.as_ref().parse().ok()).collect()
 }
 
 fn files_below(folder: PathBuf) -> Vec<PathBuf> {

@@ -30,8 +30,13 @@ pub(super) fn run(
     (state, back): (RawFd, Option<RawFd>),
     failure: Option<&str>,
 ) -> Result<Exit, Error> {
-    let supervisor = take_over(settings, children, (state, back), failure);
+    let home =
+        Programs::home().map_err(|error| failed("keep the folder it was started in", error))?;
+    let again = home.try_clone().map_err(|error| failed("keep the folder", error))?;
+    let supervisor = take_over(settings, children, (state, back), (failure, home));
     supervisor.map(Supervisor::run).inspect_err(|error| {
+        // What is relative on the command line means the folder in which the server was started.
+        let _was_there = nix::unistd::fchdir(&again);
         retreat(&settings.image, "takeover", &error.to_string());
     })
 }
@@ -40,11 +45,9 @@ fn take_over<'a>(
     settings: &Settings,
     children: &'a mut dyn Children,
     (state_fd, back): (RawFd, Option<RawFd>),
-    failure: Option<&str>,
+    (failure, home): (Option<&str>, OwnedFd),
 ) -> Result<Supervisor<'a>, Error> {
     boot::count_threads()?;
-    let home =
-        Programs::home().map_err(|error| failed("keep the folder it was started in", error))?;
     let bytes = unseal(state_fd).map_err(|error| failed("read the state", error))?;
     let mut state = State::parse(&bytes).map_err(|why| failed("read the state", why))?;
     let mut life =
