@@ -127,7 +127,7 @@ async fn answer(response: hyper::Response<hyper::body::Incoming>) -> Result<Answ
     Ok(Answer { status: head.status.as_u16(), version: head.version, headers: head.headers, body })
 }
 
-fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { tokio::time::timeout(crate::wait::DEADLINE, work).await? })
 }

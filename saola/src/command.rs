@@ -90,10 +90,10 @@ where
 {
     // A program that comes back serves with what it served with: the file may be meant for the one that failed.
     let memento = saola_supervisor::recall(&Settings::image(env, program));
-    match Settings::read(Some(flags), &env.with_file(memento), program) {
+    match Settings::read_to_serve(Some(flags), &env.with_file(memento), program) {
         Ok(settings) => {
             let supervisor = settings.supervisor.clone();
-            let again = || Settings::read(Some(flags), env, program);
+            let again = || Settings::read_to_serve(Some(flags), env, program);
             let mut children = Joined::new(settings, &again, make).with_hooks(hooks);
             exit(saola_supervisor::run(&supervisor, &mut children))
         }
@@ -117,7 +117,7 @@ where
     Fut: Future<Output = Result<A, BoxError>>,
     A: Application,
 {
-    match Settings::read(Some(flags), env, program) {
+    match Settings::read_to_serve(Some(flags), env, program) {
         Ok(settings) => {
             if flags.get_flag("print") {
                 print_settings(flags, env);

@@ -80,7 +80,11 @@ where
         };
         let listeners: Vec<_> = listeners
             .into_iter()
-            .map(|listener| saola_worker::Listener { fd: listener.fd, address: listener.address })
+            .map(|listener| saola_worker::Listener {
+                speech: settings.listening.speech(&listener.address),
+                fd: listener.fd,
+                address: listener.address,
+            })
             .collect();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
         let info = WorkerInfo { slot, workers, generation, addresses };

@@ -1,6 +1,7 @@
 //! The settings as types: read once, checked in full, and handed to the three parts. All mistakes are told together.
 
 mod identity;
+pub(crate) mod listening;
 pub(crate) mod mistake;
 mod observer;
 pub(crate) mod source;
@@ -19,6 +20,7 @@ use saola_observer::LevelFilter;
 use saola_supervisor::AdminBind;
 use saola_worker::Config;
 
+use crate::settings::listening::Listening;
 use crate::settings::mistake::Mistake;
 use crate::settings::source::{Environment, Sources};
 use crate::settings::value::Values;
@@ -34,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) levels: LevelFilter,
     /// Which spans of `tracing` become child spans.
     pub(crate) spans: LevelFilter,
+    pub(crate) listening: Listening,
 }
 
 /// Who runs: from the program, not from its settings.
@@ -49,6 +52,21 @@ impl Settings {
     /// The program that runs; known also when the settings are wrong.
     pub(crate) fn image(env: &Environment, program: Program<'_>) -> saola_supervisor::Image {
         supervisor::image(env, program)
+    }
+
+    /// As [`Settings::read`], and the files of certificates that they name can be used.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in the settings, or else one in those files.
+    pub(crate) fn read_to_serve(
+        flags: Option<&ArgMatches>,
+        env: &Environment,
+        program: Program<'_>,
+    ) -> Result<Self, Vec<Mistake>> {
+        let settings = Self::read(flags, env, program)?;
+        listening::check(settings.worker.tls.as_ref()).map_err(|mistake| vec![mistake])?;
+        Ok(settings)
     }
 
     /// Reads flags, environment and file.
@@ -102,6 +120,7 @@ impl Settings {
         supervisor.memento.clone_from(&sources.file);
         supervisor.encode = observer::line_encoder(&observer);
         let metrics = values.switch("metrics");
+        let listening = Listening::read(&mut values);
         if worker.keepalive < Duration::from_mins(1) {
             observer.warnings.push(format!(
                 "keepalive of {:?} is shorter than the 60 s of common load balancers, whose reused connections will see resets",
@@ -109,7 +128,7 @@ impl Settings {
             ));
         }
         if values.mistakes.is_empty() {
-            Ok(Self { supervisor, worker, observer, metrics, telemetry, levels, spans })
+            Ok(Self { supervisor, worker, observer, metrics, telemetry, levels, spans, listening })
         } else {
             Err(values.mistakes)
         }

@@ -8,6 +8,7 @@ pub(crate) mod stream;
 pub(crate) mod tokio;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -16,7 +17,7 @@ use ::tokio::time::Instant;
 use nix::errno::Errno;
 use nix::sys::socket::{SockFlag, accept4};
 
-use crate::request::scope::Peer;
+use crate::config::ProxyProtocol;
 pub use stream::Stream;
 
 /// A listening socket that the worker inherited. Its flags are shared with all workers and are never changed.
@@ -24,8 +25,19 @@ pub use stream::Stream;
 pub struct Listener {
     /// The socket; must be non-blocking.
     pub fd: OwnedFd,
-    /// The address as the operator wrote it.
+    /// Where it listens.
     pub address: String,
+    /// What its clients begin with.
+    pub speech: Speech,
+}
+
+/// What comes before HTTP on the connections of a listener.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub struct Speech {
+    /// A PROXY header.
+    pub proxy: ProxyProtocol,
+    /// TLS, with what [`Config::tls`](crate::Config::tls) says; without that nothing.
+    pub tls: bool,
 }
 
 /// A source of connections.
@@ -70,8 +82,10 @@ pub enum Queue {
 pub struct Accepted<I> {
     /// Its stream.
     pub io: I,
-    /// Its other end.
-    pub peer: Peer,
+    /// Its other end; `None` on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// What comes before HTTP on it.
+    pub speech: Speech,
     /// When it was accepted.
     pub at: Instant,
     /// Its place among the connections of this worker.

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue};
 use saola_observability::Detail;
 
 use crate::request::sampling::Sampler;
+use crate::tls::TlsSettings;
+use crate::trust::Trusted;
 
 /// Answers `/metrics` on the main listener; called on a blocking thread with the request's headers.
 pub type MetricsAnswer =
@@ -35,6 +37,12 @@ pub struct Config {
     pub header_map: HeaderMapping,
     /// Bytes of a request body; 0 = no limit. Default 1,048,576.
     pub limit_request_body: u64,
+    /// Whose PROXY headers are read, on listeners that ask for one. Default this machine.
+    pub proxy_allow_ips: Trusted,
+    /// Whose `Forwarded` and `X-Forwarded-*` are believed; those of others are taken away. Default this machine.
+    pub forwarded_allow_ips: Trusted,
+    /// What TLS is spoken with, on listeners that ask for it. Default none.
+    pub tls: Option<TlsSettings>,
     /// From accept (later: from a head's first byte) to the end of the head. Default 10 s.
     pub header_timeout: Duration,
     /// How long a kept-alive connection may be idle. Default 75 s.
@@ -98,6 +106,20 @@ pub enum HeaderMapping {
     Pass,
 }
 
+/// Whether a connection begins with a PROXY header, and of which version.
+#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
+pub enum ProxyProtocol {
+    /// It does not.
+    #[default]
+    Off,
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+    /// Either.
+    Auto,
+}
+
 /// How a worker accepts.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
 pub enum AcceptMode {
@@ -120,6 +142,9 @@ impl Default for Config {
             limit_request_head: 65_536,
             header_map: HeaderMapping::Drop,
             limit_request_body: 1_048_576,
+            proxy_allow_ips: Trusted::default(),
+            forwarded_allow_ips: Trusted::default(),
+            tls: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             keepalive_requests: NonZeroU32::MIN.saturating_add(999),

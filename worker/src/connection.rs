@@ -6,32 +6,40 @@ mod flood;
 mod frames;
 pub(crate) mod gate;
 pub(crate) mod head;
+mod opening;
+mod proxy;
 mod serve;
+mod transport;
 mod write;
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Version};
 use tokio::time::Instant;
 
 use crate::metrics;
 use crate::request::answer::Refusal;
-use crate::request::scope::{Facts, Holder, Peer, Running};
+use crate::request::forwarded::Peer;
+use crate::request::scope::{Facts, Holder, Running};
 use crate::worker::Worker;
 
 use deadlines::Lingering;
 use frames::Frames;
+use opening::Speaks;
 pub(crate) use serve::serve;
 use write::Unsent;
 
 /// What the gate, the requests and the timer of one connection know of each other.
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) peer: Peer,
+    pub(crate) peer: RefCell<Peer>,
+    speaks: Cell<Speaks>,
     /// The next response is the last one of this connection.
     pub(crate) last_request: Cell<bool>,
     /// What comes in after the last answer is read and thrown away.
@@ -40,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) ordered_refusal: Cell<Option<Refusal>>,
     open: RefCell<Vec<Rc<Running>>>,
     requests_left: Cell<u32>,
+    /// When the part before HTTP must be over; `None` when it is.
+    opening: Cell<Option<Instant>>,
     /// Since when a head is due or incomplete; `None` while idle or inside a message.
     head_since: Cell<Option<Instant>>,
     has_head_byte: Cell<bool>,
@@ -51,6 +61,8 @@ pub(crate) struct Connection {
     frames: RefCell<Option<Frames>>,
     /// The close is to throw away what the client does not take.
     pub(crate) is_aborted: Cell<bool>,
+    /// It ends between two requests: a client of TLS is told that nothing is missing.
+    is_orderly: Cell<bool>,
     /// A deadline of a silent client has passed, and was counted.
     is_late: Cell<bool>,
     /// Something has changed that may bring the nearest deadline nearer.
@@ -59,7 +71,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: &Rc<Worker>, peer: Peer, accepted: Instant) -> Rc<Self> {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        peer: Option<SocketAddr>,
+        accepted: Instant,
+    ) -> Rc<Self> {
         let most = worker.config.keepalive_requests.get();
         // A tenth either way, so that connections opened together are not closed together.
         let spread = u64::from(most / 5).saturating_add(1);
@@ -70,12 +86,14 @@ impl Connection {
             .max(1);
         Rc::new(Self {
             worker: Rc::clone(worker),
-            peer,
+            peer: RefCell::new(Peer::direct(peer, Scheme::HTTP)),
+            speaks: Cell::new(Speaks::Either),
             last_request: Cell::new(false),
             linger: Cell::new(false),
             ordered_refusal: Cell::new(None),
             open: RefCell::new(Vec::new()),
             requests_left: Cell::new(requests),
+            opening: Cell::new(None),
             head_since: Cell::new(Some(accepted)),
             has_head_byte: Cell::new(false),
             idle_since: Cell::new(accepted),
@@ -83,10 +101,23 @@ impl Connection {
             unsent: Unsent::default(),
             frames: RefCell::new(None),
             is_aborted: Cell::new(false),
+            is_orderly: Cell::new(false),
             is_late: Cell::new(false),
             attention: Cell::new(false),
             waker: RefCell::new(None),
         })
+    }
+
+    /// What comes before HTTP must be over by then.
+    fn opens_until(&self, end: Instant) {
+        self.opening.set(Some(end));
+    }
+
+    /// HTTP begins.
+    fn opened(&self) {
+        if self.opening.take().is_some() {
+            self.head_since.set(Some(Instant::now()));
+        }
     }
 
     pub(crate) fn begins(&self, running: &Rc<Running>) {
@@ -181,7 +212,8 @@ impl Connection {
         }
         // Nothing of an unaccepted head is believed, so the method is none of the known ones.
         let unread = Method::from_bytes(b"_OTHER").unwrap_or_default();
-        let facts = Facts::read(&self.worker, unread, Version::HTTP_11, None, &HeaderMap::new());
+        let (none, peer) = (HeaderMap::new(), self.peer.borrow().clone());
+        let facts = Facts::read(&self.worker, unread, Version::HTTP_11, None, &none, &peer);
         let holder = Holder(Running::begin(&self.worker, self, facts));
         let running = &holder.0;
         running.responds(refusal.status.as_u16());

@@ -16,19 +16,23 @@ mod request;
 mod run;
 mod serve;
 mod timer;
+mod tls;
+mod trust;
 mod worker;
 
 pub use accept::injected::Injected;
-pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Stream};
-pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer};
+pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Stream};
+pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use request::body::{BodyError, RequestBody};
 pub use request::current::{Trace, blocking, set_route, trace};
 pub use request::ids::new_span_id;
+pub use request::forwarded::Peer;
 pub use request::sampling::Sampler;
-pub use request::scope::Peer;
 pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Stage, WorkerInfo, run};
 pub use serve::serve;
+pub use tls::{ClientAuth, Pair, TlsError, TlsSettings, TlsVersion};
+pub use trust::{NoNetwork, Trusted};
 
 /// Any error, as services and bodies give it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -61,6 +65,9 @@ pub enum ServeError {
     /// The kernel gives no random numbers.
     #[error("cannot seed the ids")]
     Random(#[from] getrandom::Error),
+    /// Certificates or keys are of no use.
+    #[error("cannot speak TLS")]
+    Tls(#[from] TlsError),
 }
 
 #[cfg(not(panic = "unwind"))]

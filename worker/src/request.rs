@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod check;
 pub(crate) mod current;
 pub(crate) mod deadline;
+pub(crate) mod forwarded;
 pub(crate) mod ids;
 pub(crate) mod reading;
 pub(crate) mod sampling;
@@ -17,7 +18,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use saola_observability::closed::Level;
@@ -29,6 +30,7 @@ use crate::metrics;
 use crate::worker::Worker;
 use answer::Refusal;
 use body::{RequestBody, ResponseBody, Source};
+use forwarded::Peer;
 use scope::{Facts, Holder, Running, Waiting, caught};
 
 /// What hyper calls: one a connection, around a clone of the user's service.
@@ -50,11 +52,12 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (mut parts, incoming) = request.into_parts();
-        let path = parts.uri.path_and_query().cloned();
-        let facts =
-            Facts::read(&self.worker, parts.method.clone(), parts.version, path, &parts.headers);
+        let (peer, forwarded) = self.peer(&mut parts.headers);
+        let (method, path) = (parts.method.clone(), parts.uri.path_and_query().cloned());
+        let facts = Facts::read(&self.worker, method, parts.version, path, &parts.headers, &peer);
         let running = Running::begin(&self.worker, &self.connection, facts);
-        let verdict = admit(&self.worker, &mut parts, &incoming);
+        let verdict = forwarded.and_then(|()| admit(&self.worker, &mut parts, &incoming));
+        parts.extensions.insert(peer);
         parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
         let (body, reading) = RequestBody::new(incoming, self.worker.config.limit_request_body);
         *running.reading.borrow_mut() = reading;
@@ -93,6 +96,16 @@ fn admit(
 }
 
 impl<S> Front<S> {
+    /// Who asks; whoever is at the other end when what proxies say cannot be.
+    fn peer(&self, fields: &mut HeaderMap) -> (Peer, Result<(), Refusal>) {
+        let direct = self.connection.peer.borrow().clone();
+        let trusted = &self.worker.config.forwarded_allow_ips;
+        match forwarded::read(fields, direct.clone(), trusted) {
+            Ok(peer) => (peer, Ok(())),
+            Err(refusal) => (direct, Err(refusal)),
+        }
+    }
+
     fn metrics(&self, parts: &http::request::Parts) -> Option<JoinHandle<Response<Bytes>>> {
         let answer = self.worker.config.metrics.as_ref()?;
         if parts.uri.path() != "/metrics" || !matches!(parts.method, Method::GET | Method::HEAD) {

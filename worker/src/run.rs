@@ -183,7 +183,7 @@ fn fail(hooks: Hooks, stage: Stage, text: &str) -> ExitReason {
     }
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -278,7 +278,7 @@ where
     let worker = match Worker::new(slot, config.clone(), permits, ask_recycle) {
         Ok(worker) => worker,
         Err(error) => {
-            failed(Stage::Boot, &error.to_string());
+            failed(Stage::Boot, &chain(&error));
             return ExitReason::Boot;
         }
     };

@@ -19,7 +19,7 @@ use crate::request::body::RequestBody;
 use crate::request::current;
 use crate::run::Hooks;
 use crate::worker::Worker;
-use crate::{BoxError, ServeError};
+use crate::{BoxError, ServeError, tls};
 
 /// Serves connections of a source until it has been told to end and has done so.
 ///
@@ -72,6 +72,7 @@ where
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
     let _ticking = Owned(tokio::task::spawn_local(heartbeat::beat(Rc::clone(worker), beat)));
+    let _renewing = Owned(tokio::task::spawn_local(tls::renew(Rc::clone(worker))));
     let mut stopped = Some(stopped);
     let mut are_orders_open = true;
     let mut deadline = pin!(tokio::time::sleep(FOREVER));

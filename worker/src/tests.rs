@@ -7,7 +7,9 @@ mod floods;
 mod frames;
 mod http1;
 mod http2;
+mod proxies;
 mod sockets;
+mod tls;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -32,7 +34,7 @@ use crate::request::current;
 use crate::serve::serve_with;
 use crate::worker::{Finished, Worker};
 use crate::{
-    BoxError, Config, Drained, Injected, Order, Orders, RequestBody, ServeError, Shutdown,
+    BoxError, Config, Drained, Injected, Order, Orders, RequestBody, ServeError, Shutdown, Speech,
 };
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -74,19 +76,28 @@ pub(crate) fn config() -> Config {
 
 /// Runs a test in a runtime whose clock jumps to the next timer whenever nothing else can happen.
 pub(crate) fn test<F: Future>(config: Config, body: impl FnOnce(Server) -> F) {
+    test_speaking(Speech::default(), config, body);
+}
+
+/// As [`test`], of a listener with something before HTTP.
+pub(crate) fn test_speaking<F: Future>(
+    speech: Speech,
+    config: Config,
+    body: impl FnOnce(Server) -> F,
+) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build_local(LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        let server = Server::start(config);
+        let server = Server::start(config, speech);
         body(server).await;
     });
 }
 
 impl Server {
-    fn start(config: Config) -> Self {
+    fn start(config: Config, speech: Speech) -> Self {
         let slot = slot();
         current::record_panics(slot);
         let permits = Permits::new(config.worker_connections);
@@ -94,7 +105,7 @@ impl Server {
         let asked = Rc::clone(&recycles);
         let ask_recycle = Box::new(move || asked.set(asked.get() + 1));
         let worker = Worker::new(slot, config, permits, ask_recycle).unwrap();
-        let (streams, source) = Injected::channel();
+        let (streams, source) = Injected::channel(speech);
         let (orders, shutdown) = Shutdown::channel();
         let shared = Rc::clone(&worker);
         let served = tokio::task::spawn_local(async move {
@@ -269,6 +280,7 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
             tokio::time::sleep(Duration::from_secs(31)).await;
             text("late")
         }
+        "/peer" => text(peer(&request)),
         "/second" => {
             tokio::time::sleep(Duration::from_secs(1)).await;
             text("a second later")
@@ -302,6 +314,18 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
         }
         _ => status(StatusCode::NOT_FOUND, text("nothing here")),
     })
+}
+
+/// Client, socket, scheme, and the field as the application sees it.
+fn peer(request: &Request<RequestBody>) -> String {
+    let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let peer = request.extensions().get::<crate::Peer>().expect("each request has it");
+    let client = shown(peer.client.map(|client| client.to_string()));
+    let socket = shown(peer.socket.map(|socket| socket.to_string()));
+    let mut fields = request.headers().iter().filter(|(name, _)| name.as_str().starts_with('x'));
+    let mut field = fields.find(|(name, _)| name.as_str().ends_with("for"));
+    let field = shown(field.take().map(|(_, value)| value.to_str().unwrap().to_owned()));
+    format!("{client} {socket} {} {field}", peer.scheme)
 }
 
 /// What takes a body.

@@ -15,6 +15,7 @@ use saola_observability::{Event, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::ServeError;
 use crate::accept::Permits;
 use crate::config::Config;
 use crate::connection::Connection;
@@ -23,10 +24,12 @@ use crate::request::answer::text;
 use crate::request::ids::Ids;
 use crate::request::sampling::Decider;
 use crate::request::scope::Running;
+use crate::tls::Tls;
 
 pub(crate) struct Worker {
     pub(crate) slot: &'static Slot,
     pub(crate) config: Config,
+    pub(crate) tls: Option<Tls>,
     pub(crate) ids: RefCell<Ids>,
     pub(crate) decider: RefCell<Decider>,
     pub(crate) draining: Cell<Option<Draining>>,
@@ -88,7 +91,7 @@ impl Worker {
         config: Config,
         permits: Rc<Permits>,
         ask_recycle: Box<dyn FnMut()>,
-    ) -> Result<Rc<Self>, getrandom::Error> {
+    ) -> Result<Rc<Self>, ServeError> {
         let mut ids = Ids::new(config.seed)?;
         let jitter =
             ids.next().checked_rem(config.max_requests_jitter.saturating_add(1)).unwrap_or(0);
@@ -99,8 +102,11 @@ impl Worker {
             config.late_trace_rate_limit,
             config.slow_request,
         );
+        let load = |settings| Tls::load(settings, config.http2);
+        let tls = config.tls.as_ref().map(load).transpose()?;
         Ok(Rc::new(Self {
             slot,
+            tls,
             ids: RefCell::new(ids),
             decider: RefCell::new(decider),
             draining: Cell::new(None),

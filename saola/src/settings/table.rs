@@ -34,6 +34,15 @@ const fn one(
     Setting { name, value, default, help, repeats: false }
 }
 
+const fn many(
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, value, default, help, repeats: true }
+}
+
 /// The settings, in the order of the help.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
@@ -170,6 +179,45 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "drop",
         "What becomes of header fields whose name has an underscore; refuse is 400",
     ),
+    many(
+        "forwarded_allow_ips",
+        "NET",
+        "127.0.0.1,::1",
+        "Proxies whose Forwarded and X-Forwarded-* are believed, or *; those of others are taken away; repeatable",
+    ),
+    many(
+        "proxy_protocol",
+        "[ADDR=]off|v1|v2|auto",
+        "off",
+        "Whether connections begin with a PROXY header, on all listeners or on that of ADDR; repeatable",
+    ),
+    many(
+        "proxy_allow_ips",
+        "NET",
+        "127.0.0.1,::1",
+        "Balancers whose PROXY headers are read, or *; others are closed; repeatable",
+    ),
+    many(
+        "certfile",
+        "FILE",
+        "",
+        "Certificate chain in PEM: listeners speak TLS; repeatable, the first one is for unknown names",
+    ),
+    many(
+        "keyfile",
+        "FILE",
+        "",
+        "Private key of each certfile, in the same order; default the certfile",
+    ),
+    many(
+        "tls_bind",
+        "ADDR",
+        "",
+        "Addresses of bind that speak TLS; default all but unix sockets; repeatable",
+    ),
+    one("tls_min", "1.2|1.3", "1.2", "Oldest version of TLS"),
+    one("client_ca", "FILE", "", "Authorities, in PEM, that sign the certificates of clients"),
+    one("client_auth", "off|optional|required", "off", "Whether a client needs a certificate"),
     one("header_timeout", "TIME", "10s", "Longest time for a request head"),
     one("keepalive", "TIME", "75s", "Longest idle time of a connection"),
     one(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use saola_worker::{AcceptMode, Config, HeaderMapping, Sampler};
 
+use crate::settings::listening;
 use crate::settings::mistake::Mistake;
 use crate::settings::source::Environment;
 use crate::settings::value::Values;
@@ -40,6 +41,9 @@ pub(crate) fn worker(
         limit_request_head: wide(values.size("limit_request_head", 1 << 10, 64 << 10)),
         limit_request_body: values.size("limit_request_body", 0, 1 << 40),
         header_map: header_map(values),
+        proxy_allow_ips: listening::trusted(values, "proxy_allow_ips"),
+        forwarded_allow_ips: listening::trusted(values, "forwarded_allow_ips"),
+        tls: listening::tls(values),
         header_timeout: values.positive("header_timeout", hour),
         keepalive: values.positive("keepalive", hour),
         keepalive_requests: NonZeroU32::new(keepalive_requests).unwrap_or(NonZeroU32::MIN),

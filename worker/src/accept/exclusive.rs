@@ -16,14 +16,14 @@ mod thread;
 
 use super::linger::Linger;
 use super::socket::Socket;
-use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Taken, take};
+use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Taken, take};
 use crate::heartbeat::Beat;
 use thread::{Acceptor, Shared, Wish};
 
 /// The default source on Linux.
 pub(crate) struct Exclusive {
     shared: Arc<Shared>,
-    handed: mpsc::Receiver<io::Result<OwnedFd>>,
+    handed: mpsc::Receiver<io::Result<(OwnedFd, Speech)>>,
     listeners: Arc<Vec<Listener>>,
     permit: Option<Permit>,
     is_granted: bool,
@@ -52,10 +52,10 @@ impl Exclusive {
         })
     }
 
-    fn accepted(&mut self, fd: OwnedFd) -> Option<Accepted<Socket>> {
+    fn accepted(&mut self, fd: OwnedFd, speech: Speech) -> Option<Accepted<Socket>> {
         // A client that is gone already is none, and leaves its permit for the next.
         let (io, peer) = Socket::new(fd).ok()?;
-        Some(Accepted { io, peer, at: Instant::now(), permit: self.permit.take()? })
+        Some(Accepted { io, peer, speech, at: Instant::now(), permit: self.permit.take()? })
     }
 
     /// Takes what waits in the queues, on the loop itself: the thread has ended.
@@ -90,7 +90,7 @@ impl Exclusive {
             }
             match take(&listener.fd) {
                 Taken::Socket(fd) => {
-                    if let Some(accepted) = self.accepted(fd) {
+                    if let Some(accepted) = self.accepted(fd, listener.speech) {
                         return Poll::Ready(Ok(Some(accepted)));
                     }
                 }
@@ -123,9 +123,9 @@ impl Accept for Exclusive {
                 self.is_granted = true;
             }
             match ready!(self.handed.poll_recv(cx)) {
-                Some(Ok(fd)) => {
+                Some(Ok((fd, speech))) => {
                     self.is_granted = false;
-                    if let Some(accepted) = self.accepted(fd) {
+                    if let Some(accepted) = self.accepted(fd, speech) {
                         return Poll::Ready(Ok(Some(accepted)));
                     }
                 }

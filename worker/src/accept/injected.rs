@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Accept, AcceptError, Accepted, Permit, Permits, Queue, Stream};
-use crate::request::scope::Peer;
+use super::{Accept, AcceptError, Accepted, Permit, Permits, Queue, Speech, Stream};
 
 /// A source of streams from a channel, such as the ends of `tokio::io::duplex`.
 #[derive(Debug)]
 pub struct Injected<I> {
     streams: mpsc::UnboundedReceiver<I>,
+    speech: Speech,
     permit: Option<Permit>,
     is_paused: bool,
     is_over: bool,
@@ -20,9 +20,9 @@ pub struct Injected<I> {
 
 impl<I> Injected<I> {
     /// Makes the source and the end that feeds it.
-    pub fn channel() -> (mpsc::UnboundedSender<I>, Self) {
+    pub fn channel(speech: Speech) -> (mpsc::UnboundedSender<I>, Self) {
         let (sender, streams) = mpsc::unbounded_channel();
-        (sender, Self { streams, permit: None, is_paused: false, is_over: false })
+        (sender, Self { streams, speech, permit: None, is_paused: false, is_over: false })
     }
 }
 
@@ -44,10 +44,9 @@ impl<I: Stream + 'static> Accept for Injected<I> {
             self.permit = Some(ready!(permits.poll_take(cx)));
         }
         let Some(io) = ready!(self.streams.poll_recv(cx)) else { return Poll::Ready(Ok(None)) };
+        let (at, speech) = (Instant::now(), self.speech);
         let permit = self.permit.take();
-        let accepted =
-            permit.map(|permit| Accepted { io, peer: Peer::default(), at: Instant::now(), permit });
-        Poll::Ready(Ok(accepted))
+        Poll::Ready(Ok(permit.map(|permit| Accepted { io, peer: None, speech, at, permit })))
     }
 
     fn pause(&mut self) {

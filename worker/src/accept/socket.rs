@@ -1,6 +1,7 @@
 //! An accepted socket, TCP or unix, with the options of W20.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Stream;
-use crate::request::scope::Peer;
 
 /// The stream of a connection.
 #[derive(Debug)]
@@ -26,16 +26,16 @@ pub(crate) enum Socket {
 
 impl Socket {
     /// Registers a connected non-blocking socket with the runtime.
-    pub(crate) fn new(fd: OwnedFd) -> io::Result<(Self, Peer)> {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<(Self, Option<SocketAddr>)> {
         let local = getsockname::<SockaddrStorage>(fd.as_raw_fd())?;
         if local.family() == Some(AddressFamily::Unix) {
             let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(fd))?;
-            return Ok((Self::Unix(stream), Peer::default()));
+            return Ok((Self::Unix(stream), None));
         }
         options(&fd);
         let stream = TcpStream::from_std(std::net::TcpStream::from(fd))?;
         let peer = stream.peer_addr()?;
-        Ok((Self::Tcp(stream), Peer { address: Some(peer.ip().to_canonical()), port: peer.port() }))
+        Ok((Self::Tcp(stream), Some(peer)))
     }
 }
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::linger::Linger;
 use super::socket::Socket;
-use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Taken, take};
+use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Taken, take};
 use crate::readiness::watch;
 
 /// The fallback source, also where `EPOLLEXCLUSIVE` is refused.
 pub(crate) struct Tokio {
-    listeners: Vec<AsyncFd<OwnedFd>>,
+    listeners: Vec<(AsyncFd<OwnedFd>, Speech)>,
     next: usize,
     permit: Option<Permit>,
     is_paused: bool,
@@ -32,8 +32,10 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 
 impl Tokio {
     pub(crate) fn new(listeners: Vec<Listener>) -> io::Result<Self> {
-        let listeners =
-            listeners.into_iter().map(|listener| watch(listener.fd)).collect::<io::Result<_>>()?;
+        let listeners = listeners
+            .into_iter()
+            .map(|listener| Ok((watch(listener.fd)?, listener.speech)))
+            .collect::<io::Result<_>>()?;
         let (permit, pause) = (None, None);
         Ok(Self {
             listeners,
@@ -50,10 +52,10 @@ impl Tokio {
     fn poll_listeners(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<OwnedFd>, AcceptError>> {
+    ) -> Poll<Result<Option<(OwnedFd, Speech)>, AcceptError>> {
         for _ in 0..self.listeners.len() {
             self.next = (self.next + 1).checked_rem(self.listeners.len()).unwrap_or(0);
-            let Some(listener) = self.listeners.get(self.next) else { break };
+            let Some((listener, speech)) = self.listeners.get(self.next) else { break };
             loop {
                 let mut readiness = match listener.poll_read_ready(cx) {
                     Poll::Ready(readiness) => Some(readiness.map_err(AcceptError::Acceptor)?),
@@ -62,7 +64,7 @@ impl Tokio {
                     Poll::Pending => break,
                 };
                 match take(listener.get_ref()) {
-                    Taken::Socket(socket) => return Poll::Ready(Ok(Some(socket))),
+                    Taken::Socket(socket) => return Poll::Ready(Ok(Some((socket, *speech)))),
                     Taken::Next => {}
                     Taken::Nothing => match &mut readiness {
                         Some(readiness) => readiness.clear_ready(),
@@ -110,11 +112,12 @@ impl Accept for Tokio {
             if self.permit.is_none() {
                 self.permit = Some(ready!(permits.poll_take(cx)));
             }
-            let Some(fd) = ready!(self.poll_listeners(cx))? else { continue };
+            let Some((fd, speech)) = ready!(self.poll_listeners(cx))? else { continue };
             // A client that is gone already is none.
             let Ok((io, peer)) = Socket::new(fd) else { continue };
             if let Some(permit) = self.permit.take() {
-                return Poll::Ready(Ok(Some(Accepted { io, peer, at: Instant::now(), permit })));
+                let at = Instant::now();
+                return Poll::Ready(Ok(Some(Accepted { io, peer, speech, at, permit })));
             }
         }
     }

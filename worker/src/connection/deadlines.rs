@@ -104,7 +104,7 @@ impl Connection {
                 (since + config.header_timeout, Owed::RestOfHead)
             }
             Some(since) => {
-                let end = since + config.header_timeout;
+                let end = self.opening.get().unwrap_or(since + config.header_timeout);
                 (idle_end(since).map_or(end, |drain| drain.min(end)), Owed::Head)
             }
             None => match idle_end(self.idle_since.get()) {

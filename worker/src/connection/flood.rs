@@ -38,7 +38,8 @@ impl Connection {
     fn flooded(&self) {
         metrics::REJECTED.with(["h2_flood"]).inc();
         if self.worker.flood_event.borrow_mut().is_due(Instant::now()) {
-            let peer = self.peer.address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
+            let peer =
+                self.peer.borrow().client.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
             let fields = [("peer", peer.as_str())];
             self.worker.event(Level::Warn, "a client floods its HTTP/2 connection", &fields);
         }

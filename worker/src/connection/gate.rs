@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
+use super::opening::Speaks;
 use crate::accept::Stream;
 
 /// What a new connection turned out to speak.
@@ -81,8 +82,7 @@ impl<I: Stream> Gate<I> {
                 ready!(self.poll_finish(cx))?;
                 return Poll::Ready(Ok(Opening::Over));
             }
-            let is_preface =
-                self.connection.worker.config.http2 && !self.held.is_empty() && agrees(&self.held);
+            let is_preface = self.may_be_http2() && !self.held.is_empty() && agrees(&self.held);
             if is_preface && self.held.len() >= PREFACE.len() {
                 self.mode = Mode::Through;
                 self.connection.speaks_http2();
@@ -92,6 +92,9 @@ impl<I: Stream> Gate<I> {
                 return Poll::Ready(Ok(Opening::Http2));
             }
             if !is_preface {
+                if self.connection.speaks.get() == Speaks::Http2 && !self.held.is_empty() {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
                 self.judge();
                 match self.mode {
                     Mode::Head => {}
@@ -103,6 +106,10 @@ impl<I: Stream> Gate<I> {
                 return Poll::Ready(Ok(Opening::Over));
             }
         }
+    }
+
+    fn may_be_http2(&self) -> bool {
+        self.connection.worker.config.http2 && self.connection.speaks.get() != Speaks::Http1
     }
 
     /// Looks whether what is held is a complete head, and sets the mode accordingly.
@@ -272,7 +279,12 @@ impl<I: Stream> hyper::rt::Write for Gate<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        if polled.is_pending() {
+            // TLS keeps what the kernel does not take.
+            self.connection.blocked(self.io.unacknowledged());
+        }
+        ready!(polled)?;
         // hyper flushes when it has handed over everything.
         self.connection.flushed();
         Poll::Ready(Ok(()))
@@ -300,6 +312,9 @@ impl<I: Stream> Drop for Gate<I> {
     fn drop(&mut self) {
         if self.connection.is_aborted.get() {
             self.io.abort_on_close();
+        } else if self.connection.is_orderly.get() && !self.is_shut {
+            // What does not fit into the kernel's buffer at once is not waited for.
+            let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::Connection;
 use super::deadlines::Due;
 use super::gate::{Gate, Opening};
+use super::opening::open;
 use crate::BoxError;
 use crate::accept::{Accepted, Stream};
 use crate::request::Front;
@@ -32,11 +33,12 @@ where
         + 'static,
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
-    let Accepted { io, peer, at, permit } = accepted;
+    let Accepted { io, peer, speech, at, permit } = accepted;
     let connection = Connection::new(&worker, peer, at);
     let _registered =
         Registered { number: worker.register(&connection), worker: Rc::clone(&worker) };
     let _permit = permit;
+    let Some(io) = open(io, speech, &connection, at).await else { return };
     let mut gate = Gate::new(io, Rc::clone(&connection));
     let opening = drive(&connection, Opens(&mut gate)).await;
     let front = Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
@@ -112,7 +114,7 @@ impl Drop for Registered {
 }
 
 /// A part of a connection's life that the clock can cut short.
-trait Stage {
+pub(super) trait Stage {
     type Output;
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output>;
     /// Begins a graceful end; says whether the protocol has one, and it has not been said before.
@@ -178,7 +180,10 @@ where
 }
 
 /// Runs a stage under the connection's deadlines; `None` when they cut it.
-async fn drive<S: Stage>(connection: &Rc<Connection>, mut stage: S) -> Option<S::Output> {
+pub(super) async fn drive<S: Stage>(
+    connection: &Rc<Connection>,
+    mut stage: S,
+) -> Option<S::Output> {
     let mut timer =
         std::pin::pin!(tokio::time::sleep_until(Instant::now() + connection.shortest()));
     connection.attention.set(true);
@@ -201,7 +206,10 @@ async fn drive<S: Stage>(connection: &Rc<Connection>, mut stage: S) -> Option<S:
             match connection.due(now) {
                 Due::Cut => return Poll::Ready(None),
                 Due::Idle if cut_at.is_none() && stage.goodbye() => cut_at = Some(now + GOODBYE),
-                Due::Idle if cut_at.is_none_or(|at| at <= now) => return Poll::Ready(None),
+                Due::Idle if cut_at.is_none_or(|at| at <= now) => {
+                    connection.is_orderly.set(true);
+                    return Poll::Ready(None);
+                }
                 Due::Idle => {}
                 Due::Again => continue,
                 Due::At(next) => {

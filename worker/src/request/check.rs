@@ -110,7 +110,7 @@ fn authority(parts: &mut Parts) -> Result<(), Refusal> {
 }
 
 /// `reg-name`, IPv4 or `[IPv6]`, with an optional port (RFC 3986 section 3.2.2). User information is refused.
-fn is_host(text: &[u8]) -> bool {
+pub(crate) fn is_host(text: &[u8]) -> bool {
     let (name, port) = match text {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };

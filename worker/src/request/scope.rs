@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use saola_observability::clock::{monotonic_ns, wall_ns};
 use saola_observability::closed::{self, Outcome, Phase, Protocol, Sampling};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::answer::text;
 use super::deadline::Late;
+use super::forwarded::Peer;
 use super::ids;
 use super::reading::Reading;
 use super::sampling::Ended;
@@ -61,6 +62,9 @@ pub(crate) struct Facts {
     pub(crate) tracestate: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     host: Option<HeaderValue>,
+    scheme_port: u16,
+    client: Option<IpAddr>,
+    client_port: u16,
     pub(crate) sampling: Sampling,
     pub(super) start: Instant,
     start_ns: u64,
@@ -84,6 +88,7 @@ impl Facts {
         version: Version,
         path: Option<PathAndQuery>,
         fields: &HeaderMap,
+        peer: &Peer,
     ) -> Self {
         let parent = ids::parent(fields);
         let start_ns = monotonic_ns();
@@ -98,7 +103,10 @@ impl Facts {
             span: ids.span(),
             tracestate: parent.and_then(|_| ids::tracestate(fields)),
             user_agent: fields.get(http::header::USER_AGENT).cloned(),
-            host: fields.get(http::header::HOST).cloned(),
+            host: peer.host.clone().or_else(|| fields.get(http::header::HOST).cloned()),
+            scheme_port: if peer.scheme == Scheme::HTTPS { 443 } else { 80 },
+            client: peer.client,
+            client_port: peer.port(),
             sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
             parent,
             start: Instant::now(),
@@ -114,7 +122,6 @@ impl Running {
         connection: &Rc<Connection>,
         facts: Facts,
     ) -> Rc<Self> {
-        let peer = connection.peer;
         let entry = worker.slot.in_flight().begin(&Begin {
             method: closed::Method::parse(facts.method.as_str()),
             protocol: protocol(facts.version),
@@ -125,8 +132,8 @@ impl Running {
             parent: facts.parent.map_or(SpanId::NONE, |parent| parent.span),
             remote_parent: facts.parent.is_some(),
             sampled: facts.sampling.is_sampled(),
-            client: peer.address,
-            client_port: peer.port,
+            client: facts.client,
+            client_port: facts.client_port,
             request_id: text(&facts.request_id),
             path: facts.path.as_ref().map_or("", PathAndQuery::path),
         });
@@ -277,8 +284,10 @@ impl Running {
     fn server(&self) -> (&str, u16) {
         let host = self.facts.host.as_ref().map_or("", text);
         match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(80)),
-            _ => (host, 80),
+            Some((name, port)) if !port.ends_with(']') => {
+                (name, port.parse().unwrap_or(self.facts.scheme_port))
+            }
+            _ => (host, self.facts.scheme_port),
         }
     }
 }
@@ -290,15 +299,6 @@ impl Drop for Holder {
     fn drop(&mut self) {
         self.0.end();
     }
-}
-
-/// The other end of a connection.
-#[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
-pub struct Peer {
-    /// Its address; `None` on a unix socket.
-    pub address: Option<IpAddr>,
-    /// Its port; 0 on a unix socket.
-    pub port: u16,
 }
 
 thread_local! {

@@ -16,7 +16,7 @@ use crate::{
     AcceptMode, Birth, BoxError, Config, ExitReason, Hooks, Listener, MakeService, Order,
     RequestBody,
 };
-use crate::{Stage, WorkerInfo, run};
+use crate::{Speech, Stage, WorkerInfo, run};
 
 type Service = tower::util::ServiceFn<
     fn(
@@ -72,7 +72,10 @@ fn tcp() -> (Listener, std::net::SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    (Listener { fd: listener.into(), address: address.to_string() }, address)
+    (
+        Listener { fd: listener.into(), address: address.to_string(), speech: Speech::default() },
+        address,
+    )
 }
 
 fn get(stream: &mut (impl Read + Write), path: &str) -> String {
@@ -116,8 +119,14 @@ fn serves_and_stops(accept: AcceptMode) {
     let unix = UnixListener::bind(&path).unwrap();
     unix.set_nonblocking(true).unwrap();
     let (listener, address) = tcp();
-    let listeners =
-        vec![listener, Listener { fd: unix.into(), address: path.display().to_string() }];
+    let listeners = vec![
+        listener,
+        Listener {
+            fd: unix.into(),
+            address: path.display().to_string(),
+            speech: Speech::default(),
+        },
+    ];
     let (exit, forced) = with_worker(accept, listeners, |control| {
         for _ in 0..40 {
             let answer = get(&mut TcpStream::connect(address).unwrap(), "/");
@@ -161,7 +170,11 @@ fn the_tokio_acceptor_serves_both_kinds_of_listener_and_empties_its_queue() {
 fn a_handover_leaves_the_queue_to_others() {
     for accept in [AcceptMode::Exclusive, AcceptMode::Tokio] {
         let (listener, address) = tcp();
-        let sibling = Listener { fd: listener.fd.try_clone().unwrap(), address: String::new() };
+        let sibling = Listener {
+            fd: listener.fd.try_clone().unwrap(),
+            address: String::new(),
+            speech: Speech::default(),
+        };
         let (exit, _) = with_worker(accept, vec![sibling], |control| {
             let mut open = TcpStream::connect(address).unwrap();
             assert!(get(&mut open, "/").ends_with("hello"));
@@ -233,7 +246,11 @@ fn a_full_worker_leaves_the_rest_of_the_queue_to_its_sibling() {
     std::thread::scope(|scope| {
         let mut controls = Vec::new();
         for _ in 0..2 {
-            let shared = Listener { fd: listener.fd.try_clone().unwrap(), address: String::new() };
+            let shared = Listener {
+                fd: listener.fd.try_clone().unwrap(),
+                address: String::new(),
+                speech: Speech::default(),
+            };
             let (birth, control) = birth(vec![shared]);
             let ready = ready.clone();
             controls.push(control);

@@ -10,7 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc;
 
-use super::super::{Listener, Taken, take};
+use super::super::{Listener, Speech, Taken, take};
 use crate::heartbeat::Beat;
 use crate::metrics;
 
@@ -75,7 +75,7 @@ impl Shared {
 pub(super) struct Acceptor {
     listeners: Arc<Vec<Listener>>,
     shared: Arc<Shared>,
-    hand: mpsc::Sender<io::Result<OwnedFd>>,
+    hand: mpsc::Sender<io::Result<(OwnedFd, Speech)>>,
     beat: Beat,
     epoll: Epoll,
     is_registered: bool,
@@ -95,7 +95,7 @@ impl Acceptor {
     pub(super) fn new(
         listeners: Arc<Vec<Listener>>,
         shared: Arc<Shared>,
-        hand: mpsc::Sender<io::Result<OwnedFd>>,
+        hand: mpsc::Sender<io::Result<(OwnedFd, Speech)>>,
         beat: Beat,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -170,7 +170,7 @@ impl Acceptor {
                 self.exhausted = EXHAUSTED_FIRST;
                 self.shared.lock().is_granted = false;
                 // There is room: the loop granted one connection. A receiver that is gone drops it, as the worker ends.
-                let _ = self.hand.blocking_send(Ok(fd));
+                let _ = self.hand.blocking_send(Ok((fd, listener.speech)));
                 self.accepted += 1;
                 if self.accepted.is_multiple_of(READD) {
                     self.epoll.delete(&listener.fd)?;
