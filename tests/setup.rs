@@ -17,6 +17,8 @@ use crate::wait;
 /// A server before its start.
 pub(crate) struct Setup {
     program: PathBuf,
+    /// What stands before the arguments when the program is started by another.
+    wrapper: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdout: Stdout,
@@ -52,6 +54,7 @@ impl Setup {
         let folder = tempfile::Builder::new().prefix("saola-test-").tempdir_in(shared_memory);
         Self {
             program: PathBuf::from(env!("CARGO_BIN_EXE_saola")),
+            wrapper: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             stdout: Stdout::Kept,
@@ -95,6 +98,14 @@ impl Setup {
 
     pub(crate) fn stdout(mut self, stdout: Stdout) -> Self {
         self.stdout = stdout;
+        self
+    }
+
+    /// Lets each of its processes open so many files.
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let program = std::mem::replace(&mut self.program, PathBuf::from("sh"));
+        self.wrapper = vec!["-c".into(), script.into(), program.into()];
         self
     }
 
@@ -148,7 +159,7 @@ impl Setup {
         // Whoever loses its parent becomes ours, so that it can be reaped and counted.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let mut command = Command::new(&self.program);
-        command.env_clear().envs(self.env.clone());
+        command.args(&self.wrapper).env_clear().envs(self.env.clone());
         if let Some(path) = std::env::vars_os().find(|(name, _)| name == "PATH") {
             command.env("PATH", path.1);
         }

@@ -32,6 +32,8 @@ fn main() -> ExitCode {
                 .route("/", get(|| async { "here" }))
                 .route("/wait", get(wait))
                 .route("/block", get(block))
+                .route("/hold", get(hold))
+                .route("/hoard/{files}", get(hoard))
                 .route("/large", get(|| async { axum::body::Bytes::from_static(&LARGE) }))
                 .route(
                     "/upload",
@@ -98,6 +100,21 @@ async fn grow(axum::extract::Path(mebibytes): axum::extract::Path<usize>) -> Str
 fn spin(time: Duration) {
     let end = std::time::Instant::now() + time;
     while std::time::Instant::now() < end {}
+}
+
+/// Holds it long enough to be named.
+#[expect(clippy::disallowed_methods, reason = "the fault that the test wants")]
+async fn hold() {
+    std::thread::sleep(Duration::from_millis(60));
+}
+
+/// Keeps so many files open, and no others.
+async fn hoard(axum::extract::Path(files): axum::extract::Path<usize>) {
+    static HOARD: std::sync::Mutex<Vec<std::fs::File>> = std::sync::Mutex::new(Vec::new());
+    let open = |_| std::fs::File::open("/dev/null").ok();
+    if let Ok(mut hoard) = HOARD.lock() {
+        *hoard = (0..files).map_while(open).collect();
+    }
 }
 
 async fn abort() {

@@ -3,6 +3,7 @@
 pub(crate) mod exclusive;
 pub(crate) mod injected;
 mod linger;
+mod reserve;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tokio;
@@ -129,12 +130,25 @@ impl Permits {
 
     /// Takes one, or waits for one.
     pub fn poll_take(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<Permit> {
-        if self.taken.get() >= self.limit {
+        let taken = self.take();
+        if taken.is_none() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
-            return Poll::Pending;
         }
-        self.taken.set(self.taken.get() + 1);
-        Poll::Ready(Permit(Rc::clone(self)))
+        taken.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Takes one if there is one.
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Permit> {
+        let is_free = self.taken.get() < self.limit;
+        is_free.then(|| {
+            self.taken.set(self.taken.get() + 1);
+            Permit(Rc::clone(self))
+        })
+    }
+
+    /// Says whether somebody waits for one and there is none.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.taken.get() >= self.limit && self.waker.borrow().is_some()
     }
 
     /// Says whether fewer than 5 % are free, so that responses close their connections.

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -61,6 +61,7 @@ pub(crate) struct Connection {
     frames: RefCell<Option<Frames>>,
     /// The close is to throw away what the client does not take.
     pub(crate) is_aborted: Cell<bool>,
+    is_evicted: Cell<bool>,
     /// It ends between two requests: a client of TLS is told that nothing is missing.
     is_orderly: Cell<bool>,
     /// A deadline of a silent client has passed, and was counted.
@@ -101,6 +102,7 @@ impl Connection {
             unsent: Unsent::default(),
             frames: RefCell::new(None),
             is_aborted: Cell::new(false),
+            is_evicted: Cell::new(false),
             is_orderly: Cell::new(false),
             is_late: Cell::new(false),
             attention: Cell::new(false),
@@ -195,6 +197,21 @@ impl Connection {
     pub(crate) fn speaks_http2(&self) {
         self.has_head_byte.set(false);
         *self.frames.borrow_mut() = Some(Frames::new(gate::PREFACE.len(), Instant::now()));
+    }
+
+    /// How long it has been kept alive for nothing; `None` while the client owes or is owed something.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        let is_idle = self.open.borrow().is_empty()
+            && self.head_since.get().is_none()
+            && !self.unsent.is_waiting()
+            && self.lingering.get().is_none();
+        is_idle.then(|| self.idle_since.get().elapsed())
+    }
+
+    /// Another client needs its place: it ends as if it had been idle for too long.
+    pub(crate) fn evict(&self) {
+        self.is_evicted.set(true);
+        self.look();
     }
 
     /// Has the connection's task look at its deadlines.

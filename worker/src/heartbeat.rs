@@ -42,6 +42,7 @@ pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
     let mut lags = [0_u64; WINDOW];
     let mut at = 0;
     let mut due = Instant::now();
+    let mut was_used_up = false;
     loop {
         ticks.tick().await;
         let now = Instant::now();
@@ -58,6 +59,11 @@ pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
         liveness.set_loop_lag_ns(lags.iter().copied().max().unwrap_or(0));
         let busy = runtime.worker_total_busy_duration(0);
         liveness.set_loop_busy_ns(u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX));
+        let is_used_up = worker.permits.is_used_up();
+        if is_used_up && was_used_up {
+            worker.close_longest_idle();
+        }
+        was_used_up = is_used_up;
         let open = u64::try_from(worker.open_connections()).unwrap_or(u64::MAX);
         liveness.set_connections(open, u64::try_from(worker.permits.limit()).unwrap_or(u64::MAX));
     }

@@ -26,8 +26,8 @@ pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use request::body::{BodyError, RequestBody};
 pub use request::current::{Trace, blocking, set_route, trace};
-pub use request::ids::new_span_id;
 pub use request::forwarded::Peer;
+pub use request::ids::new_span_id;
 pub use request::sampling::Sampler;
 pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Stage, WorkerInfo, run};
 pub use serve::serve;

@@ -7,6 +7,7 @@ pub(crate) mod current;
 pub(crate) mod deadline;
 pub(crate) mod forwarded;
 pub(crate) mod ids;
+mod long;
 pub(crate) mod reading;
 pub(crate) mod sampling;
 pub(crate) mod scope;

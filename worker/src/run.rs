@@ -266,7 +266,7 @@ where
     let listeners = Arc::new(birth.listeners);
     let exclusive = match config.accept {
         AcceptMode::Tokio => None,
-        AcceptMode::Exclusive => match Exclusive::new(&listeners, beat.clone()) {
+        AcceptMode::Exclusive => match Exclusive::new(&listeners, beat.clone(), slot) {
             Ok(source) => Some(source),
             // A kernel or a file that does not know EPOLLEXCLUSIVE.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,
@@ -291,7 +291,7 @@ where
         }
         None => match Arc::try_unwrap(listeners)
             .map_err(|_| io::Error::other("listeners are shared"))
-            .and_then(Tokio::new)
+            .and_then(|listeners| Tokio::new(listeners, slot))
         {
             Ok(source) => {
                 with_orders(source, service, &worker, beat, (ready, stopped), shutdown, told).await

@@ -37,6 +37,7 @@ pub(crate) struct Worker {
     pub(crate) is_forced: Cell<bool>,
     pub(crate) permits: Rc<Permits>,
     pub(crate) answered: Cell<u64>,
+    pub(crate) last_long_poll: Cell<Duration>,
     pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
     open: Cell<usize>,
@@ -82,6 +83,8 @@ struct Recycle {
     ask: Box<dyn FnMut()>,
 }
 
+/// A connection that is idle for less than this is not closed for another.
+const LEAST_IDLE: Duration = Duration::from_secs(5);
 /// Templates that are told apart (W92); the rest share a name.
 const ROUTES: usize = 200;
 
@@ -113,6 +116,7 @@ impl Worker {
             is_forced: Cell::new(false),
             permits,
             answered: Cell::new(0),
+            last_long_poll: Cell::default(),
             flood_event: RefCell::default(),
             recycle: RefCell::new(Recycle { left, ask: ask_recycle }),
             open: Cell::new(0),
@@ -177,6 +181,17 @@ impl Worker {
     pub(crate) fn look(&self) {
         for connection in self.connections.borrow().values() {
             connection.look();
+        }
+    }
+
+    /// Makes room for a client that waits: no connection was free since the tick before.
+    pub(crate) fn close_longest_idle(&self) {
+        let connections = self.connections.borrow();
+        let idle = connections.values().filter_map(|connection| {
+            connection.idle_for().filter(|idle| *idle >= LEAST_IDLE).map(|idle| (idle, connection))
+        });
+        if let Some((_, connection)) = idle.max_by_key(|(idle, _)| *idle) {
+            connection.evict();
         }
     }
 

@@ -9,15 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use saola_observability::Slot;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 mod thread;
 
 use super::linger::Linger;
+use super::reserve::refuse;
 use super::socket::Socket;
 use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Taken, take};
 use crate::heartbeat::Beat;
+use crate::metrics;
 use thread::{Acceptor, Shared, Wish};
 
 /// The default source on Linux.
@@ -35,10 +38,14 @@ pub(crate) struct Exclusive {
 
 impl Exclusive {
     /// Starts the thread. An error of kind `InvalidInput` means that the kernel does not know `EPOLLEXCLUSIVE`.
-    pub(crate) fn new(listeners: &Arc<Vec<Listener>>, beat: Beat) -> io::Result<Self> {
+    pub(crate) fn new(
+        listeners: &Arc<Vec<Listener>>,
+        beat: Beat,
+        slot: &'static Slot,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new()?);
         let (sender, handed) = mpsc::channel(1);
-        Acceptor::new(Arc::clone(listeners), Arc::clone(&shared), sender, beat)?.start()?;
+        Acceptor::new(Arc::clone(listeners), Arc::clone(&shared), sender, beat, slot)?.start()?;
         let listeners = Arc::clone(listeners);
         Ok(Self {
             shared,
@@ -66,7 +73,7 @@ impl Exclusive {
     ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
         while let Some(linger) = &mut self.linger {
             ready!(linger.poll_look(cx));
-            if let Some(accepted) = ready!(self.poll_queues(cx, permits))? {
+            if let Some(accepted) = self.look(permits)? {
                 return Poll::Ready(Ok(Some(accepted)));
             }
             self.next = 0;
@@ -78,31 +85,32 @@ impl Exclusive {
     }
 
     /// One look into each queue; `None` when all are empty.
-    fn poll_queues(
-        &mut self,
-        cx: &mut Context<'_>,
-        permits: &Rc<Permits>,
-    ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
+    fn look(&mut self, permits: &Rc<Permits>) -> Result<Option<Accepted<Socket>>, AcceptError> {
         let listeners = Arc::clone(&self.listeners);
         while let Some(listener) = listeners.get(self.next) {
             if self.permit.is_none() {
-                self.permit = Some(ready!(permits.poll_take(cx)));
+                self.permit = permits.take();
             }
             match take(&listener.fd) {
+                // Nobody else will come for these clients: one that has no place here is told so.
+                Taken::Socket(fd) if self.permit.is_none() => {
+                    metrics::REJECTED.with(["overload"]).inc();
+                    refuse(fd, listener.speech);
+                }
                 Taken::Socket(fd) => {
                     if let Some(accepted) = self.accepted(fd, listener.speech) {
-                        return Poll::Ready(Ok(Some(accepted)));
+                        return Ok(Some(accepted));
                     }
                 }
                 Taken::Next => {}
                 // Without descriptors nothing more can be taken; those clients are refused with the listener's end.
                 Taken::Nothing | Taken::Exhausted => self.next += 1,
                 Taken::Broken(errno) => {
-                    return Poll::Ready(Err(AcceptError::Listener(errno.into())));
+                    return Err(AcceptError::Listener(errno.into()));
                 }
             }
         }
-        Poll::Ready(Ok(None))
+        Ok(None)
     }
 }
 

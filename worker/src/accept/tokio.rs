@@ -5,14 +5,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use saola_observability::Slot;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, Sleep};
 
 use super::linger::Linger;
+use super::reserve::{Reserve, refuse};
 use super::socket::Socket;
 use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Taken, take};
+use crate::metrics;
 use crate::readiness::watch;
 
 /// The fallback source, also where `EPOLLEXCLUSIVE` is refused.
@@ -25,13 +27,11 @@ pub(crate) struct Tokio {
     /// While the queues are being emptied.
     linger: Option<Linger>,
     pause: Option<std::pin::Pin<Box<Sleep>>>,
+    reserve: Reserve,
 }
 
-/// How long a process without descriptors waits; what frees one is a connection that ends.
-const EXHAUSTED: Duration = Duration::from_millis(50);
-
 impl Tokio {
-    pub(crate) fn new(listeners: Vec<Listener>) -> io::Result<Self> {
+    pub(crate) fn new(listeners: Vec<Listener>, slot: &'static Slot) -> io::Result<Self> {
         let listeners = listeners
             .into_iter()
             .map(|listener| Ok((watch(listener.fd)?, listener.speech)))
@@ -45,6 +45,7 @@ impl Tokio {
             is_over: false,
             linger: None,
             pause,
+            reserve: Reserve::new(slot),
         })
     }
 
@@ -64,14 +65,23 @@ impl Tokio {
                     Poll::Pending => break,
                 };
                 match take(listener.get_ref()) {
-                    Taken::Socket(socket) => return Poll::Ready(Ok(Some((socket, *speech)))),
+                    // Nobody else will come for these clients: one that has no place here is told so.
+                    Taken::Socket(socket) if self.permit.is_none() => {
+                        metrics::REJECTED.with(["overload"]).inc();
+                        refuse(socket, *speech);
+                    }
+                    Taken::Socket(socket) => {
+                        self.reserve.eases();
+                        return Poll::Ready(Ok(Some((socket, *speech))));
+                    }
                     Taken::Next => {}
                     Taken::Nothing => match &mut readiness {
                         Some(readiness) => readiness.clear_ready(),
                         None => break,
                     },
                     Taken::Exhausted => {
-                        self.pause = Some(Box::pin(tokio::time::sleep(EXHAUSTED)));
+                        let pause = self.reserve.exhausted(listener.get_ref(), *speech);
+                        self.pause = Some(Box::pin(tokio::time::sleep(pause)));
                         return Poll::Ready(Ok(None));
                     }
                     Taken::Broken(errno) => {
@@ -110,7 +120,10 @@ impl Accept for Tokio {
                 ready!(linger.poll_look(cx));
             }
             if self.permit.is_none() {
-                self.permit = Some(ready!(permits.poll_take(cx)));
+                self.permit = match &self.linger {
+                    Some(_) => permits.take(),
+                    None => Some(ready!(permits.poll_take(cx))),
+                };
             }
             let Some((fd, speech)) = ready!(self.poll_listeners(cx))? else { continue };
             // A client that is gone already is none.

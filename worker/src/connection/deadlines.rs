@@ -107,6 +107,7 @@ impl Connection {
                 let end = self.opening.get().unwrap_or(since + config.header_timeout);
                 (idle_end(since).map_or(end, |drain| drain.min(end)), Owed::Head)
             }
+            None if self.is_evicted.get() => (self.idle_since.get(), Owed::Nothing),
             None => match idle_end(self.idle_since.get()) {
                 Some(end) => (end, Owed::Nothing),
                 None => (self.idle_since.get() + config.keepalive, Owed::Request),

@@ -23,6 +23,7 @@ use super::answer::text;
 use super::deadline::Late;
 use super::forwarded::Peer;
 use super::ids;
+use super::long::Watched;
 use super::reading::Reading;
 use super::sampling::Ended;
 use crate::connection::Connection;
@@ -338,6 +339,7 @@ impl Drop for Entered {
 /// Calls into the service's code as this request; a panic in it becomes an error and is marked.
 pub(crate) fn caught<T>(running: &Rc<Running>, call: impl FnOnce() -> T) -> Result<T, Panicked> {
     let _entered = enter(running);
+    let _watched = Watched::begin(running);
     // May be asserted: what the closure touched is the request's own and is dropped after a panic, never called again.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         running.outcome.set(Some(Outcome::Panic));

@@ -212,3 +212,21 @@ fn a_client_that_leaves_in_the_middle_of_a_response_is_aborted() {
         server.stop().await;
     });
 }
+
+#[test]
+fn the_longest_idle_connection_makes_room_for_a_client_that_waits() {
+    let small = Config { worker_connections: 4, ..config() };
+    test(small, |server| async move {
+        let mut idle = [server.connect(), server.connect()];
+        for client in &mut idle {
+            assert!(!client.get("/").await.closes(), "there is a place free");
+        }
+        let (start, mut busy) = (Instant::now(), [server.connect(), server.connect()]);
+        for client in &mut busy {
+            client.send("GET /sleep HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        }
+        assert_eq!(server.connect().get("/").await.status, 200);
+        assert!(late(start, 5) < Duration::from_secs(1), "{:?}", start.elapsed());
+        server.stop().await;
+    });
+}

@@ -85,9 +85,13 @@ fn get(stream: &mut (impl Read + Write), path: &str) -> String {
     answer
 }
 
+fn accepting(accept: AcceptMode) -> Config {
+    Config { accept, ..Config::default() }
+}
+
 /// Runs a worker on this thread, as in a forked child, while `client` runs beside it once it is ready.
 fn with_worker(
-    accept: AcceptMode,
+    config: Config,
     listeners: Vec<Listener>,
     client: impl FnOnce(OwnedFd) + Send,
 ) -> (ExitReason, u64) {
@@ -104,7 +108,7 @@ fn with_worker(
             is_ready.recv_timeout(Duration::from_secs(10)).expect("the worker becomes ready");
             client(ours);
         });
-        let exit = run(App, birth, slot(), Config { accept, ..Config::default() }, hooks);
+        let exit = run(App, birth, slot(), config, hooks);
         (exit, forced.try_recv().unwrap())
     })
 }
@@ -127,7 +131,7 @@ fn serves_and_stops(accept: AcceptMode) {
             speech: Speech::default(),
         },
     ];
-    let (exit, forced) = with_worker(accept, listeners, |control| {
+    let (exit, forced) = with_worker(accepting(accept), listeners, |control| {
         for _ in 0..40 {
             let answer = get(&mut TcpStream::connect(address).unwrap(), "/");
             assert!(
@@ -175,7 +179,7 @@ fn a_handover_leaves_the_queue_to_others() {
             address: String::new(),
             speech: Speech::default(),
         };
-        let (exit, _) = with_worker(accept, vec![sibling], |control| {
+        let (exit, _) = with_worker(accepting(accept), vec![sibling], |control| {
             let mut open = TcpStream::connect(address).unwrap();
             assert!(get(&mut open, "/").ends_with("hello"));
             order(&control, "drain");
@@ -189,7 +193,7 @@ fn a_handover_leaves_the_queue_to_others() {
 #[test]
 fn a_worker_whose_supervisor_has_died_ends() {
     let (listener, address) = tcp();
-    let (exit, forced) = with_worker(AcceptMode::Exclusive, vec![listener], |control| {
+    let (exit, forced) = with_worker(Config::default(), vec![listener], |control| {
         let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "GET /second HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let mut first = [0];
@@ -280,4 +284,29 @@ fn a_full_worker_leaves_the_rest_of_the_queue_to_its_sibling() {
             order(control, "stop");
         }
     });
+}
+
+#[test]
+fn clients_that_a_stopping_worker_has_no_place_for_are_told_so() {
+    for accept in [AcceptMode::Exclusive, AcceptMode::Tokio] {
+        let (listener, address) = tcp();
+        let full = Config { worker_connections: 2, ..accepting(accept) };
+        let (exit, forced) = with_worker(full, vec![listener], |control| {
+            let ask = |_| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                write!(stream, "GET /second HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                stream
+            };
+            let waiting: Vec<_> = (0..10).map(ask).collect();
+            order(&control, "stop");
+            let statuses = waiting.into_iter().map(|mut stream| {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).expect("no reset");
+                answer.split(' ').nth(1).expect("a status").to_owned()
+            });
+            let served = statuses.filter(|status| status == "200" || status == "503");
+            assert_eq!(served.filter(|status| status == "200").count(), 2);
+        });
+        assert_eq!((exit, forced), (ExitReason::Drained, 0));
+    }
 }

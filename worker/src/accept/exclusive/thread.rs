@@ -8,11 +8,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use saola_observability::Slot;
 use tokio::sync::mpsc;
 
+use super::super::reserve::Reserve;
 use super::super::{Listener, Speech, Taken, take};
 use crate::heartbeat::Beat;
-use crate::metrics;
 
 /// What the loop and the thread tell each other.
 pub(super) struct Shared {
@@ -80,7 +81,7 @@ pub(super) struct Acceptor {
     epoll: Epoll,
     is_registered: bool,
     accepted: u32,
-    exhausted: Duration,
+    reserve: Reserve,
 }
 
 /// How often a thread that waits looks whether the loop lives.
@@ -88,8 +89,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A listener is taken out and put back after so many accepts, which puts this worker at the tail of the wake list.
 const READD: u32 = 16;
 const BELL: u64 = u64::MAX;
-const EXHAUSTED_FIRST: Duration = Duration::from_millis(50);
-const EXHAUSTED_MOST: Duration = Duration::from_secs(1);
 
 impl Acceptor {
     pub(super) fn new(
@@ -97,10 +96,10 @@ impl Acceptor {
         shared: Arc<Shared>,
         hand: mpsc::Sender<io::Result<(OwnedFd, Speech)>>,
         beat: Beat,
+        slot: &'static Slot,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&shared.bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let exhausted = EXHAUSTED_FIRST;
         let mut acceptor = Self {
             listeners,
             shared,
@@ -109,7 +108,7 @@ impl Acceptor {
             epoll,
             is_registered: false,
             accepted: 0,
-            exhausted,
+            reserve: Reserve::new(slot),
         };
         // Here rather than in the thread, so that a kernel that refuses is noticed before the worker is ready.
         acceptor.register()?;
@@ -167,7 +166,7 @@ impl Acceptor {
         };
         match take(&listener.fd) {
             Taken::Socket(fd) => {
-                self.exhausted = EXHAUSTED_FIRST;
+                self.reserve.eases();
                 self.shared.lock().is_granted = false;
                 // There is room: the loop granted one connection. A receiver that is gone drops it, as the worker ends.
                 let _ = self.hand.blocking_send(Ok((fd, listener.speech)));
@@ -178,21 +177,20 @@ impl Acceptor {
                 }
             }
             Taken::Nothing | Taken::Next => {}
-            Taken::Exhausted => self.back_off(),
+            Taken::Exhausted => self.back_off(listener),
             Taken::Broken(errno) => return Err(errno.into()),
         }
         Ok(())
     }
 
     /// No descriptor left: a level-triggered listener would spin, so it is left alone for a while.
-    fn back_off(&mut self) {
-        metrics::REJECTED.with(["descriptors"]).inc();
+    fn back_off(&mut self, listener: &Listener) {
         self.unregister();
-        let end = std::time::Instant::now() + self.exhausted;
+        let pause = self.reserve.exhausted(&listener.fd, listener.speech);
+        let end = std::time::Instant::now() + pause;
         while std::time::Instant::now() < end
             && self.shared.wait(|state| state.wish == Wish::End).wish != Wish::End
         {}
-        self.exhausted = (self.exhausted * 2).min(EXHAUSTED_MOST);
     }
 
     fn register(&mut self) -> io::Result<()> {
