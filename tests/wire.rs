@@ -95,6 +95,13 @@ impl Wire {
         Ok(reply)
     }
 
+    /// Reads to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
     /// Waits for the end of the connection: true for FIN, false for a reset; bytes before it are a failure.
     pub(crate) fn ends_cleanly(&mut self) -> bool {
         let mut rest = Vec::new();

@@ -1,8 +1,10 @@
 //! Applications without a framework.
 
 use hyper::Request;
+use nix::sys::signal::Signal;
 
 use crate::setup::Setup;
+use crate::wire::Wire;
 
 #[test]
 fn a_plain_tower_service_is_served_and_names_its_routes() {
@@ -13,5 +15,17 @@ fn a_plain_tower_service_is_served_and_names_its_routes() {
     let answer = server.get("/other");
     let line = server.access_line(answer.expect_status(404).request_id());
     assert_eq!(line.get("route"), "unmatched");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn an_upgraded_stream_outlives_a_reload_until_it_has_said_goodbye() {
+    let server = Setup::of_example("misfit").args(["--workers", "1"]).start();
+    let mut wire = Wire::connect(&server.address()).unwrap();
+    wire.send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(wire.answer().unwrap().status, 101);
+    server.signal(Signal::SIGHUP);
+    assert_eq!(wire.rest(), b"bye");
+    assert_eq!(server.get("/").status, 200);
     assert_eq!(server.stop(), 0);
 }

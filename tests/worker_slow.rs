@@ -91,3 +91,20 @@ fn three_hundred_slow_bodies_are_sent_away() {
 fn three_hundred_that_do_not_read_are_sent_away() {
     crowd("GET /large HTTP/1.1\r\nHost: a\r\n\r\n", "", "write", "HTTP/1.1 200 ");
 }
+
+#[test]
+fn a_client_on_the_same_machine_that_reads_slowly_gets_all_of_it() {
+    let server = Setup::of_example("misfit").args(SHORT).start();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut taken = 0;
+    // Its kernel acknowledges nothing for as long as it takes to read a segment of 64 KiB: longer than the second that it has.
+    for _ in 0..60 {
+        taken += stream.read(&mut [0; 5_000]).unwrap();
+        crate::wait::pause(std::time::Duration::from_millis(100));
+    }
+    taken += stream.read_to_end(&mut Vec::new()).unwrap();
+    assert!(taken > 16 << 20, "{taken}");
+    assert_eq!(server.stop(), 0);
+}

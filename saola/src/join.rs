@@ -87,7 +87,7 @@ where
             })
             .collect();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
-        let info = WorkerInfo { slot, workers, generation, addresses };
+        let info = WorkerInfo::new(slot, workers, generation, addresses);
         let birth = saola_worker::Birth { info, listeners, control, parse: order };
         let exit =
             saola_worker::run(Maker(self.make), birth, attached, config, hooks(channel, title));

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                 .route("/wait", get(wait))
                 .route("/block", get(block))
                 .route("/hold", get(hold))
+                .route("/echo", get(echo))
                 .route("/hoard/{files}", get(hoard))
                 .route("/large", get(|| async { axum::body::Bytes::from_static(&LARGE) }))
                 .route(
@@ -100,6 +101,23 @@ async fn grow(axum::extract::Path(mebibytes): axum::extract::Path<usize>) -> Str
 fn spin(time: Duration) {
     let end = std::time::Instant::now() + time;
     while std::time::Instant::now() < end {}
+}
+
+/// Says `bye` behind a 101 when its worker drains, and ends.
+async fn echo(mut request: axum::extract::Request) -> axum::response::Response {
+    use axum::http::{StatusCode, header};
+    use axum::response::IntoResponse;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(stream) = upgraded.await else { return };
+        saola::draining().await;
+        // A client that is gone needs no goodbye.
+        let _ = TokioIo::new(stream).write_all(b"bye").await;
+    });
+    let fields = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+    (StatusCode::SWITCHING_PROTOCOLS, fields).into_response()
 }
 
 /// Holds it long enough to be named.

@@ -1,5 +1,6 @@
 //! One connection: its protocol, its deadlines under one coarse timer, its lame duck, and hyper in the middle.
 
+mod anchored;
 mod charset;
 mod deadlines;
 mod flood;
@@ -23,6 +24,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, Version};
 use tokio::time::Instant;
 
+use crate::accept::Stream;
 use crate::metrics;
 use crate::request::answer::Refusal;
 use crate::request::forwarded::Peer;
@@ -40,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) peer: RefCell<Peer>,
     speaks: Cell<Speaks>,
+    /// HTTP is over: the application has the stream.
+    pub(crate) is_upgraded: Cell<bool>,
     /// The next response is the last one of this connection.
     pub(crate) last_request: Cell<bool>,
     /// What comes in after the last answer is read and thrown away.
@@ -89,6 +93,7 @@ impl Connection {
             worker: Rc::clone(worker),
             peer: RefCell::new(Peer::direct(peer, Scheme::HTTP)),
             speaks: Cell::new(Speaks::Either),
+            is_upgraded: Cell::new(false),
             last_request: Cell::new(false),
             linger: Cell::new(false),
             ordered_refusal: Cell::new(None),
@@ -175,9 +180,9 @@ impl Connection {
             .set(self.lingering.get().map(|lingering| Lingering { last_byte: now, ..lingering }));
     }
 
-    /// The kernel takes no more for now; so much of what it took is not acknowledged.
-    pub(crate) fn blocked(&self, unacknowledged: u64) {
-        self.unsent.blocks(Instant::now(), unacknowledged);
+    /// The kernel takes no more for now.
+    pub(crate) fn blocked(&self, io: &impl Stream) {
+        self.unsent.blocks(Instant::now(), io.unacknowledged(), || io.segment());
     }
 
     /// The kernel took so many bytes.
@@ -212,6 +217,12 @@ impl Connection {
     pub(crate) fn evict(&self) {
         self.is_evicted.set(true);
         self.look();
+    }
+
+    /// The response 101 goes out: what follows is none of HTTP's business.
+    pub(crate) fn upgrades(&self) {
+        self.is_upgraded.set(true);
+        self.worker.upgraded.set(self.worker.upgraded.get() + 1);
     }
 
     /// Has the connection's task look at its deadlines.

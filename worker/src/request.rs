@@ -22,6 +22,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use saola_observability::closed::Level;
 use tokio::task::JoinHandle;
 
@@ -57,11 +58,12 @@ where
         let (method, path) = (parts.method.clone(), parts.uri.path_and_query().cloned());
         let facts = Facts::read(&self.worker, method, parts.version, path, &parts.headers, &peer);
         let running = Running::begin(&self.worker, &self.connection, facts);
-        let verdict = forwarded.and_then(|()| admit(&self.worker, &mut parts, &incoming));
+        let verdict = forwarded.and_then(|()| admit(&self.worker, &mut parts));
         parts.extensions.insert(peer);
         parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
         let (body, reading) = RequestBody::new(incoming, self.worker.config.limit_request_body);
         *running.reading.borrow_mut() = reading;
+        running.can_upgrade.set(parts.extensions.get::<OnUpgrade>().is_some());
         let state = match verdict {
             Err(refusal) => State::Refused { refusal },
             Ok(()) => match self.metrics(&parts) {
@@ -82,18 +84,12 @@ where
 }
 
 /// Limits and policy, before anything of the service is touched.
-fn admit(
-    worker: &Worker,
-    parts: &mut http::request::Parts,
-    incoming: &Incoming,
-) -> Result<(), Refusal> {
+fn admit(worker: &Worker, parts: &mut http::request::Parts) -> Result<(), Refusal> {
     check::check(parts, worker.config.header_map)?;
     if worker.open_requests() > worker.config.limit_concurrency {
         return Err(Refusal::OVERLOAD);
     }
-    let limit = worker.config.limit_request_body;
-    let is_too_large = limit > 0 && incoming.size_hint().lower() > limit;
-    if is_too_large { Err(Refusal::BODY_TOO_LARGE) } else { Ok(()) }
+    Ok(())
 }
 
 impl<S> Front<S> {
@@ -179,7 +175,7 @@ where
         let dropped = caught(&running, || this.state.set(State::Over));
         let step = if dropped.is_err() { Step::Own(Refusal::FAILED) } else { step };
         let too_large =
-            running.reading.borrow().as_ref().is_some_and(|reading| reading.is_too_large());
+            running.reading.borrow().as_ref().is_some_and(|reading| !reading.is_allowed());
         let step = if too_large { Step::Own(Refusal::BODY_TOO_LARGE) } else { step };
         let Some(holder) = this.holder.take() else { return Poll::Pending };
         Poll::Ready(Ok(match step {
@@ -284,7 +280,12 @@ fn respond<B: HttpBody>(
         running.connection.last_request.set(true);
         running.connection.linger.set(true);
     }
-    if running.facts.version != Version::HTTP_2 && running.connection.is_last(&running.worker) {
+    let upgrades = parts.status == StatusCode::SWITCHING_PROTOCOLS && running.can_upgrade.get();
+    if upgrades {
+        running.connection.upgrades();
+    } else if running.facts.version != Version::HTTP_2
+        && running.connection.is_last(&running.worker)
+    {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let (is_empty, exact) = match &source {

@@ -16,6 +16,7 @@ use nix::sys::signalfd::SignalFd;
 use saola_observability::closed::{Level, SlotState};
 use saola_observability::{Slot, profile};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio_util::task::TaskTracker;
 
 use crate::accept::exclusive::Exclusive;
 use crate::accept::tokio::Tokio;
@@ -45,8 +46,9 @@ pub trait MakeService {
     fn make(self, worker: &WorkerInfo) -> impl Future<Output = Result<Self::Service, BoxError>>;
 }
 
-/// What a worker knows of itself.
+/// What a worker knows of itself, and its handle for work beside the requests.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct WorkerInfo {
     /// The number of its slot.
     pub slot: u32,
@@ -56,6 +58,21 @@ pub struct WorkerInfo {
     pub generation: u64,
     /// Where the server listens.
     pub addresses: Vec<String>,
+    background: TaskTracker,
+}
+
+impl WorkerInfo {
+    /// A worker in a slot, one of so many.
+    pub fn new(slot: u32, workers: u32, generation: u64, addresses: Vec<String>) -> Self {
+        Self { slot, workers, generation, addresses, background: TaskTracker::new() }
+    }
+
+    /// Runs work beside the requests, on the worker's thread. A drain waits for it, until its deadline.
+    ///
+    /// Work without an end of its own watches [`draining`](crate::draining).
+    pub fn background(&self, work: impl Future<Output = ()> + 'static) {
+        self.background.spawn_local(work);
+    }
 }
 
 /// What a worker inherits.
@@ -275,7 +292,8 @@ where
     };
     let Hooks { ready, failed, ask_recycle, stopped, drained } = hooks;
     let permits = Permits::new(config.worker_connections);
-    let worker = match Worker::new(slot, config.clone(), permits, ask_recycle) {
+    let background = birth.info.background.clone();
+    let worker = match Worker::new(slot, config.clone(), permits, ask_recycle, background) {
         Ok(worker) => worker,
         Err(error) => {
             failed(Stage::Boot, &chain(&error));

@@ -9,6 +9,7 @@ use http_body::Body as HttpBody;
 use saola_observability::Slot;
 use saola_observability::closed::{Level, SlotState};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::accept::{Accept, AcceptError, Permits, Queue};
 use crate::config::Config;
@@ -46,7 +47,7 @@ where
     current::record_panics(slot);
     let Hooks { ready, ask_recycle, stopped, drained, failed: _ } = hooks;
     let permits = Permits::new(config.worker_connections);
-    let worker = Worker::new(slot, config, permits, ask_recycle)?;
+    let worker = Worker::new(slot, config, permits, ask_recycle, TaskTracker::new())?;
     let beat = Beat::new();
     ready();
     slot.set_state(SlotState::Ready);
@@ -73,11 +74,13 @@ where
 {
     let _ticking = Owned(tokio::task::spawn_local(heartbeat::beat(Rc::clone(worker), beat)));
     let _renewing = Owned(tokio::task::spawn_local(tls::renew(Rc::clone(worker))));
+    current::begin_draining(false);
     let mut stopped = Some(stopped);
     let mut are_orders_open = true;
     let mut deadline = pin!(tokio::time::sleep(FOREVER));
     loop {
-        if stopped.is_none() && worker.open_connections() == 0 {
+        let is_working = !worker.background.is_empty();
+        if stopped.is_none() && worker.open_connections() == 0 && !is_working {
             return Ok(ended(worker, 0));
         }
         tokio::select! {
@@ -93,6 +96,7 @@ where
             },
             () = &mut deadline, if worker.is_draining() => return Ok(force(worker, stopped.take()).await),
             () = worker.closed.notified(), if stopped.is_none() => {}
+            () = worker.background.wait(), if stopped.is_none() && is_working => {}
             accepted = std::future::poll_fn(|cx| source.poll_accept(cx, &worker.permits)), if stopped.is_some() => {
                 match accepted? {
                     Some(accepted) => {
@@ -125,6 +129,8 @@ fn begin(worker: &Rc<Worker>, order: Order) -> Option<Draining> {
     }
     worker.draining.set(Some(draining));
     worker.slot.set_state(SlotState::Draining);
+    worker.background.close();
+    current::begin_draining(true);
     worker.look();
     Some(draining)
 }
@@ -144,12 +150,13 @@ async fn force(worker: &Rc<Worker>, stopped: Option<Box<dyn FnOnce()>>) -> Drain
     let forced = u64::try_from(worker.open_connections()).unwrap_or(u64::MAX);
     worker.is_forced.set(true);
     worker.look();
-    while worker.open_connections() > 0 {
+    // What belongs to the application ends when it looks, or else with the process.
+    while worker.open_connections() > worker.upgraded.get() {
         worker.closed.notified().await;
     }
     // Streams of HTTP/2 are tasks of their own and notice a turn later that their connection has gone.
     for _ in 0..TURNS {
-        if worker.open_requests() == 0 {
+        if worker.open_requests() == 0 && worker.open_connections() == 0 {
             break;
         }
         tokio::task::yield_now().await;

@@ -10,6 +10,7 @@ mod http2;
 mod proxies;
 mod sockets;
 mod tls;
+mod upgrades;
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -27,8 +28,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::accept::Permits;
+use crate::connection::Streamed;
 use crate::heartbeat::Beat;
 use crate::request::current;
 use crate::serve::serve_with;
@@ -100,11 +103,12 @@ impl Server {
     fn start(config: Config, speech: Speech) -> Self {
         let slot = slot();
         current::record_panics(slot);
+        let background = TaskTracker::new();
         let permits = Permits::new(config.worker_connections);
         let recycles = Rc::new(Cell::new(0));
         let asked = Rc::clone(&recycles);
         let ask_recycle = Box::new(move || asked.set(asked.get() + 1));
-        let worker = Worker::new(slot, config, permits, ask_recycle).unwrap();
+        let worker = Worker::new(slot, config, permits, ask_recycle, background).unwrap();
         let (streams, source) = Injected::channel(speech);
         let (orders, shutdown) = Shutdown::channel();
         let shared = Rc::clone(&worker);
@@ -280,6 +284,7 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
             tokio::time::sleep(Duration::from_secs(31)).await;
             text("late")
         }
+        "/upgrade" => upgrade(request),
         "/peer" => text(peer(&request)),
         "/second" => {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -316,6 +321,33 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
     })
 }
 
+/// Echoes behind a 101, and says goodbye when the worker drains.
+fn upgrade(mut request: Request<RequestBody>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::task::spawn_local(async move {
+        let mut stream = Streamed(upgraded.await.expect("an upgrade"));
+        let (mut byte, mut is_told) = ([0], false);
+        loop {
+            tokio::select! {
+                biased;
+                read = stream.read_exact(&mut byte) => match read {
+                    Ok(_) => stream.write_all(&byte).await.expect("the client reads"),
+                    Err(_) => return,
+                },
+                () = crate::draining(), if !is_told => {
+                    stream.write_all(b"bye").await.expect("the client reads");
+                    is_told = true;
+                }
+            }
+        }
+    });
+    let mut response = status(StatusCode::SWITCHING_PROTOCOLS, text(""));
+    for (name, value) in [("connection", "upgrade"), ("upgrade", "echo")] {
+        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// Client, socket, scheme, and the field as the application sees it.
 fn peer(request: &Request<RequestBody>) -> String {
     let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -346,6 +378,13 @@ async fn uploaded(path: &str, mut body: RequestBody) -> Response<Body> {
             let _ = body.collect().await;
             tokio::time::sleep(Duration::from_mins(5)).await;
             text("late")
+        }
+        "/small" | "/big" => {
+            crate::body_limit(if path == "/big" { 2 << 20 } else { 10 });
+            match body.collect().await {
+                Ok(body) => text(body.to_bytes().len().to_string()),
+                Err(error) => status(StatusCode::UNPROCESSABLE_ENTITY, text(error.to_string())),
+            }
         }
         "/back" => Response::new(body.map_err(BoxError::from).boxed_unsync()),
         _ => status(StatusCode::NOT_FOUND, text("nothing here")),

@@ -14,6 +14,7 @@ use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::{Event, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::ServeError;
 use crate::accept::Permits;
@@ -37,6 +38,10 @@ pub(crate) struct Worker {
     pub(crate) is_forced: Cell<bool>,
     pub(crate) permits: Rc<Permits>,
     pub(crate) answered: Cell<u64>,
+    /// Connections among the open ones that belong to the application now.
+    pub(crate) upgraded: Cell<usize>,
+    /// Work beside the requests, which a drain waits for.
+    pub(crate) background: TaskTracker,
     pub(crate) last_long_poll: Cell<Duration>,
     pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
@@ -94,6 +99,7 @@ impl Worker {
         config: Config,
         permits: Rc<Permits>,
         ask_recycle: Box<dyn FnMut()>,
+        background: TaskTracker,
     ) -> Result<Rc<Self>, ServeError> {
         let mut ids = Ids::new(config.seed)?;
         let jitter =
@@ -116,6 +122,8 @@ impl Worker {
             is_forced: Cell::new(false),
             permits,
             answered: Cell::new(0),
+            upgraded: Cell::new(0),
+            background,
             last_long_poll: Cell::default(),
             flood_event: RefCell::default(),
             recycle: RefCell::new(Recycle { left, ask: ask_recycle }),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use nix::libc::linger;
 use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt,
+    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -54,6 +54,14 @@ fn options(fd: &impl AsFd) {
 impl Stream for Socket {
     fn unacknowledged(&self) -> u64 {
         unacknowledged(self.as_fd().as_raw_fd())
+    }
+
+    fn segment(&self) -> u64 {
+        match self {
+            Self::Tcp(_) => getsockopt(self, sockopt::TcpMaxSeg).map_or(0, u64::from),
+            // A unix socket gives memory back buffer by buffer.
+            Self::Unix(_) => 65_536,
+        }
     }
 
     fn abort_on_close(&self) {

@@ -9,6 +9,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
         0
     }
 
+    /// The least that the other end acknowledges at once while it has no room, in bytes. A stream that cannot tell says 0.
+    fn segment(&self) -> u64 {
+        0
+    }
+
     /// Has the coming close throw away what the other end does not take.
     fn abort_on_close(&self) {}
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
 use super::opening::Speaks;
+use super::serve::Place;
 use crate::accept::Stream;
 
 /// What a new connection turned out to speak.
@@ -38,6 +39,7 @@ pub(crate) struct Gate<I: Stream> {
     /// The rest of a refusal that is still to be written.
     refusal: Option<Bytes>,
     is_shut: bool,
+    _place: Place,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -57,7 +59,7 @@ thread_local! {
 }
 
 impl<I: Stream> Gate<I> {
-    pub(crate) fn new(io: I, connection: Rc<Connection>) -> Self {
+    pub(super) fn new(io: I, connection: Rc<Connection>, place: Place) -> Self {
         let (held, scan) = (BytesMut::new(), Scan::default());
         Self {
             io,
@@ -69,6 +71,7 @@ impl<I: Stream> Gate<I> {
             mode: Mode::Head,
             refusal: None,
             is_shut: false,
+            _place: place,
         }
     }
 
@@ -187,10 +190,22 @@ impl<I: Stream> Gate<I> {
         Poll::Ready(Ok(()))
     }
 
+    /// Behind an upgrade everything passes, until the drain's deadline.
+    fn upgraded(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.connection.is_upgraded.get() {
+            self.mode = Mode::Through;
+            self.connection.remember(cx);
+            if self.connection.worker.is_forced.get() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the books of what the client takes.
     fn noted(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match polled {
-            Poll::Pending => self.connection.blocked(self.io.unacknowledged()),
+            Poll::Pending => self.connection.blocked(&self.io),
             Poll::Ready(Ok(bytes)) => self.connection.written(bytes),
             Poll::Ready(Err(_)) => {}
         }
@@ -229,6 +244,7 @@ impl<I: Stream> hyper::rt::Read for Gate<I> {
         mut out: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.upgraded(cx)?;
         loop {
             if this.passed > 0 {
                 let count = this.passed.min(out.remaining());
@@ -274,6 +290,7 @@ impl<I: Stream> hyper::rt::Write for Gate<I> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.upgraded(cx)?;
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.noted(polled)
     }
@@ -282,7 +299,7 @@ impl<I: Stream> hyper::rt::Write for Gate<I> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
         if polled.is_pending() {
             // TLS keeps what the kernel does not take.
-            self.connection.blocked(self.io.unacknowledged());
+            self.connection.blocked(&self.io);
         }
         ready!(polled)?;
         // hyper flushes when it has handed over everything.
@@ -310,6 +327,10 @@ impl<I: Stream> hyper::rt::Write for Gate<I> {
 
 impl<I: Stream> Drop for Gate<I> {
     fn drop(&mut self) {
+        let worker = &self.connection.worker;
+        if self.connection.is_upgraded.get() {
+            worker.upgraded.set(worker.upgraded.get().saturating_sub(1));
+        }
         if self.connection.is_aborted.get() {
             self.io.abort_on_close();
         } else if self.connection.is_orderly.get() && !self.is_shut {

@@ -14,11 +14,12 @@ use saola_observability::closed::Level;
 use tokio::time::{Instant, Sleep};
 
 use super::Connection;
+use super::anchored::Anchored;
 use super::deadlines::Due;
 use super::gate::{Gate, Opening};
 use super::opening::open;
 use crate::BoxError;
-use crate::accept::{Accepted, Stream};
+use crate::accept::{Accepted, Permit, Stream};
 use crate::request::Front;
 use crate::request::body::RequestBody;
 use crate::timer::TokioTimer;
@@ -35,16 +36,16 @@ where
 {
     let Accepted { io, peer, speech, at, permit } = accepted;
     let connection = Connection::new(&worker, peer, at);
-    let _registered =
-        Registered { number: worker.register(&connection), worker: Rc::clone(&worker) };
-    let _permit = permit;
+    let number = worker.register(&connection);
+    let place = Place { number, worker: Rc::clone(&worker), _permit: permit };
     let Some(io) = open(io, speech, &connection, at).await else { return };
-    let mut gate = Gate::new(io, Rc::clone(&connection));
+    let mut gate = Gate::new(io, Rc::clone(&connection), place);
     let opening = drive(&connection, Opens(&mut gate)).await;
     let front = Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
     let ended = match opening {
         Some(Ok(Opening::Http1)) => {
-            drive(&connection, Http1(http1(&worker).serve_connection(gate, front))).await
+            let served = http1(&worker).serve_connection(Anchored::new(gate), front);
+            drive(&connection, Http1(served.with_upgrades())).await
         }
         Some(Ok(Opening::Http2)) => {
             let served = http2(&worker).serve_connection(gate, front);
@@ -102,12 +103,14 @@ fn http2(worker: &Worker) -> http2::Builder<LocalExecutor> {
     builder
 }
 
-struct Registered {
+/// What a connection takes up in its worker, for as long as its stream is open: also behind an upgrade.
+pub(super) struct Place {
     number: u64,
     worker: Rc<Worker>,
+    _permit: Permit,
 }
 
-impl Drop for Registered {
+impl Drop for Place {
     fn drop(&mut self) {
         self.worker.forget(self.number);
     }
@@ -232,7 +235,7 @@ fn rearm(timer: Pin<&mut Sleep>, at: Instant) {
 }
 
 impl Connection {
-    fn remember(&self, cx: &Context<'_>) {
+    pub(super) fn remember(&self, cx: &Context<'_>) {
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
             *kept = Some(cx.waker().clone());

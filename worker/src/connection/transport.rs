@@ -36,6 +36,10 @@ impl<I: Stream> Stream for Transport<I> {
         self.socket().unacknowledged()
     }
 
+    fn segment(&self) -> u64 {
+        self.socket().segment()
+    }
+
     fn abort_on_close(&self) {
         self.socket().abort_on_close();
     }

@@ -17,6 +17,8 @@ pub(super) struct Unsent {
     /// Those of them that the client has, when last asked.
     acknowledged: Cell<u64>,
     window: Cell<Option<Window>>,
+    /// The least that the client acknowledges at once.
+    segment: Cell<u64>,
 }
 
 /// A time in which the client must take enough.
@@ -32,10 +34,11 @@ impl Unsent {
         self.written.set(self.written.get().saturating_add(bytes));
     }
 
-    pub(super) fn blocks(&self, now: Instant, unacknowledged: u64) {
+    pub(super) fn blocks(&self, now: Instant, unacknowledged: u64, segment: impl Fn() -> u64) {
         let acknowledged = self.written.get().saturating_sub(unacknowledged);
         self.acknowledged.set(acknowledged);
         if self.window.get().is_none() {
+            self.segment.set(segment());
             self.window.set(Some(Window { since: now, acknowledged }));
         }
     }
@@ -52,13 +55,15 @@ impl Unsent {
     /// When the window ends; not later than now only if the client took too little in it.
     pub(super) fn deadline(&self, now: Instant, length: Duration) -> Option<Instant> {
         let window = self.window.get()?;
+        let rate = |length: Duration| LEAST_RATE.saturating_mul(length.as_secs()).max(1);
+        // On the machine itself a segment is 64 KiB, and a slow client has room for one only now and then.
+        let length = if self.segment.get() > rate(length) { length * 2 } else { length };
         let end = window.since + length;
         if end > now {
             return Some(end);
         }
         let acknowledged = self.acknowledged.get();
-        let least = LEAST_RATE.saturating_mul(length.as_secs()).max(1);
-        if acknowledged.saturating_sub(window.acknowledged) < least {
+        if acknowledged.saturating_sub(window.acknowledged) < rate(length) {
             return Some(end);
         }
         self.window.set(Some(Window { since: now, acknowledged }));

@@ -24,7 +24,7 @@ pub struct RequestBody {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// It is longer than `limit_request_body`.
+    /// It is longer than `limit_request_body`, or than [`body_limit`](crate::body_limit) allows.
     #[error("the request body is longer than {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
@@ -45,7 +45,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return (Self::empty(), None);
         }
-        let reading = Arc::new(Reading::new(limit));
+        let reading = Arc::new(Reading::new(limit, incoming.size_hint().lower()));
         (Self { incoming: Some(incoming), reading: Some(Arc::clone(&reading)) }, Some(reading))
     }
 }
@@ -70,7 +70,7 @@ impl HttpBody for RequestBody {
         let (Some(incoming), Some(reading)) = (&mut this.incoming, &this.reading) else {
             return Poll::Ready(None);
         };
-        if reading.is_too_large() {
+        if !reading.is_allowed() {
             return Poll::Ready(Some(Err(BodyError::TooLarge { limit: reading.limit() })));
         }
         let Poll::Ready(polled) = Pin::new(&mut *incoming).poll_frame(cx) else {

@@ -8,6 +8,7 @@ use saola_observability::Slot;
 use saola_observability::clock::wall_ns;
 use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::profile::OwnLabel;
+use tokio::sync::watch;
 
 use super::answer::text;
 use super::scope::{self, Running};
@@ -96,7 +97,33 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// Waits until this worker begins to drain: for what would go on for ever, such as a WebSocket or work in the background.
+///
+/// To be awaited on the worker's thread; elsewhere it never comes.
+pub async fn draining() {
+    let mut told = DRAINING.with(watch::Sender::subscribe);
+    // The sender lives as long as the thread.
+    let _ = told.wait_for(|is_draining| *is_draining).await;
+}
+
+pub(crate) fn begin_draining(is_draining: bool) {
+    DRAINING.with(|told| told.send_replace(is_draining));
+}
+
+/// Sets the longest request body that the current request may have, in bytes; 0 is no limit.
+///
+/// For a route that takes more, or less, than `limit_request_body` says. To be called before the body is read; outside a
+/// request it does nothing.
+pub fn body_limit(bytes: u64) {
+    if let Some(running) = scope::current()
+        && let Some(reading) = running.reading.borrow().as_deref()
+    {
+        reading.set_limit(bytes);
+    }
+}
+
 thread_local! {
+    static DRAINING: watch::Sender<bool> = watch::Sender::new(false);
     static CARRIED: RefCell<Option<Trace>> = const { RefCell::new(None) };
 }
 

@@ -10,7 +10,9 @@ use crate::config::Config;
 /// What the request's scope knows of its body, which may be read on another thread.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    limit: u64,
+    limit: AtomicU64,
+    /// What the head says, at least.
+    declared: u64,
     bytes: AtomicU64,
     is_read: AtomicBool,
     is_too_large: AtomicBool,
@@ -27,10 +29,16 @@ pub(crate) struct Reading {
 
 const NOT: u64 = u64::MAX;
 
+/// 0 is no limit.
+fn bound(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit }
+}
+
 impl Reading {
-    pub(crate) fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64, declared: u64) -> Self {
         Self {
-            limit: if limit == 0 { u64::MAX } else { limit },
+            limit: AtomicU64::new(bound(limit)),
+            declared,
             bytes: AtomicU64::new(0),
             is_read: AtomicBool::new(false),
             is_too_large: AtomicBool::new(false),
@@ -43,7 +51,19 @@ impl Reading {
     }
 
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(bound(limit), Ordering::Relaxed);
+    }
+
+    /// Says whether the body may be read on, by what has come of it and by what the head says of it.
+    pub(crate) fn is_allowed(&self) -> bool {
+        if self.declared > self.limit() {
+            self.is_too_large.store(true, Ordering::Relaxed);
+        }
+        !self.is_too_large()
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -69,7 +89,7 @@ impl Reading {
     pub(crate) fn takes(&self, bytes: u64, is_end: bool) -> bool {
         self.got();
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let is_too_large = bytes > self.limit;
+        let is_too_large = bytes > self.limit();
         self.is_too_large.store(is_too_large, Ordering::Relaxed);
         self.is_read.store(is_end && !is_too_large, Ordering::Relaxed);
         !is_too_large

@@ -38,6 +38,7 @@ pub(crate) struct Running {
     pub(crate) outcome: Cell<Option<Outcome>>,
     pub(crate) exception: Cell<Option<&'static str>>,
     pub(crate) reading: RefCell<Option<Arc<Reading>>>,
+    pub(crate) can_upgrade: Cell<bool>,
     pub(crate) waiting: Cell<Waiting>,
     /// Its deadline has passed; the scope sees this at its next poll.
     pub(crate) expired: Cell<Option<Late>>,
@@ -147,6 +148,7 @@ impl Running {
             outcome: Cell::new(None),
             exception: Cell::new(None),
             reading: RefCell::new(None),
+            can_upgrade: Cell::new(false),
             waiting: Cell::new(Waiting::Service),
             expired: Cell::new(None),
             frame_at: Cell::new(None),

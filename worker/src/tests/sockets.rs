@@ -64,7 +64,7 @@ fn birth(listeners: Vec<Listener>) -> (Birth, OwnedFd) {
         }),
         _ => None,
     };
-    let info = WorkerInfo { slot: 7, ..WorkerInfo::default() };
+    let info = WorkerInfo::new(7, 1, 1, Vec::new());
     (Birth { info, listeners, control: theirs, parse }, ours)
 }
 
