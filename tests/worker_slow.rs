@@ -108,3 +108,36 @@ fn a_client_on_the_same_machine_that_reads_slowly_gets_all_of_it() {
     assert!(taken > 16 << 20, "{taken}");
     assert_eq!(server.stop(), 0);
 }
+
+#[test]
+fn slowhttptest_ties_nothing_up() {
+    let modes: [(&str, &[&str]); 3] = [
+        ("header", &["-H", "-u", "/"]),
+        ("body", &["-B", "-s", "100000", "-u", "/upload"]),
+        ("write", &["-X", "-w", "1", "-y", "2", "-n", "5", "-z", "1", "-u", "/large"]),
+    ];
+    for (kind, mode) in modes {
+        let server = Setup::of_example("misfit").args(SHORT).args(["--access-log", "off"]).start();
+        let (path, mode) = mode.split_last().unwrap();
+        let url = format!("http://{}{path}", server.address());
+        let attack = std::process::Command::new("slowhttptest")
+            .args(["-c", "300", "-r", "300", "-i", "1", "-l", "60", "-x", "10", "-p", "3"])
+            .args(mode)
+            .arg(url)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let Ok(mut attack) = attack else {
+            eprintln!("slowhttptest is not installed: its three modes were not tried");
+            return;
+        };
+        server.until(&format!("all 300 are sent away, {kind}"), |metrics| {
+            metrics.value("http_server_request_timeouts_total", &[("kind", kind)])
+                >= u64::from(CROWD)
+        });
+        assert_eq!(server.get("/").status, 200);
+        // It may have ended by itself: nothing was left open.
+        let _ended = attack.kill();
+        attack.wait().unwrap();
+        assert_eq!(server.stop(), 0);
+    }
+}

@@ -1,5 +1,6 @@
 //! Whole workers in process: duplex streams instead of sockets, a paused clock, and the records they leave.
 
+mod agreement;
 mod corpus;
 mod deadlines;
 mod drain;

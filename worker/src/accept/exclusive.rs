@@ -25,9 +25,9 @@ use thread::{Acceptor, Shared, Wish};
 
 /// The default source on Linux.
 pub(crate) struct Exclusive {
-    shared: Arc<Shared>,
+    /// Also owns the listeners; given up with them.
+    shared: Option<Arc<Shared>>,
     handed: mpsc::Receiver<io::Result<(OwnedFd, Speech)>>,
-    listeners: Arc<Vec<Listener>>,
     permit: Option<Permit>,
     is_granted: bool,
     queue: Option<Queue>,
@@ -43,20 +43,24 @@ impl Exclusive {
         beat: Beat,
         slot: &'static Slot,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new()?);
+        let shared = Arc::new(Shared::new(Arc::clone(listeners))?);
         let (sender, handed) = mpsc::channel(1);
-        Acceptor::new(Arc::clone(listeners), Arc::clone(&shared), sender, beat, slot)?.start()?;
-        let listeners = Arc::clone(listeners);
+        Acceptor::new(Arc::clone(&shared), sender, beat, slot).start()?;
         Ok(Self {
-            shared,
+            shared: Some(shared),
             handed,
-            listeners,
             permit: None,
             is_granted: false,
             queue: None,
             next: 0,
             linger: None,
         })
+    }
+
+    fn wish(&self, wish: Wish) {
+        if let Some(shared) = &self.shared {
+            shared.wish(wish);
+        }
     }
 
     fn accepted(&mut self, fd: OwnedFd, speech: Speech) -> Option<Accepted<Socket>> {
@@ -80,14 +84,14 @@ impl Exclusive {
             self.linger.take_if(|linger| !linger.wants_another());
         }
         self.permit = None;
-        self.listeners = Arc::new(Vec::new());
+        self.shared = None;
         Poll::Ready(Ok(None))
     }
 
     /// One look into each queue; `None` when all are empty.
     fn look(&mut self, permits: &Rc<Permits>) -> Result<Option<Accepted<Socket>>, AcceptError> {
-        let listeners = Arc::clone(&self.listeners);
-        while let Some(listener) = listeners.get(self.next) {
+        let Some(shared) = self.shared.clone() else { return Ok(None) };
+        while let Some(listener) = shared.listeners.get(self.next) {
             if self.permit.is_none() {
                 self.permit = permits.take();
             }
@@ -127,7 +131,9 @@ impl Accept for Exclusive {
                 if self.permit.is_none() {
                     self.permit = Some(ready!(permits.poll_take(cx)));
                 }
-                self.shared.grant();
+                if let Some(shared) = &self.shared {
+                    shared.grant().map_err(AcceptError::Acceptor)?;
+                }
                 self.is_granted = true;
             }
             match ready!(self.handed.poll_recv(cx)) {
@@ -149,22 +155,22 @@ impl Accept for Exclusive {
     }
 
     fn pause(&mut self) {
-        self.shared.wish(Wish::Pause);
+        self.wish(Wish::Pause);
     }
 
     fn resume(&mut self) {
-        self.shared.wish(Wish::Accept);
+        self.wish(Wish::Accept);
     }
 
     fn finish(&mut self, queue: Queue) {
         self.queue = Some(queue);
         self.linger = (queue == Queue::Empty).then(Linger::begin);
-        self.shared.wish(Wish::End);
+        self.wish(Wish::End);
     }
 }
 
 impl Drop for Exclusive {
     fn drop(&mut self) {
-        self.shared.wish(Wish::End);
+        self.wish(Wish::End);
     }
 }

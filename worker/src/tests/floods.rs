@@ -67,6 +67,21 @@ fn empty_data_is_bounded() {
 }
 
 #[test]
+fn tiny_data_is_bounded() {
+    test(config(), |server| async move {
+        // Of a body that nobody reads; one that is read is bounded by its limit.
+        let (sent, goaway) = flood(&server, |number| match number {
+            0 => frame(HEADERS, END_HEADERS, 3, &fields("POST", "/dawdle")),
+            _ => frame(DATA, 0, 3, b"x"),
+        })
+        .await;
+        assert!(sent < 10_000, "{sent}");
+        assert_eq!(goaway, Some(ENHANCE_YOUR_CALM));
+        server.stop().await;
+    });
+}
+
+#[test]
 fn rapid_resets_are_bounded() {
     test(config(), |server| async move {
         let (sent, goaway) = flood(&server, |number| {

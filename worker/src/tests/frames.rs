@@ -105,6 +105,17 @@ impl Peer {
         self.statuses[&stream].clone()
     }
 
+    /// The error with which the server ends a stream, or the whole connection for it (RFC 9113 section 5.4.2 leaves the choice).
+    pub(crate) async fn blamed(&mut self, stream: u32) -> u32 {
+        loop {
+            let reset = self.resets.iter().find(|(of, _)| *of == stream).map(|(_, error)| *error);
+            if let Some(error) = reset.or(self.goaway) {
+                return error;
+            }
+            assert!(self.read().await, "the connection has ended without a word");
+        }
+    }
+
     /// Reads to the end of the connection.
     pub(crate) async fn until_end(&mut self) {
         while self.read().await {}

@@ -10,6 +10,7 @@ use saola_observability::Outcome;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, fields, frame};
 use super::{Server, config, late, test};
 use crate::Order;
 use crate::connection::{LocalExecutor, Streamed};
@@ -121,6 +122,50 @@ fn a_future_that_is_given_up_is_dropped_as_its_request() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let record = server.finished().pop().unwrap();
         assert_eq!((record.outcome, record.route.as_deref()), (Outcome::Aborted, Some("/inside")));
+        server.stop().await;
+    });
+}
+
+#[test]
+fn malformed_heads_never_reach_the_service() {
+    let field = |name: &str, value: &str| {
+        let length = |text: &str| u8::try_from(text.len()).unwrap();
+        [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+    };
+    let with = |more: &[u8]| [&fields("GET", "/")[..], more].concat();
+    let heads = [
+        ("an upper-case name", with(&field("X-Upper", "1"))),
+        ("a field of the connection", with(&field("connection", "close"))),
+        ("another one", with(&field("transfer-encoding", "chunked"))),
+        ("te beyond trailers", with(&field("te", "gzip"))),
+        ("a pseudo-field twice", with(&field(":path", "/"))),
+        ("an unknown pseudo-field", with(&field(":x", "/"))),
+        ("a pseudo-field behind a field", [&field("a", "b")[..], &fields("GET", "/")].concat()),
+    ];
+    test(config(), |server| async move {
+        for (what, head) in &heads {
+            let mut peer = Peer::open(&server).await;
+            peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, head)).await;
+            assert_eq!(peer.blamed(1).await, 1, "{what}: PROTOCOL_ERROR");
+        }
+        assert!(server.finished().is_empty(), "the service saw none of them");
+        let mut peer = Peer::open(&server).await;
+        peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86])).await;
+        assert_eq!(peer.status(1).await, "400", "neither a path nor an authority");
+        server.stop().await;
+    });
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_its_head_says_is_reset() {
+    test(config(), |server| async move {
+        let head = [&fields("POST", "/none")[..], &[0, 14], b"content-length", &[1], b"3"].concat();
+        for data in [&b"xx"[..], b"xxxx"] {
+            let mut peer = Peer::open(&server).await;
+            peer.send(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+            peer.send(&frame(DATA, END_STREAM, 1, data)).await;
+            assert_eq!(peer.blamed(1).await, 1, "{data:?}: PROTOCOL_ERROR");
+        }
         server.stop().await;
     });
 }
