@@ -48,6 +48,7 @@ mod usage; // the command line, the settings and what they refuse
 mod worker_corpus; // the corpus of raw requests against the echo
 mod worker_floods; // HTTP/2 clients that send frames without end
 mod worker_fronts; // TLS, PROXY headers, and what proxies say of the client
+mod worker_grpc; // tonic as a tower service
 mod worker_many; // very many connections, idle or holding memory
 mod worker_overload; // too many clients, too few descriptors, handlers that hold the loop
 mod worker_serving; // applications without a framework

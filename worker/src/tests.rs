@@ -305,6 +305,12 @@ async fn app(request: Request<RequestBody>) -> Result<Response<Body>, Infallible
         ),
         "/304" => status(StatusCode::NOT_MODIFIED, text("")),
         "/stream" => frames(vec![Ok("one"), Ok("two")]),
+        "/trailers" => {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            let body = text("data").into_body();
+            Response::new(body.with_trailers(async { Some(Ok(trailers)) }).boxed_unsync())
+        }
         "/broken" => frames(vec![Ok("one"), Err("broken")]),
         "/panicking" => frames(vec![Ok("one"), Err("panic")]),
         "/trace" => {

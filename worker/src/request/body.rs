@@ -185,7 +185,7 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             return Poll::Ready(Some(Err(running.cut_short().into())));
         }
         running.remember(cx.waker());
-        let body = match this.source.project() {
+        let mut body = match this.source.project() {
             SourceProjection::Own { bytes } => {
                 let frame = bytes
                     .take()
@@ -196,9 +196,13 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             }
             SourceProjection::Service { body } => body,
         };
-        let polled = match caught(&running, || body.poll_frame(cx)) {
-            Ok(Poll::Ready(polled)) => polled,
-            Ok(Poll::Pending) => {
+        let polled = caught(&running, || {
+            let polled = body.as_mut().poll_frame(cx);
+            (polled, body.is_end_stream())
+        });
+        let (polled, is_last) = match polled {
+            Ok((Poll::Ready(polled), is_last)) => (polled, is_last),
+            Ok((Poll::Pending, _)) => {
                 running.gave_frame(false);
                 return Poll::Pending;
             }
@@ -216,7 +220,9 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
                 let frame = frame.map_data(Piece::Service);
                 running.gave_frame(true);
                 running.connection.sends(length(&frame));
-                running.sent(length(&frame), *this.promised, false);
+                // hyper does not ask again behind these.
+                let is_end = is_last || frame.is_trailers();
+                running.sent(length(&frame), *this.promised, is_end);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {

@@ -169,3 +169,16 @@ fn a_body_that_is_not_as_long_as_its_head_says_is_reset() {
         server.stop().await;
     });
 }
+
+#[test]
+fn a_response_that_ends_with_trailers_was_answered() {
+    test(config(), |server| async move {
+        let (mut client, _connection) = connect(&server).await;
+        let response = client.send_request(get("/trailers")).await.unwrap();
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+        server.until("recorded", |worker| worker.open_requests() == 0).await;
+        assert_eq!(server.outcomes(), [(Some(200), Outcome::Ok)]);
+        server.stop().await;
+    });
+}
