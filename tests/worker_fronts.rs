@@ -117,3 +117,30 @@ fn a_strangers_word_about_itself_is_not_believed() {
     assert_eq!(server.access_line(answer.request_id()).get("client"), "127.0.0.1");
     assert_eq!(server.stop(), 0);
 }
+
+#[test]
+fn h2spec_finds_nothing_but_a_preface_that_may_be_http1() {
+    let setup = Setup::of_example("misfit");
+    let (certificate, key) = certificate(setup.folder(), "one");
+    let plain = Setup::of_example("misfit").start();
+    let secure = setup.args(["--certfile", &certificate, "--keyfile", &key]).start();
+    for (server, more, allowed) in [(plain, &[][..], 1), (secure, &["-t", "-k"], 0)] {
+        let address = server.address();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let run = std::process::Command::new("h2spec")
+            // A path that reads bodies: what comes behind an early answer is not looked at.
+            .args(["--strict", "-o", "5", "-P", "/any", "-h", host, "-p", port])
+            .args(more)
+            .output();
+        let Ok(output) = run else {
+            eprintln!("h2spec is not installed: its 146 tests were not tried");
+            return;
+        };
+        let report = String::from_utf8_lossy(&output.stdout);
+        // In cleartext the port speaks HTTP/1.1 too, and answers 400 to what is no preface: not the end that h2spec wants.
+        let expected = format!("146 tests, {} passed, 0 skipped, {allowed} failed", 146 - allowed);
+        assert!(report.contains(&expected), "{report}");
+        assert_eq!(allowed == 1, report.contains("× 2: Sends invalid connection preface"));
+        assert_eq!(server.stop(), 0);
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 
 fn main() -> ExitCode {
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
                     post(|body: axum::body::Bytes| async move { body.len().to_string() }),
                 )
                 .route("/grow/{mebibytes}", get(grow))
+                .route("/any", any(|_: axum::body::Bytes| async { "read to its end" }))
                 .route("/abort", get(abort))
                 .route("/exit/{code}", get(exit)))
         }
