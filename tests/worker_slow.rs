@@ -94,14 +94,16 @@ fn three_hundred_that_do_not_read_are_sent_away() {
 
 #[test]
 fn a_client_on_the_same_machine_that_reads_slowly_gets_all_of_it() {
-    let server = Setup::of_example("misfit").args(SHORT).start();
+    let server =
+        Setup::of_example("misfit").args(["--workers", "1", "--write-timeout", "3s"]).start();
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let mut taken = 0;
-    // Its kernel acknowledges nothing for as long as it takes to read a segment of 64 KiB: longer than the second that it has.
-    for _ in 0..60 {
-        taken += stream.read(&mut [0; 5_000]).unwrap();
+    // Its kernel acknowledges nothing for as long as it takes to read a segment of 64 KiB: more than three seconds
+    // at this pace, and less than six.
+    for _ in 0..90 {
+        taken += stream.read(&mut [0; 2_000]).unwrap();
         crate::wait::pause(std::time::Duration::from_millis(100));
     }
     taken += stream.read_to_end(&mut Vec::new()).unwrap();

@@ -95,11 +95,10 @@ fn admit(worker: &Worker, parts: &mut http::request::Parts) -> Result<(), Refusa
 impl<S> Front<S> {
     /// Who asks; whoever is at the other end when what proxies say cannot be.
     fn peer(&self, fields: &mut HeaderMap) -> (Peer, Result<(), Refusal>) {
-        let direct = self.connection.peer.borrow().clone();
-        let trusted = &self.worker.config.forwarded_allow_ips;
-        match forwarded::read(fields, direct.clone(), trusted) {
+        let direct = || self.connection.peer.borrow().clone();
+        match forwarded::read(fields, direct(), &self.worker.config.forwarded_allow_ips) {
             Ok(peer) => (peer, Ok(())),
-            Err(refusal) => (direct, Err(refusal)),
+            Err(refusal) => (direct(), Err(refusal)),
         }
     }
 
@@ -174,9 +173,12 @@ where
         // The service's future goes first, as this request: its destructors may still write events.
         let dropped = caught(&running, || this.state.set(State::Over));
         let step = if dropped.is_err() { Step::Own(Refusal::FAILED) } else { step };
-        let too_large =
-            running.reading.borrow().as_ref().is_some_and(|reading| !reading.is_allowed());
-        let step = if too_large { Step::Own(Refusal::BODY_TOO_LARGE) } else { step };
+        // Whatever the service says. A request that never came to it was refused for another reason.
+        let was_called = running.waiting.get() == Waiting::Response;
+        let is_allowed =
+            running.reading.borrow().as_ref().is_none_or(|reading| reading.is_allowed());
+        let step =
+            if was_called && !is_allowed { Step::Own(Refusal::BODY_TOO_LARGE) } else { step };
         let Some(holder) = this.holder.take() else { return Poll::Pending };
         Poll::Ready(Ok(match step {
             Step::Own(refusal) => refused(holder, refusal),

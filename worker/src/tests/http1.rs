@@ -173,6 +173,9 @@ fn overload_is_answered_at_once() {
         server.until("it runs", |worker| worker.open_requests() == 1).await;
         let answer = second.get("/").await;
         assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+        let mut large = server.connect();
+        large.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n").await;
+        assert_eq!(large.answer().await.status, 503, "its length is not why");
         assert_eq!(first.answer().await.status, 200);
         assert_eq!(second.get("/").await.status, 200);
         server.stop().await;
