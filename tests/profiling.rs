@@ -1,5 +1,7 @@
 //! Profiles: at the profile server, with the ids of the requests they were taken of, and on the admin listener.
 
+use std::collections::BTreeSet;
+
 use hyper::Request;
 
 use crate::client;
@@ -43,13 +45,24 @@ fn a_span_and_the_profile_of_its_request_point_at_each_other() {
     let parent = format!("00-{trace}-00f067aa0ba902b7-01");
     let request = Request::get("/heavy?ms=400").header("traceparent", parent);
     let answer = server.send(request.body("").unwrap());
-    let light = server.get("/light");
+    let lights: Vec<_> = (0..20).map(|_| server.get("/light")).collect();
     let span = collector.span_of(answer.request_id());
     assert_eq!(span.get("pyroscope.profile.id"), span.span_id());
-    assert_eq!(collector.span_of(light.request_id()).get("pyroscope.profile.id"), "");
     let of_span = |sample: &Sample| sample.labels.get("span_id") == Some(&span.span_id());
     profiles.until_sample("its samples are at the server", of_span);
     assert_eq!(server.stop(), 0);
+    // A link that is there leads somewhere, and what was sampled has one; the light ones hardly ever are.
+    let sampled: BTreeSet<_> = profiles
+        .samples()
+        .iter()
+        .filter_map(|sample| sample.labels.get("span_id").cloned())
+        .collect();
+    for light in &lights {
+        let span = collector.span_of(light.request_id());
+        let is_linked = span.get("pyroscope.profile.id") == span.span_id();
+        assert_eq!(is_linked, sampled.contains(&span.span_id()), "{span:?}");
+    }
+    assert!(sampled.len() < lights.len());
     let of_span: Vec<_> = profiles.samples().into_iter().filter(of_span).collect();
     for sample in &of_span {
         assert_eq!(sample.labels["trace_id"], trace);
