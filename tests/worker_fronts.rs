@@ -12,6 +12,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::collector::{Collector, Mode};
 use crate::server::Server;
 use crate::setup::Setup;
 use crate::wire::Wire;
@@ -71,6 +72,25 @@ fn tls_is_spoken_on_tcp_and_not_on_unix_sockets() {
     plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(plain.answer().is_err(), "an alert, and no HTTP");
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_span_says_by_which_scheme_and_name_its_server_was_asked() {
+    let collector = Collector::start(Mode::Answer);
+    let setup = Setup::of_example("echo");
+    let (certificate, key) = certificate(setup.folder(), "one");
+    let server = setup
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
+        .args(["--certfile", &certificate, "--keyfile", &key])
+        .start();
+    get_tls(&server.address(), &certificate, &[]);
+    assert_eq!(server.stop(), 0);
+    let spans = collector.spans();
+    let [span] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(
+        (span.get("url.scheme"), span.get("server.address"), span.get("server.port")),
+        ("https", "saola.test", "443")
+    );
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub struct End<'a> {
     pub server_address: &'a str,
     /// The listener's port.
     pub server_port: u16,
+    /// Whether the client asked for `https`.
+    pub is_https: bool,
     /// Its `tracestate`.
     pub tracestate: &'a str,
     /// Its id.
@@ -306,6 +308,7 @@ impl InFlight {
             client: request.client,
             client_port: request.client_port,
             server_port: end.server_port,
+            is_https: end.is_https,
             cpu_samples,
             method: request.method,
             protocol: request.protocol,

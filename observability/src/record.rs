@@ -90,6 +90,8 @@ pub struct RequestRecord {
     pub parent: SpanId,
     /// Whether the parent came from outside.
     pub remote_parent: bool,
+    /// Whether the client asked for `https`, of us or of a trusted proxy.
+    pub is_https: bool,
     /// The route template, `unmatched` when no route was named.
     pub route: String,
     /// The type of what went wrong, when something did: `panic`, `response_body` …

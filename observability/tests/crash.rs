@@ -143,6 +143,7 @@ fn end(status: u16) -> End<'static> {
         method_text: "",
         user_agent: b"crash",
         server_address: "localhost",
+        is_https: false,
         server_port: 80,
         tracestate: "",
         request_id: "request",

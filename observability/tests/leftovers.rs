@@ -231,6 +231,7 @@ fn end(id: &str) -> End<'_> {
         method_text: "",
         user_agent: b"",
         server_address: "",
+        is_https: false,
         server_port: 0,
         tracestate: "",
         request_id: id,

@@ -97,6 +97,7 @@ fn end() -> End<'static> {
         method_text: "",
         user_agent: b"agent",
         server_address: "localhost",
+        is_https: false,
         server_port: 80,
         tracestate: "",
         request_id: "request",

@@ -424,6 +424,7 @@ fn end() -> End<'static> {
         method_text: "",
         user_agent: b"",
         server_address: "",
+        is_https: false,
         server_port: 80,
         tracestate: "",
         request_id: "request",

@@ -55,8 +55,8 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (mut parts, incoming) = request.into_parts();
         let (peer, forwarded) = self.peer(&mut parts.headers);
-        let (method, path) = (parts.method.clone(), parts.uri.path_and_query().cloned());
-        let facts = Facts::read(&self.worker, method, parts.version, path, &parts.headers, &peer);
+        let (method, uri) = (parts.method.clone(), Some(&parts.uri));
+        let facts = Facts::read(&self.worker, method, parts.version, uri, &parts.headers, &peer);
         let running = Running::begin(&self.worker, &self.connection, facts);
         let verdict = forwarded.and_then(|()| admit(&self.worker, &mut parts));
         parts.extensions.insert(peer);

@@ -75,6 +75,7 @@ fn one(slot: &'static Slot) {
         method_text: "",
         user_agent: b"Mozilla/5.0 (X11; Linux x86_64)",
         server_address: "localhost",
+        is_https: false,
         server_port: 80,
         tracestate: "",
         request_id: "0123456789abcdef",

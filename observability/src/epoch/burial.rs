@@ -93,6 +93,7 @@ fn lost_request(entry: &InFlightEntry) -> Ended<'_> {
         span: entry.span,
         parent: entry.parent,
         remote_parent: entry.remote_parent,
+        is_https: false, // the table does not know
         route: &entry.route,
         exception: "",
         request_bytes: 0,

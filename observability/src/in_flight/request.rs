@@ -111,6 +111,7 @@ impl Drop for Request {
             method_text: "",
             user_agent: b"",
             server_address: "",
+            is_https: false,
             server_port: 0,
             tracestate: "",
             request_id: &known.request_id,

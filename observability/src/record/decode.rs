@@ -69,7 +69,7 @@ impl Input<'_> {
         let protocol = Protocol::from_number(self.u8()?)?;
         let outcome = Outcome::from_number(self.u8()?)?;
         let sampling = Sampling::from_number(self.u8()?)?;
-        let remote_parent = self.u8()? != 0;
+        let flags = self.u8()?;
         let route = self.text()?;
         let exception = Some(self.text()?).filter(|text| !text.is_empty());
         Some(RequestRecord {
@@ -78,7 +78,8 @@ impl Input<'_> {
             trace,
             span,
             parent,
-            remote_parent,
+            remote_parent: flags & 1 != 0,
+            is_https: flags & 2 != 0,
             route,
             exception,
             request_bytes,
@@ -236,6 +237,7 @@ mod tests {
             span: SpanId([2; 8]),
             parent: SpanId::NONE,
             remote_parent: true,
+            is_https: true,
             route: "/items/{id}",
             exception: "",
             request_bytes: 9,

@@ -39,6 +39,7 @@ pub(crate) struct Ended<'a> {
     pub(crate) span: SpanId,
     pub(crate) parent: SpanId,
     pub(crate) remote_parent: bool,
+    pub(crate) is_https: bool,
     pub(crate) route: &'a str,
     pub(crate) exception: &'a str,
     pub(crate) request_bytes: u64,
@@ -233,7 +234,8 @@ impl<'b> Encoder<'b> {
         put(&request.client_port.to_ne_bytes());
         put(&request.server_port.to_ne_bytes());
         put(&[request.method.number(), request.protocol.number(), request.outcome.number()]);
-        put(&[request.sampling.number(), u8::from(request.remote_parent)]);
+        let flags = u8::from(request.remote_parent) | u8::from(request.is_https) << 1;
+        put(&[request.sampling.number(), flags]);
         self.bytes.extend_from_slice(&fixed);
         self.text(request.route, 128);
         self.text(request.exception, 128);

@@ -17,6 +17,7 @@ pub(crate) fn request() -> RequestRecord {
         span: SpanId(*b"01234567"),
         parent: SpanId::NONE,
         remote_parent: false,
+        is_https: false,
         route: "/items/{id}".into(),
         exception: None,
         request_bytes: 0,

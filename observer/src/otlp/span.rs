@@ -175,7 +175,10 @@ fn request_attributes(attributes: &mut Attributes, worker: Option<u32>, record: 
     attributes.text_if_any("http.request.method_original", &record.method_text);
     attributes.text("http.route", &record.route);
     attributes.text_if_any("url.path", &record.path);
-    attributes.text("url.scheme", "http");
+    // The table that a lost request is known from does not say.
+    if record.outcome != Outcome::Lost {
+        attributes.text("url.scheme", if record.is_https { "https" } else { "http" });
+    }
     if let Some(status) = record.status {
         attributes.push("http.response.status_code", i64::from(status));
     }

@@ -77,6 +77,7 @@ fn work(files: SlotFiles) {
             method_text: "",
             user_agent: b"curl",
             server_address: "localhost",
+            is_https: false,
             server_port: 80,
             tracestate: "",
             request_id: &request_id,

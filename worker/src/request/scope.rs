@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use saola_observability::clock::{monotonic_ns, wall_ns};
 use saola_observability::closed::{self, Outcome, Phase, Protocol, Sampling};
 use saola_observability::ids::{SpanId, TraceId};
@@ -64,7 +64,7 @@ pub(crate) struct Facts {
     pub(crate) tracestate: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     host: Option<HeaderValue>,
-    scheme_port: u16,
+    is_https: bool,
     client: Option<IpAddr>,
     client_port: u16,
     pub(crate) sampling: Sampling,
@@ -88,7 +88,7 @@ impl Facts {
         worker: &Worker,
         method: Method,
         version: Version,
-        path: Option<PathAndQuery>,
+        uri: Option<&Uri>,
         fields: &HeaderMap,
         peer: &Peer,
     ) -> Self {
@@ -99,14 +99,14 @@ impl Facts {
         Self {
             method,
             version,
-            path,
+            path: uri.and_then(Uri::path_and_query).cloned(),
             request_id: ids.keep_or_make(fields),
             trace,
             span: ids.span(),
             tracestate: parent.and_then(|_| ids::tracestate(fields)),
             user_agent: fields.get(http::header::USER_AGENT).cloned(),
-            host: peer.host.clone().or_else(|| fields.get(http::header::HOST).cloned()),
-            scheme_port: if peer.scheme == Scheme::HTTPS { 443 } else { 80 },
+            host: peer.host.clone().or_else(|| host(uri, fields)),
+            is_https: peer.scheme == Scheme::HTTPS,
             client: peer.client,
             client_port: peer.port(),
             sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
@@ -115,6 +115,14 @@ impl Facts {
             start_ns,
         }
     }
+}
+
+/// Who was addressed: `Host`, or the authority that HTTP/2 has in its place (RFC 9113 section 8.3.1).
+fn host(uri: Option<&Uri>, fields: &HeaderMap) -> Option<HeaderValue> {
+    fields.get(http::header::HOST).cloned().or_else(|| {
+        let authority = uri?.authority()?;
+        HeaderValue::from_str(authority.as_str()).ok()
+    })
 }
 
 impl Running {
@@ -268,6 +276,7 @@ impl Running {
             user_agent: facts.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes),
             server_address,
             server_port,
+            is_https: facts.is_https,
             tracestate: facts.tracestate.as_ref().map_or("", text),
             request_id: text(&facts.request_id),
         });
@@ -286,11 +295,10 @@ impl Running {
     /// Who was addressed: `Host`, its port or the scheme's (OpenTelemetry HTTP conventions, `server.address`).
     fn server(&self) -> (&str, u16) {
         let host = self.facts.host.as_ref().map_or("", text);
+        let usual = if self.facts.is_https { 443 } else { 80 };
         match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => {
-                (name, port.parse().unwrap_or(self.facts.scheme_port))
-            }
-            _ => (host, self.facts.scheme_port),
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
+            _ => (host, usual),
         }
     }
 }
