@@ -20,9 +20,14 @@ export CARGO_BUILD_JOBS=${CARGO_BUILD_JOBS:-2}
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
 step cargo fmt --all --check
+step cargo fmt --manifest-path benches/peers/Cargo.toml --check
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 step cargo test --workspace --locked
+# A workspace of its own, in the same target folder.
+peers=(--manifest-path benches/peers/Cargo.toml --target-dir target)
+step cargo clippy "${peers[@]}" --all-targets -- -D warnings
+step cargo test "${peers[@]}"
 
 # The supervisor forks: nothing that starts a thread may come into its tree.
 for crate in tokio hyper opentelemetry; do

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use saola_observability::{Detail, Slot};
-use saola_worker::{Config, Hooks, Injected, Shutdown};
+use saola_worker::{Config, Hooks, Injected, Shutdown, Speech};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -48,7 +48,7 @@ async fn bare(server: DuplexStream) {
 async fn worker(server: DuplexStream, detail: Detail) {
     let slot = Slot::in_memory();
     slot.in_flight().set_detail(detail);
-    let (streams, source) = Injected::channel();
+    let (streams, source) = Injected::channel(Speech::default());
     let (_orders, shutdown) = Shutdown::channel();
     // The source is open: it is there.
     let _ = streams.send(server);
