@@ -42,10 +42,11 @@ fn main() {
     threads_are_sampled_for_the_request_that_they_work_for(slot, &mut ring);
     a_signal_that_no_timer_sent_is_no_sample(&mut ring);
     a_child_is_not_sampled(&mut ring);
+    whatever_a_program_does_is_survived(slot, &mut ring);
     profile::stop();
     after_the_end_there_are_no_samples_and_late_signals_are_harmless(&mut ring);
     epoch.remove();
-    println!("\ntest result: ok. 6 passed; 0 failed");
+    println!("\ntest result: ok. 7 passed; 0 failed");
 }
 
 /// 32 requests interleave on one thread, every fourth burns CPU; a panic goes through one of them now and then.
@@ -169,6 +170,45 @@ fn a_child_is_not_sampled(ring: &mut Ring) {
     let own = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
     assert!(ring.read().iter().all(|sample| sample.thread == own));
     println!("test a_child_is_not_sampled ... ok");
+}
+
+/// Allocations, panics, stack walks, threads and children under the highest rate: nothing crashes and nothing hangs.
+fn whatever_a_program_does_is_survived(slot: &'static Slot, ring: &mut Ring) {
+    std::panic::set_hook(Box::new(|_| {}));
+    let end = std::time::Instant::now() + soak();
+    let (mut turns, mut samples) = (0_u64, 0);
+    while std::time::Instant::now() < end {
+        let request = slot.in_flight().begin(&begin(turns + 1));
+        let label = request.label().unwrap();
+        let _polled = label.enter();
+        let heap: Vec<String> = (0..50).map(|number| "x".repeat(number * 37)).collect();
+        let stack = std::backtrace::Backtrace::force_capture().to_string();
+        let caught = catch_unwind(|| assert!(black_box(heap.len() + stack.len()) == 0, "wanted"));
+        assert!(caught.is_err());
+        if turns.is_multiple_of(10) {
+            let own = label.to_own();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    profile::watch_thread();
+                    let _entered = own.enter();
+                    burn_for(Duration::from_millis(5));
+                });
+                let child = std::process::Command::new("true").status().unwrap();
+                assert!(child.success(), "a child starts with a clean slate");
+            });
+        }
+        samples += ring.read().len();
+        turns += 1;
+    }
+    drop(std::panic::take_hook());
+    assert!(samples > 20, "{samples} samples in {turns} turns");
+    println!("test whatever_a_program_does_is_survived ... ok ({samples} samples, {turns} turns)");
+}
+
+/// How long everything is thrown at the profiler.
+fn soak() -> Duration {
+    let is_long = std::env::vars().any(|(name, _)| name == "SAOLA_LONG");
+    if is_long { Duration::from_mins(10) } else { Duration::from_secs(2) }
 }
 
 fn after_the_end_there_are_no_samples_and_late_signals_are_harmless(ring: &mut Ring) {
