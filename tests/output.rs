@@ -16,10 +16,15 @@ struct Text {
 impl Output {
     /// Reads `pipe` until its end; without one there is nothing to read.
     pub(crate) fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        Self::of_parts(pipe, b'\n')
+    }
+
+    /// As [`Self::of`], with another byte at the end of each part.
+    pub(crate) fn of_parts(pipe: Option<impl Read + Send + 'static>, end: u8) -> Self {
         let output = Self::default();
         let reader = output.clone();
         thread(move || {
-            let lines = pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).split(b'\n'));
+            let lines = pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).split(end));
             // A terminal whose other side is gone ends with an error instead of an end.
             for line in lines.map_while(Result::ok) {
                 let text = String::from_utf8_lossy(&line).into_owned();

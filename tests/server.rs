@@ -193,7 +193,9 @@ impl Server {
     pub(crate) fn until_observed(&self, workers: usize) {
         self.until_true("the observer sees every worker", || {
             let status = self.admin_get("/status").json();
-            status["workers"].as_array().is_some_and(|all| all.len() == workers)
+            let rings = status["observer"]["rings"].as_array().cloned().unwrap_or_default();
+            // A worker has two.
+            rings.iter().filter(|ring| ring["of"] == "worker").count() == 2 * workers
         });
     }
 

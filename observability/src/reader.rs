@@ -2,6 +2,7 @@
 //!
 //! A reader keeps its index between reads: a scrape parses only keys that are new, and allocates only for them.
 
+mod by_slot;
 mod derived;
 mod merge;
 mod procfs;
@@ -16,6 +17,7 @@ pub use crate::epoch_files::{BadSlot, ReadError};
 use crate::epoch_files::{current, open_new};
 use crate::header::WhyBad;
 use crate::layout::SLOTS_AT;
+pub use crate::reader::by_slot::{Durations, SlotRead};
 pub use crate::reader::merge::{Conflict, Families, FamilyRead, Shown};
 pub use crate::reader::series::{SeriesRead, ValueRead};
 use crate::slot::Slot;

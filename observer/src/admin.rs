@@ -11,6 +11,7 @@ use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::Settings;
-use crate::profile::Symbols;
+use crate::profile::{Symbols, Witness};
 use crate::reader::{Files, Reader};
 
 /// An answer, whole in memory.
@@ -41,6 +42,10 @@ pub(crate) struct Admin {
     version: String,
     reader: Rc<RefCell<Reader<Files>>>,
     scraper: Scraper,
+    run_dir: PathBuf,
+    /// The slots by themselves, for `/status`; opened when that is asked for first.
+    slots: RefCell<Option<saola_observability::reader::Reader>>,
+    pushes: Option<Arc<Witness>>,
     profile_hz: u32,
     symbols: Arc<Mutex<Symbols>>,
     connections: Cell<usize>,
@@ -56,12 +61,19 @@ enum Hosts {
 }
 
 impl Admin {
-    pub(crate) fn new(settings: &Settings, reader: Rc<RefCell<Reader<Files>>>) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        reader: Rc<RefCell<Reader<Files>>>,
+        pushes: Option<Arc<Witness>>,
+    ) -> Self {
         Self {
             service: settings.service.name.clone(),
             version: settings.service.version.clone(),
             reader,
             scraper: Scraper::new(settings.run_dir.clone()),
+            run_dir: settings.run_dir.clone(),
+            slots: RefCell::default(),
+            pushes,
             profile_hz: settings.profile_hz,
             symbols: Arc::default(),
             connections: Cell::new(0),

@@ -14,6 +14,8 @@ mod output;
 mod profile;
 mod reader;
 mod run;
+mod status;
+pub mod top;
 mod voice;
 
 use std::io;

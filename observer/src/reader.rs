@@ -13,7 +13,7 @@ use std::collections::{HashSet, VecDeque};
 use saola_observability::SpanId;
 use saola_observability::record::Record;
 
-pub(crate) use files::{Files, LogCursors, News};
+pub(crate) use files::{Files, Lag, LogCursors, News};
 pub(crate) use lines::{Lines, LostLines};
 
 use crate::logfmt::Origin;
@@ -180,13 +180,6 @@ impl<R: Rings> Reader<R> {
     /// Whether every span of the rings is queued.
     pub(crate) fn has_queued_all(&mut self) -> bool {
         (0..self.rings.sources()).all(|source| self.rings.unread(source, Stage::Otlp) == 0)
-    }
-
-    /// Bytes that wait in the rings for lines, and for spans.
-    pub(crate) fn lag_bytes(&mut self) -> [u64; 2] {
-        [Stage::Log, Stage::Otlp].map(|stage| {
-            (0..self.rings.sources()).map(|source| self.rings.uncommitted(source, stage)).sum()
-        })
     }
 
     /// At the end: counts what no longer becomes a line. Returns how many lines that is.

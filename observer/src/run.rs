@@ -76,12 +76,12 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
             stopped,
         ))
     });
+    let witness = push.as_ref().map(Push::witness);
     if let Some(listener) = admin {
-        let admin = Admin::new(&settings, Rc::clone(&reader));
+        let admin = Admin::new(&settings, Rc::clone(&reader), witness.cloned());
         spawn_local(keep_answering(listener, Rc::new(admin), voice.clone()));
     }
     slot.set_state(SlotState::Ready);
-    let witness = push.as_ref().map(Push::witness);
     let end = read_until_stopped(slot, &reader, &lifeline, &voice, witness).await;
     slot.set_state(SlotState::Draining);
     if end == End::SupervisorGone {

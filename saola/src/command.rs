@@ -65,8 +65,8 @@ where
                 Err(mistakes) => refuse(&mistakes),
             }
         }
-        Some(("log", flags)) => match Settings::read(Some(flags), &env, program) {
-            Ok(settings) => look::run(flags, &settings),
+        Some((name @ ("log" | "top"), flags)) => match Settings::read(Some(flags), &env, program) {
+            Ok(settings) => look::run(name, flags, &settings),
             Err(mistakes) => refuse(&mistakes),
         },
         Some((name, flags)) => {

@@ -86,6 +86,11 @@ impl Families {
         self.created_ns
     }
 
+    /// The version of the application that serves, once it is known.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
     /// Families that slots define differently, as far as keys were read.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts

@@ -11,10 +11,10 @@ use crate::reader::merge::Shown;
 
 /// What is read of one process. A fact that may not be read is none.
 pub(crate) struct Facts {
-    cpu_seconds: Option<f64>,
+    pub(crate) cpu_seconds: Option<f64>,
     start_time_seconds: Option<f64>,
     threads: Option<f64>,
-    resident_bytes: Option<f64>,
+    pub(crate) resident_bytes: Option<f64>,
     private_bytes: Option<f64>,
     open_fds: Option<f64>,
     max_fds: Option<f64>,

@@ -7,11 +7,14 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::Full;
 use saola_observability::closed::{Role, SlotState};
-use saola_observability::{InFlightEntry, clock};
+use saola_observability::reader::Reader as Slots;
+use saola_observability::{InFlightEntry, RingName, clock};
 use serde_json::{Value, json};
 
 use super::{Admin, Answer, body_of, text};
-use crate::otlp::Reason;
+use crate::otlp::{Reason, Traces};
+use crate::reader::Lag;
+use crate::status::{Status, seconds};
 
 impl Admin {
     pub(super) fn metrics(&self, method: &Method, headers: &HeaderMap) -> Answer {
@@ -60,64 +63,45 @@ impl Admin {
     }
 
     pub(super) fn status(&self) -> Answer {
+        let mut slots = self.slots.borrow_mut();
+        let status = match &mut *slots {
+            Some(slots) => Status::read(slots, &self.service),
+            none => Slots::open(&self.run_dir)
+                .and_then(|slots| Status::read(none.insert(slots), &self.service)),
+        };
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        };
+        let mut document = status.json();
+        document.insert("version".to_owned(), Value::from(self.version.as_str()));
+        document.insert("observer".to_owned(), self.own_status());
+        json_of(&Value::Object(document))
+    }
+
+    /// What only the observer knows.
+    fn own_status(&self) -> Value {
         let mut reader = self.reader.borrow_mut();
-        let now = clock::wall_ns();
-        let [log, otlp] = reader.lag_bytes();
-        let mut workers = Vec::new();
-        let (mut generation, mut since) = (0, now);
-        for slot in reader.rings.slots() {
-            let seen = slot.seen();
-            match slot.role() {
-                Role::Supervisor => since = seen.since_wall_ns,
-                Role::Observer => {}
-                Role::Worker => {
-                    generation = generation.max(seen.generation);
-                    let in_flight = slot.in_flight().len();
-                    workers.push(json!({
-                        "slot": slot.number(),
-                        "pid": seen.pid,
-                        "state": seen.state.as_str(),
-                        "is_live": slot.is_live(),
-                        "since_seconds": seconds(now.saturating_sub(seen.since_wall_ns)),
-                        "restarts": seen.births.saturating_sub(1),
-                        "in_flight": in_flight,
-                        "connections": seen.connections,
-                        "accepted": seen.accepted,
-                        "lag_ms": seconds(seen.loop_lag_ns) * 1_000.0,
-                    }));
-                }
-            }
-        }
-        let traces = reader.traces.as_ref().map(|traces| {
-            let tally = traces.tally();
-            let dropped: serde_json::Map<_, _> = Reason::ALL
-                .iter()
-                .map(|reason| (reason.as_str().to_owned(), Value::from(tally.dropped(*reason))))
-                .collect();
+        let lags = reader.rings.lags();
+        let sum = |of: fn(&Lag) -> u64| lags.iter().map(of).sum::<u64>();
+        let rings: Vec<_> = lags.iter().map(ring).collect();
+        let traces = reader.traces.as_ref().map(traces);
+        let pushes = self.pushes.as_ref().map(|pushes| {
             json!({
-                "queue": traces.queued(),
-                "exported": tally.exported(),
-                "dropped": dropped,
-                "last_export_unix_seconds": tally.last_export_ns().map(seconds),
-                "last_error": tally.last_error(),
+                "last_push_unix_seconds": pushes.last_push_ns().map(seconds),
+                "last_error": pushes.last_error(),
             })
         });
-        json_of(&json!({
-            "schema": 1,
-            "service": self.service,
-            "version": self.version,
-            "generation": generation,
-            "uptime_seconds": seconds(now.saturating_sub(since)),
-            "workers": workers,
-            "observer": {
-                "pid": std::process::id(),
-                "lag_bytes": { "log": log, "otlp": otlp },
-                "lines_written": reader.lines.written(),
-                "lines_dropped": reader.lines.lost(),
-                "rings_damaged": reader.rings.damaged(),
-                "traces": traces,
-            },
-        }))
+        json!({
+            "pid": std::process::id(),
+            "lag_bytes": { "log": sum(|lag| lag.log), "otlp": sum(|lag| lag.otlp) },
+            "rings": rings,
+            "lines_written": reader.lines.written(),
+            "lines_dropped": reader.lines.lost(),
+            "rings_damaged": reader.rings.damaged(),
+            "traces": traces,
+            "profiles": pushes,
+        })
     }
 
     pub(super) fn requests(&self, query: &str) -> Answer {
@@ -148,6 +132,33 @@ impl Admin {
             "truncated": found.len() > MOST_REQUESTS,
         }))
     }
+}
+
+fn ring(lag: &Lag) -> Value {
+    let name = match lag.ring {
+        RingName::Owner => "owner",
+        RingName::Shared => "shared",
+    };
+    json!({
+        "of": lag.role.as_str(),
+        "slot": lag.worker,
+        "ring": name,
+        "lag_bytes": { "log": lag.log, "otlp": lag.otlp },
+    })
+}
+
+fn traces(traces: &Traces) -> Value {
+    let tally = traces.tally();
+    let dropped = Reason::ALL
+        .iter()
+        .map(|reason| (reason.as_str().to_owned(), Value::from(tally.dropped(*reason))));
+    json!({
+        "queue": traces.queued(),
+        "exported": tally.exported(),
+        "dropped": dropped.collect::<serde_json::Map<_, _>>(),
+        "last_export_unix_seconds": tally.last_export_ns().map(seconds),
+        "last_error": tally.last_error(),
+    })
 }
 
 /// What `/debug/requests` was asked for.
@@ -198,10 +209,6 @@ fn shown(worker: u32, entry: &InFlightEntry, now: u64) -> Value {
         "request_id": entry.request_id,
         "client": entry.client.map(|client| client.to_string()),
     })
-}
-
-fn seconds(nanoseconds: u64) -> f64 {
-    Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 
 fn json_of(value: &Value) -> Answer {

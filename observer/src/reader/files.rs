@@ -76,6 +76,17 @@ pub(crate) enum News {
     Damaged(u64),
 }
 
+/// How far the two stages are behind in one ring, in bytes.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) struct Lag {
+    pub(crate) role: Role,
+    /// The slot of a worker.
+    pub(crate) worker: Option<u32>,
+    pub(crate) ring: RingName,
+    pub(crate) log: u64,
+    pub(crate) otlp: u64,
+}
+
 /// One ring.
 struct Source {
     /// Of a leftover: its place among them.
@@ -158,6 +169,19 @@ impl Files {
     /// Says whether a worker lives.
     pub(crate) fn has_live_worker(&mut self) -> bool {
         self.rings.slots().iter().any(|slot| slot.role() == Role::Worker && slot.is_live())
+    }
+
+    /// Bytes of each ring that lines and spans have not committed yet.
+    pub(crate) fn lags(&mut self) -> Vec<Lag> {
+        let slots = self.rings.slots();
+        let lag = |source: &Source| {
+            let slot = slots.get(source.slot)?;
+            let behind = |position: Position| slot.head(source.ring).saturating_sub(position);
+            let [log, otlp] = source.committed.map(behind);
+            let worker = (slot.role() == Role::Worker).then_some(slot.number());
+            Some(Lag { role: slot.role(), worker, ring: source.ring, log, otlp })
+        };
+        self.sources.iter().filter_map(lag).collect()
     }
 
     /// The slots, for those who show them.

@@ -1,8 +1,8 @@
 //! What the `pyroscope` crate says only as log messages: whether a push was taken. Pinned to version 2.1 by a test.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -18,6 +18,8 @@ pub(crate) struct Witness {
     /// The server answered the push under way with an error.
     is_refused: AtomicBool,
     last_error: Mutex<Option<String>>,
+    /// When the last push was taken, wall clock nanoseconds; 0 before the first.
+    last_push_ns: AtomicU64,
     is_last_handed_over: AtomicBool,
 }
 
@@ -61,6 +63,11 @@ impl Witness {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// When a push was taken last, wall clock nanoseconds.
+    pub(crate) fn last_push_ns(&self) -> Option<u64> {
+        Some(self.last_push_ns.load(Relaxed)).filter(|at| *at > 0)
+    }
+
     fn open(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +94,7 @@ impl Witness {
         let weight = self.open().pop_front().unwrap_or(0);
         metrics::profile_pushed(is_taken);
         if is_taken {
+            self.last_push_ns.store(saola_observability::clock::wall_ns(), Relaxed);
             *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         } else {
             metrics::samples_dropped(LostSamples::PushFailed, weight);
