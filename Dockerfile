@@ -12,6 +12,8 @@ LABEL org.opencontainers.image.title="saola" \
       org.opencontainers.image.description="The reference application of Saola, a preforking HTTP server" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT"
 COPY --from=build /src/target/release/saola /usr/bin/saola
+# Whom https collectors and profile servers are trusted by; the push client does not start without any.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
 # Inside a container the world is the container: what is published decides who may come.
 ENV SAOLA_BIND=0.0.0.0:8000 \

@@ -7,6 +7,7 @@
 )]
 
 // The words in which the tests are told.
+mod certificates; // an authority, and what it has signed
 mod client; // simple calls over HTTP/1.1, HTTP/2 and unix sockets
 mod collector; // an OTLP gRPC receiver that can refuse, hang and err
 mod corpus; // raw requests and the answers that the standards ask for

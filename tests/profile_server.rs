@@ -1,20 +1,22 @@
 //! A profile server of the test's own: takes what the push client of Pyroscope sends, or refuses it, or says nothing.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use flate2::read::GzDecoder;
 use prost::Message as _;
 use pyroscope::encode::r#gen::google::Profile;
 use pyroscope::encode::r#gen::push::PushRequest;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::certificates::Authority;
 use crate::output::thread;
 use crate::wait;
 
 pub(crate) struct ProfileServer {
-    address: String,
+    url: String,
     pushes: Arc<Mutex<Vec<Push>>>,
 }
 
@@ -44,8 +46,21 @@ pub(crate) struct Sample {
 
 impl ProfileServer {
     pub(crate) fn start(mode: Mode) -> Self {
+        Self::start_with(mode, None)
+    }
+
+    /// Takes pushes over TLS.
+    pub(crate) fn start_secure(authority: &Authority) -> Self {
+        Self::start_with(Mode::Take, Some(authority.server()))
+    }
+
+    fn start_with(mode: Mode, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let port = listener.local_addr().unwrap().port();
+        let url = match &tls {
+            Some(_) => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        };
         let pushes = Arc::new(Mutex::new(Vec::new()));
         let taken = Arc::clone(&pushes);
         // It ends with the test process: a connection is all it holds.
@@ -57,14 +72,18 @@ impl ProfileServer {
                     continue;
                 }
                 let taken = Arc::clone(&taken);
-                thread(move || while answer(&stream, mode, &taken).is_some() {});
+                let tls = tls.clone().map(|tls| ServerConnection::new(tls).unwrap());
+                thread(move || match tls {
+                    Some(tls) => answer_all(StreamOwned::new(tls, stream), mode, &taken),
+                    None => answer_all(stream, mode, &taken),
+                });
             }
         });
-        Self { address, pushes }
+        Self { url, pushes }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     pub(crate) fn pushes(&self) -> Vec<Push> {
@@ -82,9 +101,17 @@ impl ProfileServer {
     }
 }
 
-/// Reads one push and answers it; `None` when the client has left.
-fn answer(mut stream: &TcpStream, mode: Mode, taken: &Mutex<Vec<Push>>) -> Option<()> {
+fn answer_all(stream: impl Read + Write, mode: Mode, taken: &Mutex<Vec<Push>>) {
     let mut reader = BufReader::new(stream);
+    while answer(&mut reader, mode, taken).is_some() {}
+}
+
+/// Reads one push and answers it; `None` when the client has left.
+fn answer(
+    reader: &mut BufReader<impl Read + Write>,
+    mode: Mode,
+    taken: &Mutex<Vec<Push>>,
+) -> Option<()> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if reader.read_line(&mut head).ok()? == 0 {
@@ -101,7 +128,8 @@ fn answer(mut stream: &TcpStream, mode: Mode, taken: &Mutex<Vec<Push>>) -> Optio
     if mode == Mode::Take {
         taken.lock().unwrap().push(push(head, &body));
     }
-    stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}").as_bytes()).ok()
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}");
+    reader.get_mut().write_all(answer.as_bytes()).and_then(|()| reader.get_mut().flush()).ok()
 }
 
 fn push(head: String, body: &[u8]) -> Push {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hyper::Request;
 
+use crate::certificates::Authority;
 use crate::client;
 use crate::collector::{self, Collector};
 use crate::load::{Connections, Load};
@@ -200,4 +201,31 @@ fn a_profile_that_cannot_be_made_says_why() {
     let off = Setup::of_example("observed").args(["--profile-hz", "0"]).start();
     let answer = client::get(&off.admin(), "/debug/pprof/profile?seconds=1");
     assert!(answer.expect_status(501).text().contains("--profile-hz"));
+}
+
+#[test]
+fn a_push_over_tls_reaches_whom_the_system_trusts_and_nobody_else() {
+    let authority = Authority::new();
+    let (trusted, stranger) =
+        (ProfileServer::start_secure(&authority), ProfileServer::start_secure(&Authority::new()));
+    for (profiles, is_taken) in [(&trusted, true), (&stranger, false)] {
+        let server = pushing(profiles).env("SSL_CERT_FILE", &authority.file()).start();
+        let result = if is_taken { "ok" } else { "failed" };
+        server.until("a push has met its fate", |metrics| {
+            metrics.value("saola_profile_pushes_total", &[("result", result)]) > 0
+        });
+        assert_eq!(profiles.pushes().is_empty(), !is_taken);
+    }
+}
+
+#[test]
+fn a_system_without_any_authority_is_told_why_no_profile_is_pushed() {
+    let profiles = ProfileServer::start(Mode::Take);
+    let nothing = tempfile::NamedTempFile::new().unwrap();
+    let file = nothing.path().to_str().unwrap();
+    let server =
+        pushing(&profiles).env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", "/nowhere").start();
+    let line = server.until_line("it says so", |line| line.is("profile push is off"));
+    assert!(line.get("error").contains("SSL_CERT_FILE"), "{}", line.text);
+    server.get("/light").expect_status(200);
 }

@@ -30,7 +30,7 @@ use saola_observability::reader::ReadError;
 
 pub use environment::SettingError;
 pub use filter::{AccessLog, LevelFilter, LineFilter};
-pub use otlp::{Compression, OtlpSettings, Resource, SpanLimits};
+pub use otlp::{Certificates, Compression, OtlpSettings, Protocol, Resource, SpanLimits};
 pub use profile::ProfileSettings;
 
 /// What the observer is to do.
@@ -98,6 +98,7 @@ pub fn run(
     admin: Option<OwnedFd>,
 ) -> ExitReason {
     prepare();
+    otlp::install_tls();
     let stdout = match io::stdout().as_fd().try_clone_to_owned() {
         Ok(stdout) => stdout,
         Err(error) => return ExitReason::Failed(Error::Output(error)),

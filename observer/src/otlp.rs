@@ -6,6 +6,7 @@ mod queue;
 mod resource;
 mod settings;
 mod span;
+mod transport;
 mod witness;
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +15,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SpanData;
 use saola_observability::closed::{Level, Sampling};
 use saola_observability::record::{Record, RequestRecord, SpanRecord};
@@ -28,6 +28,9 @@ use queue::{Queue, Ticket, Worth};
 pub use resource::Resource;
 pub use settings::{Compression, OtlpSettings, SpanLimits};
 use span::{Builder, Inside, Note};
+use transport::ClientError;
+pub use transport::{Certificates, Protocol};
+pub(crate) use transport::{NO_TLS, install_tls};
 
 use crate::metrics;
 use crate::profile::Profiles;
@@ -63,12 +66,12 @@ impl Traces {
         resource: &Resource,
         voice: Voice,
         stop: watch::Receiver<Option<Instant>>,
-    ) -> Result<Exporter, ExporterBuildError> {
+    ) -> Result<Exporter, ClientError> {
         // What an exporter that panicked had in its hands is gone with it.
         let forgotten = self.queue.borrow_mut().forget_taken();
         self.tally.lose(Reason::Rejected, forgotten);
         Ok(Exporter {
-            client: export::client(&self.settings, resource)?,
+            client: transport::client(&self.settings, resource)?,
             settings: self.settings.clone(),
             queue: Rc::clone(&self.queue),
             arrived: Rc::clone(&self.arrived),

@@ -6,11 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
-use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::{
-    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithTonicConfig,
-};
+use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use saola_observability::closed::Level;
 use saola_observability::record::Value;
@@ -20,31 +16,10 @@ use tracing::instrument::WithSubscriber;
 
 use super::Tally;
 use super::queue::{Queue, Reason, Waiting};
-use super::resource::Resource;
-use super::settings::{Compression, OtlpSettings};
+use super::settings::OtlpSettings;
 use super::witness::Witness;
 use crate::environment::without_user;
 use crate::voice::{Reminder, Voice};
-
-/// Builds the client. It must be built, used and dropped in one runtime.
-pub(crate) fn client(
-    settings: &OtlpSettings,
-    resource: &Resource,
-) -> Result<SpanExporter, ExporterBuildError> {
-    let headers: HeaderMap = settings.headers.iter().cloned().collect();
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_metadata(MetadataMap::from_headers(headers))
-        .with_retry_policy(RetryPolicy::recommended());
-    if settings.compression == Compression::Gzip {
-        builder = builder.with_compression(opentelemetry_otlp::Compression::Gzip);
-    }
-    let mut client = builder.build()?;
-    client.set_resource(&resource.sdk());
-    Ok(client)
-}
 
 /// Sends what is in the queue until it is told to stop.
 pub(crate) struct Exporter {

@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 
+use super::transport::{Certificates, Protocol};
 use crate::environment::{Env, PAIRS, Secrecy, SettingError, without_user};
 
 /// How request bodies of the export are compressed.
@@ -38,8 +39,13 @@ impl Default for SpanLimits {
 /// Where spans go, and how.
 #[derive(Clone, Eq, PartialEq)]
 pub struct OtlpSettings {
-    /// `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT` with its scheme. Default `http://localhost:4317`.
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]PROTOCOL`. Default gRPC.
+    pub protocol: Protocol,
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT` with its scheme and, over HTTP, its path. Default `http://localhost:4317`, and
+    /// `http://localhost:4318/v1/traces` over HTTP.
     pub endpoint: String,
+    /// `OTEL_EXPORTER_OTLP_[TRACES_]CERTIFICATE`, `CLIENT_CERTIFICATE` and `CLIENT_KEY`: what is in these files.
+    pub certificates: Certificates,
     /// `OTEL_EXPORTER_OTLP_[TRACES_]HEADERS`, decoded. Values are secrets: never printed.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `OTEL_EXPORTER_OTLP_[TRACES_]TIMEOUT`: one call with its retries. Default 10 s.
@@ -62,7 +68,9 @@ impl fmt::Debug for OtlpSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| format!("{name}=***")).collect();
         f.debug_struct("OtlpSettings")
-            .field("endpoint", &self.endpoint)
+            .field("protocol", &self.protocol)
+            .field("endpoint", &without_user(&self.endpoint))
+            .field("certificates", &self.certificates)
             .field("headers", &names)
             .field("timeout", &self.timeout)
             .field("compression", &self.compression)
@@ -90,9 +98,11 @@ impl OtlpSettings {
             None => env.find("ENDPOINT").is_some(),
         };
         let is_on = is_on && !is_disabled;
-        env.grpc_only();
+        let protocol = env.protocol();
         let settings = Self {
-            endpoint: env.endpoint(is_on),
+            protocol,
+            endpoint: env.endpoint(protocol),
+            certificates: env.certificates(),
             headers: env.headers(),
             timeout: env.exporter_duration("TIMEOUT", 10_000),
             compression: env.compression(),
@@ -120,7 +130,7 @@ impl OtlpSettings {
 
 impl Env<'_> {
     /// The variable for traces, else the general one; with its name.
-    fn find(&self, suffix: &str) -> Option<(String, String)> {
+    pub(super) fn find(&self, suffix: &str) -> Option<(String, String)> {
         ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].into_iter().find_map(|prefix| {
             let variable = format!("{prefix}{suffix}");
             self.get(&variable).map(|value| (variable, value))
@@ -145,17 +155,6 @@ impl Env<'_> {
         }
     }
 
-    fn grpc_only(&mut self) {
-        let Some((variable, value)) = self.find("PROTOCOL") else { return };
-        match value.as_str() {
-            "grpc" => {}
-            "http/protobuf" => {
-                self.refuse(&variable, &value, "not built into this version; use grpc");
-            }
-            _ => self.refuse(&variable, &value, "grpc"),
-        }
-    }
-
     fn compression(&mut self) -> Compression {
         match self.find("COMPRESSION") {
             None => Compression::None,
@@ -166,43 +165,6 @@ impl Env<'_> {
                 Compression::None
             }
         }
-    }
-
-    fn endpoint(&mut self, is_on: bool) -> String {
-        let is_insecure = self
-            .find("INSECURE")
-            .is_some_and(|(variable, value)| self.read_boolean(&variable, &value));
-        for suffix in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
-            if let Some((variable, value)) = self.find(suffix) {
-                self.refuse(&variable, &value, NO_TLS);
-            }
-        }
-        let Some((variable, given)) = self.find("ENDPOINT") else {
-            return "http://localhost:4317".to_owned();
-        };
-        let scheme = match given.contains("://") {
-            true => "",
-            false if is_insecure => "http://",
-            false => "https://",
-        };
-        let endpoint = format!("{scheme}{given}");
-        let uri = endpoint
-            .parse::<Uri>()
-            .ok()
-            .filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-        let shown = without_user(&given);
-        match uri.as_ref().and_then(Uri::scheme_str) {
-            Some(scheme) if scheme == "http" || (scheme == "https" && !is_on) => {}
-            Some("https") if scheme.is_empty() => self.refuse(&variable, &shown, NO_TLS),
-            Some("https") => self.refuse(
-                &variable,
-                &shown,
-                "without a scheme it means https, which needs TLS, and this build has none; \
-                 write http:// in front, or set OTEL_EXPORTER_OTLP_INSECURE=true",
-            ),
-            _ => self.refuse(&variable, &shown, "a URL such as http://localhost:4317"),
-        }
-        endpoint
     }
 
     fn headers(&mut self) -> Vec<(HeaderName, HeaderValue)> {
@@ -222,7 +184,6 @@ impl Env<'_> {
 }
 
 const NUMBER: &str = "a whole number";
-const NO_TLS: &str = "needs TLS, which is not built into this version; use an http:// endpoint";
 
 #[cfg(test)]
 mod tests {
@@ -316,14 +277,38 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_tls_says_so() {
-        for endpoint in ["https://collector:4317", "collector:4317"] {
-            let errors =
-                read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]).expect_err("no TLS yet");
-            assert!(errors[0].allowed.contains("TLS"), "{}", errors[0]);
+    fn the_protocol_decides_about_the_endpoint() {
+        const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        let grpc = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
+        let asked = ("OTEL_TRACES_EXPORTER", "otlp");
+        for (pairs, protocol, endpoint) in [
+            (&[asked, HTTP][..], Protocol::Http, "http://localhost:4318/v1/traces"),
+            (&[asked, HTTP, grpc], Protocol::Grpc, "http://localhost:4317"),
+            (&[ENDPOINT, HTTP], Protocol::Http, "http://collector:4317/v1/traces"),
+            (
+                &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/x"), HTTP],
+                Protocol::Http,
+                "http://c/x",
+            ),
+        ] {
+            let settings = on(pairs);
+            assert_eq!((settings.protocol, settings.endpoint.as_str()), (protocol, endpoint));
         }
-        let certificate = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem");
-        assert_eq!(refused(&[ENDPOINT, certificate]), ["OTEL_EXPORTER_OTLP_CERTIFICATE"]);
+    }
+
+    #[test]
+    fn without_a_scheme_it_is_https_unless_told_otherwise() {
+        let bare = ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317");
+        let insecure = ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true");
+        assert_eq!(on(&[bare, insecure]).endpoint, "http://collector:4317");
+        let secure = read(&[bare]);
+        if cfg!(feature = "tls") {
+            assert_eq!(secure.unwrap().unwrap().endpoint, "https://collector:4317");
+        } else {
+            let errors = secure.expect_err("no TLS");
+            assert!(errors[0].allowed.contains("cargo feature `tls`"), "{}", errors[0]);
+            assert_eq!(refused(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem")]).len(), 1);
+        }
     }
 
     #[test]
@@ -332,8 +317,10 @@ mod tests {
             read(&[("OTEL_EXPORTER_OTLP_HEADERS", "k=%zzsecret")]).expect_err("bad encoding");
         assert!(!errors[0].to_string().contains("secret"));
         let errors =
-            read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@c:1")]).expect_err("TLS");
+            read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://me:secret@c:1")]).expect_err("scheme");
         assert!(!errors[0].to_string().contains("secret"));
+        let settings = on(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@c:1")]);
+        assert!(!format!("{settings:?}").contains("secret"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Subscriber for Witness {
         event.record(&mut found);
         match found.name.as_str() {
             "Export.Failed.NonRetryable" => self.heard.is_final.store(true, Ordering::Relaxed),
-            "TonicTracesClient.PartialSuccess" => {
+            "TonicTracesClient.PartialSuccess" | "HttpTraceClient.PartialSuccess" => {
                 self.heard.rejected.fetch_add(found.rejected, Ordering::Relaxed);
             }
             _ => {}

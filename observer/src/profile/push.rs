@@ -18,7 +18,7 @@ use saola_observability::clock;
 use super::{LostSamples, Pprof, SharedWindow, Symbols, Window, lock};
 use crate::environment::{Env, SettingError, without_user};
 use crate::metrics;
-use crate::otlp::Resource;
+use crate::otlp::{NO_TLS, Resource};
 pub(crate) use witness::Witness;
 
 /// Where profiles go.
@@ -84,11 +84,8 @@ fn check(env: &mut Env<'_>, address: &str) {
         address.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     match uri.as_ref().and_then(Uri::scheme_str) {
         Some("http") => {}
-        Some("https") => env.refuse(
-            "PYROSCOPE_SERVER_ADDRESS",
-            &without_user(address),
-            "needs TLS, which is not built into this version; use an http:// address",
-        ),
+        Some("https") if cfg!(feature = "tls") => {}
+        Some("https") => env.refuse("PYROSCOPE_SERVER_ADDRESS", &without_user(address), NO_TLS),
         _ => env.refuse(
             "PYROSCOPE_SERVER_ADDRESS",
             &without_user(address),
@@ -101,8 +98,14 @@ const SECONDS: &str = "seconds, a whole number from 1 to 60";
 
 /// The push client could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the profile client")]
-pub(crate) struct PushError(#[from] pyroscope::PyroscopeError);
+pub(crate) enum PushError {
+    /// The crate says why.
+    #[error("cannot start the profile client: {0}")]
+    Agent(#[from] pyroscope::PyroscopeError),
+    /// Most often a system without any certificate authority.
+    #[error("cannot make HTTP requests, are there certificate authorities (SSL_CERT_FILE)? {0}")]
+    Http(#[from] reqwest::Error),
+}
 
 /// The running push client.
 pub(crate) struct Push {
@@ -124,6 +127,8 @@ impl Push {
         hz: u32,
         window: SharedWindow,
     ) -> Result<Self, PushError> {
+        // The client builds one like this on a thread of its own, and would panic there, also for an address without TLS.
+        drop(reqwest::Client::builder().build()?);
         let witness = Witness::listen();
         let source = Source {
             window,

@@ -1,5 +1,8 @@
 //! The exporter against a real OTLP receiver: answering, refusing, failing, hanging, away and back.
 
+#[cfg(feature = "tls")]
+mod transport;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +28,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::*;
 use crate::logfmt::tests::request;
-use crate::otlp::Traces;
+use crate::otlp::{Resource, Traces};
 
 #[derive(Copy, Clone)]
 enum Mode {
@@ -106,14 +109,17 @@ struct Exporting {
 
 impl Exporting {
     fn start(endpoint: &str, extra: &[(&str, &str)]) -> Self {
+        let given =
+            |name: &str| extra.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned());
         let lookup = |name: &str| match name {
             "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(endpoint.to_owned()),
             "OTEL_BSP_SCHEDULE_DELAY" => Some("10".to_owned()),
             "OTEL_BSP_EXPORT_TIMEOUT" => Some("400".to_owned()),
             "OTEL_BSP_MAX_EXPORT_BATCH_SIZE" => Some("8".to_owned()),
             "OTEL_BSP_MAX_QUEUE_SIZE" => Some("64".to_owned()),
-            _ => extra.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned()),
+            _ => given(name),
         };
+        crate::otlp::install_tls();
         let settings = OtlpSettings::from_env(&lookup).unwrap().unwrap();
         let resource = Resource {
             name: "shop".into(),
