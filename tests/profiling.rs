@@ -219,6 +219,29 @@ fn a_push_over_tls_reaches_whom_the_system_trusts_and_nobody_else() {
 }
 
 #[test]
+fn a_stripped_program_says_that_its_profiles_will_be_poor_and_another_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("observed");
+    let whole = Setup::example("observed");
+    let mut strip = std::process::Command::new("strip");
+    match strip.arg("-o").arg(&program).arg(&whole).status() {
+        Ok(status) => assert!(status.success()),
+        Err(error) => {
+            eprintln!("not tried: no strip here: {error}");
+            return;
+        }
+    }
+    let server = Setup::new().program(&program).args(["--workers", "1"]).start();
+    let line = server.until_line("it says so", |line| line.is("profiles will be poor"));
+    assert_eq!((line.get("level"), line.get("reason")), ("warn", "stripped"));
+    server.get("/light").expect_status(200);
+    let server = observed().start();
+    heavy_load(&server).until_more(20);
+    assert_eq!(server.stop(), 0);
+    assert!(server.lines_of("profiles will be poor").is_empty());
+}
+
+#[test]
 fn a_system_without_any_authority_is_told_why_no_profile_is_pushed() {
     let profiles = ProfileServer::start(Mode::Take);
     let nothing = tempfile::NamedTempFile::new().unwrap();

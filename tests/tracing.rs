@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use crate::collector::{Collector, Got, Mode};
 use crate::load::{Connections, Load};
+use crate::metrics::Metrics;
 use crate::server::{Server, Slot};
 use crate::setup::Setup;
 use crate::wait;
@@ -211,10 +212,16 @@ fn a_trace_rate_limit_bounds_what_callers_can_force() {
     server.until("all have ended", |metrics| {
         metrics.sum("http_server_request_duration_seconds_count") == 100
     });
-    wait::until("the first is exported", || !collector.spans().is_empty());
+    let limited =
+        |metrics: &Metrics| metrics.value("saola_spans_dropped_total", &[("reason", "rate_limit")]);
+    server.until("each is exported or counted", |metrics| {
+        metrics.sum("saola_spans_exported_total") + limited(metrics) == 100
+    });
+    let limited = usize::try_from(limited(&server.metrics())).unwrap();
     assert_eq!(server.stop(), 0);
     let kept = collector.spans().len();
     assert!((1..=most).contains(&kept), "{kept} of at most {most}");
+    assert_eq!(kept + limited, 100, "sent and counted");
 }
 
 #[test]

@@ -126,13 +126,15 @@ closed_set! {
         Error = 3 "error",
         /// Kept at its end, because it was slow.
         Slow = 4 "slow",
+        /// To be kept, but for the limit of traces a second.
+        Limited = 5 "rate_limit",
     }
 }
 
 impl Sampling {
     /// Says whether the request's spans are exported.
     pub const fn is_sampled(self) -> bool {
-        !matches!(self, Self::Dropped)
+        !matches!(self, Self::Dropped | Self::Limited)
     }
 }
 
@@ -222,6 +224,7 @@ mod tests {
         }
         assert_eq!(Method::parse("get"), Method::Other);
         assert_eq!(Outcome::from_number(9), None);
+        assert!(!Sampling::Limited.is_sampled());
         assert!(!Sampling::Dropped.is_sampled() && Sampling::Slow.is_sampled());
     }
 }

@@ -4,6 +4,7 @@
 //! It reads and never steers: no worker waits for it, and if it dies the next one goes on at its cursors.
 
 mod admin;
+mod bridge;
 mod environment;
 mod filter;
 pub mod follow;

@@ -122,6 +122,10 @@ impl Traces {
     ) -> Option<Fate> {
         let worth = match record.sampling {
             Sampling::Dropped => None,
+            Sampling::Limited => {
+                self.tally.lose(Reason::RateLimit, 1);
+                None
+            }
             Sampling::Ratio | Sampling::Parent => Some(Worth::Sampled),
             Sampling::Error | Sampling::Slow => Some(Worth::Notable),
         };

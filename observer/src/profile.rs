@@ -4,6 +4,7 @@
 //! carry the ids of their request is known only when the request has ended (O60), so a window keeps spans apart until then.
 
 mod flame;
+mod poor;
 mod pprof;
 mod push;
 mod symbols;
@@ -17,6 +18,8 @@ use saola_observability::samples::Sample;
 use saola_observability::{SpanId, clock};
 
 pub(crate) use flame::{collapsed, svg};
+use poor::Depths;
+pub(crate) use poor::{Poor, is_stripped};
 pub(crate) use pprof::{Pprof, gzip};
 pub use push::ProfileSettings;
 pub(crate) use push::{Push, Witness};
@@ -72,6 +75,7 @@ pub(crate) struct Profiles {
     /// What the admin listener collects at the moment.
     asked: Option<Asked>,
     looked: Instant,
+    depths: Depths,
 }
 
 /// A profile that somebody waits for.
@@ -84,7 +88,8 @@ struct Asked {
 
 impl Profiles {
     pub(crate) fn new(image: u64, push: Option<SharedWindow>) -> Self {
-        Self { image, push, asked: None, looked: Instant::now() }
+        let depths = Depths::default();
+        Self { image, push, asked: None, looked: Instant::now(), depths }
     }
 
     /// Takes a sample of a worker; `route` is that of its request.
@@ -94,6 +99,7 @@ impl Profiles {
             return;
         }
         metrics::samples(sample.weight.into());
+        self.depths.add(sample.depth);
         if let Some(push) = &self.push {
             lock(push).add(worker, route, sample);
         }
@@ -102,6 +108,11 @@ impl Profiles {
         {
             lock(&asked.window).add(worker, route, sample);
         }
+    }
+
+    /// Whether stacks turn out to end at once; true once, when enough are known.
+    pub(crate) fn has_found_shallow_stacks(&mut self) -> bool {
+        self.depths.are_shallow()
     }
 
     /// Samples that were overwritten before they were read.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,10 +23,10 @@ use crate::admin::{self, Admin};
 use crate::logfmt::{Encoder, Origin};
 use crate::otlp::{Reason, Resource, Traces};
 use crate::output::Output;
-use crate::profile::{LostSamples, Profiles, Push, Window, Witness};
+use crate::profile::{LostSamples, Poor, Profiles, Push, Window, Witness, is_stripped};
 use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
 use crate::voice::{Reminder, Voice};
-use crate::{Error, ExitReason, Settings, metrics};
+use crate::{Error, ExitReason, Settings, bridge, metrics};
 
 /// What the observer is given besides its settings.
 pub(crate) struct Given {
@@ -61,11 +62,18 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
     let traces = settings.otlp.clone().map(Traces::new);
     let files = Files::open(&settings.run_dir)?;
     let lines = lines(&settings, stdout, files.log_cursors()).map_err(Error::Output)?;
+    if settings.otlp.is_some() || settings.profiles.is_some() {
+        // It becomes the logger of the process, for whatever the clients say.
+        let _witness = Witness::listen();
+    }
     let (profiles, push) = profiling(&settings, slot, &voice);
     let reader = Reader::new(files, lines, traces.clone(), profiles);
     let reader = Rc::new(RefCell::new(reader));
     for warning in &settings.warnings {
         voice.say(Level::Warn, warning, &[]);
+    }
+    if settings.profile_hz > 0 && is_stripped(Path::new("/proc/self/exe")) {
+        poor(&voice, Poor::Stripped);
     }
     let (stop, stopped) = watch::channel(None);
     let exporter = traces.as_ref().map(|traces| {
@@ -159,6 +167,10 @@ async fn read_until_stopped(
         let found = reader.borrow_mut().pass();
         if news.is_due(Instant::now(), NEWS_EVERY) {
             tell(reader, voice);
+            tell_of_exporters(voice);
+            if reader.borrow_mut().profiles.has_found_shallow_stacks() {
+                poor(voice, Poor::FramePointers);
+            }
             let error = pushes.and_then(|pushes| pushes.last_error());
             if let Some(error) = error
                 && failing.is_due(Instant::now(), REMIND_EVERY)
@@ -182,6 +194,24 @@ async fn read_until_stopped(
             () = progress, if found == Found::Nothing => pause = SHORTEST_PAUSE,
         }
     }
+}
+
+/// What the exporting crates have said.
+fn tell_of_exporters(voice: &Voice) {
+    for message in bridge::news(Instant::now()) {
+        let fields = [
+            ("source", Value::Str(&message.source)),
+            ("text", Value::Str(&message.text)),
+            ("repeated", Value::U64(message.repeated)),
+        ];
+        let shown = if message.repeated > 0 { &fields[..] } else { &fields[..2] };
+        voice.say(message.level, "exporter message", shown);
+    }
+}
+
+/// Serving is unaffected; whoever looks at a profile should know.
+fn poor(voice: &Voice, why: Poor) {
+    voice.say(Level::Warn, "profiles will be poor", &[("reason", Value::Str(why.as_str()))]);
 }
 
 /// One line for each slot and kind of record that a full ring dropped.

@@ -24,10 +24,12 @@ pub(crate) enum Reason {
     Shutdown,
     /// The ring was being filled faster than spans were built.
     Lag,
+    /// Its worker had kept as many traces as it may in a second.
+    RateLimit,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Queue,
         Self::Children,
         Self::Late,
@@ -35,6 +37,7 @@ impl Reason {
         Self::Rejected,
         Self::Shutdown,
         Self::Lag,
+        Self::RateLimit,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Shutdown => "shutdown",
             Self::Lag => "lag",
+            Self::RateLimit => "rate_limit",
         }
     }
 }

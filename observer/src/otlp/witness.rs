@@ -7,9 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use saola_observability::closed;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::bridge;
 
 /// Listens to one export.
 #[derive(Clone, Default, Debug)]
@@ -47,6 +50,8 @@ impl Subscriber for Witness {
             "Export.Failed.NonRetryable" => self.heard.is_final.store(true, Ordering::Relaxed),
             "TonicTracesClient.PartialSuccess" | "HttpTraceClient.PartialSuccess" => {
                 self.heard.rejected.fetch_add(found.rejected, Ordering::Relaxed);
+                // Why a part was refused, and warnings about what was taken, stand nowhere else.
+                bridge::hear(closed::Level::Warn, "opentelemetry-otlp", &found.text);
             }
             _ => {}
         }
@@ -69,12 +74,16 @@ impl Subscriber for Witness {
 struct Found {
     name: String,
     rejected: u64,
+    /// The collector's own words.
+    text: String,
 }
 
 impl Visit for Found {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "name" {
-            value.clone_into(&mut self.name);
+        match field.name() {
+            "name" => value.clone_into(&mut self.name),
+            "error_message" => value.clone_into(&mut self.text),
+            _ => {}
         }
     }
 

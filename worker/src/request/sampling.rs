@@ -70,7 +70,7 @@ impl Decider {
         now_ns: u64,
     ) -> Sampling {
         let decision = self.sampler.decide(trace, parent);
-        if decision.is_sampled() && !self.head.take(now_ns) { Sampling::Dropped } else { decision }
+        if decision.is_sampled() && !self.head.take(now_ns) { Sampling::Limited } else { decision }
     }
 
     pub(crate) fn at_end(&mut self, head: Sampling, ended: Ended, now_ns: u64) -> Sampling {
@@ -81,7 +81,7 @@ impl Decider {
             (false, true, _) => Sampling::Error,
             (false, false, true) => Sampling::Slow,
         };
-        if self.end.take(now_ns) { late } else { head }
+        if self.end.take(now_ns) { late } else { Sampling::Limited }
     }
 }
 
@@ -163,6 +163,17 @@ mod tests {
             (1_050..=1_101).contains(&kept),
             "ten seconds at 100 a second and one burst: {kept}"
         );
+        // Each that was not is known as such, unless it fails: then another bucket decides.
+        let at_ns = 10_000_000_001;
+        while decider.at_head(trace, None, at_ns).is_sampled() {}
+        assert_eq!(decider.at_head(trace, None, at_ns), Sampling::Limited);
+        let mut end = |status| {
+            let ended =
+                Ended { status: Some(status), outcome: Outcome::Ok, duration: Duration::ZERO };
+            decider.at_end(Sampling::Limited, ended, at_ns)
+        };
+        assert_eq!((end(200), end(500)), (Sampling::Limited, Sampling::Error));
+        assert_eq!((0..100).map(|_| end(500)).last(), Some(Sampling::Limited));
     }
 
     #[test]

@@ -246,6 +246,8 @@ fn what_a_collector_refuses_is_not_sent_again() {
         let mut exporting = Exporting::start(&url(address), &[]);
         exporting.produce(8);
         exporting.until("a part is refused", |tally| tally.dropped(Reason::Rejected) == 3).await;
+        let why = crate::bridge::news(Instant::now());
+        assert!(why.iter().any(|message| message.text == "no"), "told in its words: {why:?}");
         assert_eq!(exporting.traces.tally().exported(), 5);
         *receiver.mode.lock().unwrap() = Mode::Fail(Code::InvalidArgument);
         exporting.produce(8);

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::metrics;
+use saola_observability::closed::Level;
+
 use crate::profile::LostSamples;
+use crate::{bridge, metrics};
 
 /// Hears of each push, in the order in which they were handed over.
 #[derive(Debug, Default)]
@@ -26,7 +28,7 @@ pub(crate) struct Witness {
 impl Witness {
     /// The one that the process's logger tells. An application that set a logger before the fork keeps it: then no push is
     /// counted.
-    pub(super) fn listen() -> Arc<Self> {
+    pub(crate) fn listen() -> Arc<Self> {
         static HEARING: OnceLock<Arc<Witness>> = OnceLock::new();
         let witness = HEARING.get_or_init(|| {
             let witness = Arc::new(Self::default());
@@ -72,7 +74,8 @@ impl Witness {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, message: &str) {
+    /// Takes what a message says of a push; false if it says nothing of one.
+    fn hear(&self, message: &str) -> bool {
         if message.starts_with(REFUSED) {
             // "Sent" follows all the same.
             self.is_refused.store(true, Relaxed);
@@ -82,7 +85,10 @@ impl Witness {
             self.settle(false);
         } else if message.starts_with(SENT) {
             self.settle(!self.is_refused.swap(false, Relaxed));
+        } else {
+            return false;
         }
+        true
     }
 
     fn fail(&self, message: &str) {
@@ -106,16 +112,30 @@ struct Ear(Arc<Witness>);
 
 impl Log for Ear {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("pyroscope") || metadata.target().starts_with("Pyroscope")
+        is_of_client(metadata) || metadata.level() <= log::Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.hear(&record.args().to_string());
+        if !self.enabled(record.metadata()) {
+            return;
         }
+        let text = record.args().to_string();
+        if is_of_client(record.metadata()) && self.0.hear(&text) {
+            return;
+        }
+        let level = match record.level() {
+            log::Level::Error => Level::Error,
+            log::Level::Warn => Level::Warn,
+            log::Level::Info | log::Level::Debug | log::Level::Trace => return,
+        };
+        bridge::hear(level, record.target(), &text);
     }
 
     fn flush(&self) {}
+}
+
+fn is_of_client(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("pyroscope") || metadata.target().starts_with("Pyroscope")
 }
 
 const SENT: &str = "SessionManager - Session sent";

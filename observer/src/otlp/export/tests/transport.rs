@@ -89,7 +89,7 @@ impl HttpReceiver {
         let partial_success = match does {
             Does::Take => None,
             Does::RefusePart(rejected_spans) => {
-                Some(ExportTracePartialSuccess { rejected_spans, error_message: "no".into() })
+                Some(ExportTracePartialSuccess { rejected_spans, error_message: "not so".into() })
             }
             Does::Status(status) => {
                 let answer = http::Response::builder().status(status).header("retry-after", "0");
