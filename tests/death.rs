@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 
+use crate::accounting::is_long;
 use crate::client;
+use crate::collector::{Collector, Mode};
 use crate::lines::Line;
 use crate::load::{Connections, Load};
 use crate::metrics::assert_no_fall;
 use crate::server::{Server, Slot, is_empty};
 use crate::setup::Setup;
+use crate::tracing::traced;
 
 const RESTARTS: &str = "saola_worker_restarts_total";
 const LOST: &str = "http_server_requests_lost_total";
@@ -245,4 +248,57 @@ pub(crate) fn lost_lines(server: &Server) -> Vec<Line> {
 
 fn count(lines: &[Line]) -> u64 {
     u64::try_from(lines.len()).unwrap()
+}
+
+#[test]
+fn an_observer_that_is_killed_again_and_again_loses_neither_line_nor_span() {
+    let collector = Collector::start(Mode::Answer);
+    let server =
+        traced(&collector).args(["--workers", "2", "--trace-rate-limit", "100000"]).start();
+    let load = Load::start(&server.address(), 2, Connections::Kept, "/api/items/7");
+    let mut last = server.metrics();
+    // Each respawn waits twice as long as the one before.
+    for _ in 0..if is_long() { 9 } else { 4 } {
+        load.until_more(30);
+        let observer = server.until_whole(2).observer.unwrap();
+        kill(observer, Signal::SIGKILL).unwrap();
+        server.until_true("another observer runs", || {
+            server.pids().observer.is_some_and(|pid| pid != observer)
+        });
+        server.until("no counter of it has fallen", |metrics| {
+            assert_no_fall(&last, metrics);
+            last = metrics.clone();
+            true
+        });
+    }
+    load.until_more(30);
+    let tally = load.stop();
+    tally.expect_no_loss();
+    assert_eq!(server.stop(), 0);
+    let sent: BTreeSet<_> = tally.answered.keys().cloned().collect();
+    let lines = server.lines_of("request");
+    let told: BTreeSet<_> = lines.iter().map(|line| line.get("request_id").to_owned()).collect();
+    assert_eq!(told, sent, "lines");
+    let spans = collector.spans();
+    let got: BTreeSet<_> = spans.iter().map(|got| got.get("request.id").to_owned()).collect();
+    assert_eq!(got, sent, "spans");
+}
+
+#[test]
+fn the_last_request_comes_out_whatever_ends_the_server() {
+    for how in ["SIGTERM to the group", "SIGINT to the group", "SIGKILL of the supervisor"] {
+        let collector = Collector::start(Mode::Answer);
+        let server = traced(&collector).args(["--workers", "1"]).start();
+        let id = server.get("/api/items/7").request_id().to_owned();
+        let group = server.supervisor();
+        match how {
+            "SIGTERM to the group" => killpg(group, Signal::SIGTERM).unwrap(),
+            "SIGINT to the group" => killpg(group, Signal::SIGINT).unwrap(),
+            _ => server.signal(Signal::SIGKILL),
+        }
+        server.until_true(&format!("all are gone after {how}"), || is_empty(group));
+        let lines = server.stdout().to_end();
+        assert!(lines.iter().any(|line| line.contains(&id)), "{how}: its line");
+        assert!(collector.spans().iter().any(|got| got.get("request.id") == id), "{how}: its span");
+    }
 }

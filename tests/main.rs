@@ -23,6 +23,7 @@ mod wire; // a connection where each byte matters
 
 // The facts, by theme.
 mod accounting; // every request is counted once, in every signal alike
+mod admin; // the admin listener: refusals, and scrapes while workers die
 mod children; // the processes of a server and their titles; the crates that the supervisor may know
 mod death; // workers, observers and supervisors that are killed
 mod following; // saola log
@@ -32,6 +33,7 @@ mod output_kinds; // json, terminal, filters
 mod pipes; // stdout that nobody reads, or that is closed
 mod profiling; // where the CPU goes, at the profile server and on the admin listener
 mod refusals; // what the gate and the application refuse, with an id all the same
+mod secrets; // canaries that must come out nowhere
 mod serving; // endpoints, protocols, addresses
 mod stopping; // signals that end a server
 mod supervision_control; // operators' commands, reloads with other settings, recycling

@@ -93,3 +93,59 @@ fn free_port() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
+
+#[test]
+fn a_full_disk_is_counted_and_told_on_stderr() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (server, address, admin) = silent(Stdout::Given(full.into()));
+    let load = Load::start(&address, 2, Connections::Kept, "/api/items/7");
+    load.until_more(50);
+    load.stop().expect_no_loss();
+    wait::until("the lines are counted", || {
+        let text = client::get(&admin, "/metrics");
+        let metrics = crate::metrics::Metrics::parse(text.expect_status(200).text());
+        metrics.value(DROPPED, &[("reason", "write_error")]) > 0
+    });
+    assert_eq!(server.stop(), 0);
+    assert!(server.stderr().lines().iter().any(|line| line.contains("stdout")), "told on stderr");
+}
+
+#[test]
+fn a_stdout_that_a_parent_made_nonblocking_loses_no_line() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let (server, address, _) = silent(Stdout::Given(writer.into()));
+    let load = Load::start(&address, 4, Connections::Kept, "/api/items/7");
+    // More than the pipe holds, so that a write meets a full one.
+    load.until_more(500);
+    let output = Output::of(Some(reader));
+    load.until_more(300);
+    let tally = load.stop();
+    tally.expect_no_loss();
+    assert_eq!(server.stop(), 0);
+    let lines: Vec<_> = output.to_end().iter().map(|text| Line::parse(text)).collect();
+    let announced = lines.iter().filter(|line| line.is("log lines dropped"));
+    let announced: u64 = announced.map(|line| line.number("count")).sum();
+    let told = u64::try_from(lines.iter().filter(|line| line.is("request")).count()).unwrap();
+    assert_eq!(told + announced, tally.sent());
+}
+
+#[test]
+fn a_terminal_that_is_stopped_by_control_s_stops_no_request() {
+    use std::io::Write as _;
+    let pair = nix::pty::openpty(None, None).unwrap();
+    let mut keys = std::fs::File::from(pair.master.try_clone().unwrap());
+    let (server, address, _) = silent(Stdout::Given(pair.slave));
+    let output = Output::of(Some(std::fs::File::from(pair.master)));
+    keys.write_all(b"\x13").unwrap();
+    let load = Load::start(&address, 4, Connections::Kept, "/api/items/7");
+    load.until_more(500);
+    let tally = load.stop();
+    tally.expect_no_loss();
+    keys.write_all(b"\x11").unwrap();
+    wait::until("it goes on", || {
+        output.lines().iter().filter(|line| line.contains("/api/items/7")).count() > 100
+    });
+    assert_eq!(server.stop(), 0);
+}
