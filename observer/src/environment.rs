@@ -119,7 +119,12 @@ pub(crate) const PAIRS: &str = "key=value pairs with commas between, percent-enc
 
 /// A URL that may be shown: user and password taken out.
 pub(crate) fn without_user(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    // What stands before `://` may be a user with a slash in the password.
+    let is_scheme = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    let parts = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme));
+    let (scheme, rest) = parts.unwrap_or(("", url));
     let Some((_, host)) = rest.rsplit_once('@') else { return url.to_owned() };
     if scheme.is_empty() { format!("***@{host}") } else { format!("{scheme}://***@{host}") }
 }
@@ -137,4 +142,39 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn a_list_is_read_back_or_refused(list in any::<String>(), pairs in proptest::collection::vec((".{1,20}", ".{0,20}"), 1..8)) {
+            let read = |list: &str| {
+                let lookup = |_: &str| Some(list.to_owned());
+                let mut env = Env { lookup: &lookup, errors: Vec::new() };
+                let read = env.pairs("LIST", Secrecy::Secret);
+                assert!(env.errors.iter().all(|error| error.value == "***"), "a secret is never shown");
+                (read, env.errors.len())
+            };
+            read(&list);
+            let encoded = |text: &str| text.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
+            let list: Vec<_> =
+                pairs.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
+            prop_assert_eq!(read(&list.join(",")), (pairs, 0));
+        }
+
+        #[test]
+        fn a_url_never_shows_its_user(user in "[a-z]{9}", rest in "[a-z@:/%]{0,20}") {
+            for scheme in ["", "http://"] {
+                let shown = without_user(&format!("{scheme}{user}:{user}@{rest}"));
+                prop_assert!(!shown.contains(&user) || rest.contains(&user), "{shown}");
+            }
+        }
+    }
 }

@@ -196,6 +196,8 @@ const DURATION: &str = "duration_ms";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn wants(filter: &str) -> bool {
@@ -280,5 +282,25 @@ mod tests {
         }
         let text = Filter::parse("status>>5").unwrap_err().to_string();
         assert_eq!(text, "cannot read filter \"status>>5\" at column 8");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn whatever_is_typed_is_a_filter_or_a_mistake_with_its_place(
+            words in proptest::collection::vec(prop_oneof![
+                proptest::arbitrary::any::<String>(),
+                Just("status".to_owned()), Just(">=".to_owned()), Just("500".to_owned()), Just("or".to_owned()),
+                Just("and".to_owned()), Just("path~\"".to_owned()), Just("\"(((((\"".to_owned()), Just("!=".to_owned()),
+            ], 0..12),
+        ) {
+            let text = words.concat();
+            let line = serde_json::json!({"status": 500, "path": "/", "trace_id": "00ff"});
+            match Filter::parse(&text) {
+                Ok(filter) => drop(filter.wants(line.as_object().unwrap())),
+                Err(error) => prop_assert!(error.to_string().contains("at column"), "{error}"),
+            }
+        }
     }
 }

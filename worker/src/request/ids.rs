@@ -164,6 +164,8 @@ fn hex_digit(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -226,6 +228,27 @@ mod tests {
             let mut ids = Ids::new(None).unwrap();
             for _ in 0..25_000 {
                 assert!(seen.insert(ids.trace()));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(5_000) })]
+
+        #[test]
+        fn a_context_that_is_taken_is_the_one_that_was_sent(
+            changes in proptest::collection::vec((0_usize..60, 0x20_u8..0x7f), 0..4), tail in "[ -~]{0,4}",
+        ) {
+            let mut sent = GOOD.to_owned().into_bytes();
+            sent.extend(tail.bytes());
+            for (at, byte) in changes {
+                sent.get_mut(at).into_iter().for_each(|place| *place = byte);
+            }
+            let mut fields = HeaderMap::new();
+            fields.insert("traceparent", HeaderValue::from_bytes(&sent).unwrap());
+            if let Some(parent) = parent(&fields) {
+                let taken = format!("-{}-{}-", parent.trace, parent.span);
+                prop_assert_eq!(&sent[2..53], taken.as_bytes());
             }
         }
     }
