@@ -81,7 +81,7 @@ impl Admin {
 
     /// What only the observer knows.
     fn own_status(&self) -> Value {
-        let mut reader = self.reader.borrow_mut();
+        let reader = self.reader.borrow();
         let lags = reader.rings.lags();
         let sum = |of: fn(&Lag) -> u64| lags.iter().map(of).sum::<u64>();
         let rings: Vec<_> = lags.iter().map(ring).collect();

@@ -171,9 +171,9 @@ impl Files {
         self.rings.slots().iter().any(|slot| slot.role() == Role::Worker && slot.is_live())
     }
 
-    /// Bytes of each ring that lines and spans have not committed yet.
-    pub(crate) fn lags(&mut self) -> Vec<Lag> {
-        let slots = self.rings.slots();
+    /// Bytes of each ring of this epoch that lines and spans have not committed yet.
+    pub(crate) fn lags(&self) -> Vec<Lag> {
+        let slots = self.rings.all();
         let lag = |source: &Source| {
             let slot = slots.get(source.slot)?;
             let behind = |position: Position| slot.head(source.ring).saturating_sub(position);
@@ -181,7 +181,8 @@ impl Files {
             let worker = (slot.role() == Role::Worker).then_some(slot.number());
             Some(Lag { role: slot.role(), worker, ring: source.ring, log, otlp })
         };
-        self.sources.iter().filter_map(lag).collect()
+        let of_this_epoch = |source: &&Source| source.leftover.is_none();
+        self.sources.iter().filter(of_this_epoch).filter_map(lag).collect()
     }
 
     /// The slots, for those who show them.
