@@ -126,7 +126,7 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("saola-peers-").tempdir_in(memory_folder())?;
         let (mut command, address) = command(target, workers, folder.path(), collector)?;
-        let shown = format!("{command:?}");
+        let shown = shown(&command, folder.path());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -254,6 +254,14 @@ fn nginx_command(
     let mut command = Command::new(nginx().context("nginx is not there")?);
     command.arg("-c").arg(file);
     Ok(command)
+}
+
+/// A command as a report shows it: without the places of this machine.
+fn shown(command: &Command, folder: &Path) -> String {
+    let here = std::env::current_exe().unwrap_or_default();
+    let here = format!("{}/", here.parent().unwrap_or(Path::new("")).display());
+    let text = format!("{command:?}").replace(&folder.display().to_string(), "FOLDER");
+    text.replace(&here, "").replace('"', "")
 }
 
 /// A program that was built beside this one.
