@@ -186,7 +186,8 @@ impl TraceService for Service {
     }
 }
 
-fn flat(request: ExportTraceServiceRequest) -> Vec<Got> {
+/// Each span of an export, with what it belongs to.
+pub(crate) fn flat(request: ExportTraceServiceRequest) -> Vec<Got> {
     let mut all = Vec::new();
     for group in request.resource_spans {
         let resource = attributes(&group.resource.unwrap_or_default().attributes);

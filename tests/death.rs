@@ -1,6 +1,7 @@
 //! Workers, observers and supervisors that are killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 
@@ -13,6 +14,7 @@ use crate::metrics::assert_no_fall;
 use crate::server::{Server, Slot, is_empty};
 use crate::setup::Setup;
 use crate::tracing::traced;
+use crate::wait::until_within;
 
 const RESTARTS: &str = "saola_worker_restarts_total";
 const LOST: &str = "http_server_requests_lost_total";
@@ -255,14 +257,14 @@ fn an_observer_that_is_killed_again_and_again_loses_neither_line_nor_span() {
     let collector = Collector::start(Mode::Answer);
     let server =
         traced(&collector).args(["--workers", "2", "--trace-rate-limit", "100000"]).start();
-    let load = Load::start(&server.address(), 2, Connections::Kept, "/api/items/7");
+    let load = Load::start(&server.address(), 2, Connections::Kept, "/api/slow?ms=20");
     let mut last = server.metrics();
-    // Each respawn waits twice as long as the one before.
-    for _ in 0..if is_long() { 9 } else { 4 } {
+    // Each respawn waits twice as long as the one before, up to 10 s: fifty take seven minutes.
+    for _ in 0..if is_long() { 50 } else { 4 } {
         load.until_more(30);
         let observer = server.until_whole(2).observer.unwrap();
         kill(observer, Signal::SIGKILL).unwrap();
-        server.until_true("another observer runs", || {
+        until_within(Duration::from_secs(30), "another observer runs", || {
             server.pids().observer.is_some_and(|pid| pid != observer)
         });
         server.until("no counter of it has fallen", |metrics| {

@@ -9,12 +9,14 @@
 // The words in which the tests are told.
 mod certificates; // an authority, and what it has signed
 mod client; // simple calls over HTTP/1.1, HTTP/2 and unix sockets
-mod collector; // an OTLP gRPC receiver that can refuse, hang and err
+mod collector;
+mod collector_http; // an OTLP gRPC receiver that can refuse, hang and err
 mod corpus; // raw requests and the answers that the standards ask for
 mod lines; // a strict logfmt reader
 mod load; // clients that keep the books of what they sent
 mod metrics; // a strict reader of the Prometheus text format
 mod output; // what a process has written
+mod posts;
 mod profile_server; // takes what the profile client pushes
 mod server; // a server in a folder of its own
 mod setup; // how it is started

@@ -1,18 +1,16 @@
 //! A profile server of the test's own: takes what the push client of Pyroscope sends, or refuses it, or says nothing.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use flate2::read::GzDecoder;
 use prost::Message as _;
 use pyroscope::encode::r#gen::google::Profile;
 use pyroscope::encode::r#gen::push::PushRequest;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::certificates::Authority;
-use crate::output::thread;
+use crate::posts::{self, Reply};
 use crate::wait;
 
 pub(crate) struct ProfileServer {
@@ -51,33 +49,19 @@ impl ProfileServer {
 
     /// Takes pushes over TLS.
     pub(crate) fn start_secure(authority: &Authority) -> Self {
-        Self::start_with(Mode::Take, Some(authority.server()))
+        Self::start_with(Mode::Take, Some(authority))
     }
 
-    fn start_with(mode: Mode, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let url = match &tls {
-            Some(_) => format!("https://localhost:{port}"),
-            None => format!("http://127.0.0.1:{port}"),
-        };
+    fn start_with(mode: Mode, authority: Option<&Authority>) -> Self {
         let pushes = Arc::new(Mutex::new(Vec::new()));
         let taken = Arc::clone(&pushes);
-        // It ends with the test process: a connection is all it holds.
-        thread(move || {
-            let mut held = Vec::new();
-            for stream in listener.incoming().map_while(Result::ok) {
-                if mode == Mode::Hang {
-                    held.push(stream);
-                    continue;
-                }
-                let taken = Arc::clone(&taken);
-                let tls = tls.clone().map(|tls| ServerConnection::new(tls).unwrap());
-                thread(move || match tls {
-                    Some(tls) => answer_all(StreamOwned::new(tls, stream), mode, &taken),
-                    None => answer_all(stream, mode, &taken),
-                });
+        let url = posts::listen(authority, move |post| match mode {
+            Mode::Take => {
+                taken.lock().unwrap().push(push(post.head, &post.body));
+                Reply::status("200 OK")
             }
+            Mode::Refuse => Reply::status("400 Bad Request"),
+            Mode::Hang => Reply::Silence,
         });
         Self { url, pushes }
     }
@@ -99,37 +83,6 @@ impl ProfileServer {
     pub(crate) fn until_sample(&self, what: &str, is_wanted: impl Fn(&Sample) -> bool) -> Sample {
         wait::until_some(what, || self.samples().into_iter().find(&is_wanted))
     }
-}
-
-fn answer_all(stream: impl Read + Write, mode: Mode, taken: &Mutex<Vec<Push>>) {
-    let mut reader = BufReader::new(stream);
-    while answer(&mut reader, mode, taken).is_some() {}
-}
-
-/// Reads one push and answers it; `None` when the client has left.
-fn answer(
-    reader: &mut BufReader<impl Read + Write>,
-    mode: Mode,
-    taken: &Mutex<Vec<Push>>,
-) -> Option<()> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    let mut body = vec![0; length.expect("a push has a length")];
-    reader.read_exact(&mut body).ok()?;
-    let status = if mode == Mode::Take { "200 OK" } else { "400 Bad Request" };
-    if mode == Mode::Take {
-        taken.lock().unwrap().push(push(head, &body));
-    }
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}");
-    reader.get_mut().write_all(answer.as_bytes()).and_then(|()| reader.get_mut().flush()).ok()
 }
 
 fn push(head: String, body: &[u8]) -> Push {
