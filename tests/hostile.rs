@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::accounting::is_long;
 use crate::lines::{ACCESS_KEYS, Line};
 use crate::server::Server;
+use crate::setup::Setup;
 use crate::wire::Wire;
 
 /// More than 200 strings: each poison alone, doubled, between words, at both ends.
@@ -150,6 +152,47 @@ fn a_hostile_method_is_one_label() {
             == 4
     });
     lines_of_all(&server, 4).iter().for_each(check_keys);
+}
+
+#[test]
+fn many_workers_that_print_by_themselves_share_one_pipe_line_by_line() {
+    let server = Setup::of_example("observed")
+        .env("OTEL_SERVICE_NAME", "saola")
+        .args(["--workers", "8", "--ring-bytes", "4MiB"])
+        .start();
+    let (clients, rounds) = (8, if is_long() { 25_000 } else { 250 });
+    // Only what a header may hold reaches the application; the others are for the tests above.
+    let poisons: Vec<_> = poisons().into_iter().filter(|poison| poison.len() < 200).collect();
+    let allowed = |poison: &&Vec<u8>| !poison.iter().any(|byte| *byte < 32 && *byte != b'\t');
+    let poisons: Vec<_> = poisons.iter().filter(allowed).collect();
+    let address = server.address();
+    std::thread::scope(|scope| {
+        for client in 0..clients {
+            let (poisons, address) = (&poisons, &address);
+            scope.spawn(move || {
+                let mut wire = Wire::connect(address).unwrap();
+                for round in 0..rounds {
+                    let head = b"GET /print HTTP/1.1\r\nhost: x\r\nuser-agent: ";
+                    let poison = poisons[(client + round) % poisons.len()];
+                    wire.send([head, poison.as_slice(), b"\r\n\r\n"].concat());
+                    let reply = wire.answer().unwrap();
+                    assert_eq!(reply.status, 200, "{poison:?}");
+                    if reply.closes() {
+                        wire = Wire::connect(address).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let sent = clients * rounds;
+    assert_eq!(server.stop(), 0);
+    // Each line of the output is one that somebody meant, whole.
+    let lines = server.lines();
+    let told = lines.iter().filter(|line| line.is("request")).inspect(|line| check_keys(line));
+    let dropped = lines.iter().filter(|line| line.is("log lines dropped"));
+    let dropped: u64 = dropped.map(|line| line.number("count")).sum();
+    assert_eq!(told.count() + usize::try_from(dropped).unwrap(), sent, "one line a request");
+    assert_eq!(lines.iter().filter(|line| line.is("printed")).count(), sent);
 }
 
 /// Every access line, when as many have come; the strict reader refuses a forged one.

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             .route("/detached", get(detached))
             .route("/panic", get(panics))
             .route("/heavy", get(heavy))
+            .route("/print", get(print))
             .route("/light", get(light)))
     })
 }
@@ -65,6 +66,12 @@ async fn panics() {
 #[expect(clippy::panic, reason = "what the test wants")]
 fn fail() {
     panic!("out of paper");
+}
+
+/// Writes to the standard output by itself, beside whoever writes the lines.
+#[expect(clippy::print_stdout, reason = "what the test wants")]
+async fn print() {
+    println!("msg=printed text=\"{}\"", "x".repeat(200));
 }
 
 #[derive(serde::Deserialize)]
