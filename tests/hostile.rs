@@ -170,17 +170,8 @@ fn many_workers_that_print_by_themselves_share_one_pipe_line_by_line() {
         for client in 0..clients {
             let (poisons, address) = (&poisons, &address);
             scope.spawn(move || {
-                let mut wire = Wire::connect(address).unwrap();
-                for round in 0..rounds {
-                    let head = b"GET /print HTTP/1.1\r\nhost: x\r\nuser-agent: ";
-                    let poison = poisons[(client + round) % poisons.len()];
-                    wire.send([head, poison.as_slice(), b"\r\n\r\n"].concat());
-                    let reply = wire.answer().unwrap();
-                    assert_eq!(reply.status, 200, "{poison:?}");
-                    if reply.closes() {
-                        wire = Wire::connect(address).unwrap();
-                    }
-                }
+                let agents = (client..).map(|number| poisons[number % poisons.len()]);
+                print_often(address, agents.take(rounds));
             });
         }
     });
@@ -193,6 +184,20 @@ fn many_workers_that_print_by_themselves_share_one_pipe_line_by_line() {
     let dropped: u64 = dropped.map(|line| line.number("count")).sum();
     assert_eq!(told.count() + usize::try_from(dropped).unwrap(), sent, "one line a request");
     assert_eq!(lines.iter().filter(|line| line.is("printed")).count(), sent);
+}
+
+/// Asks for a line of the application's own, as each of these user agents.
+fn print_often<'a>(address: &str, agents: impl Iterator<Item = &'a Vec<u8>>) {
+    let mut wire = Wire::connect(address).unwrap();
+    for agent in agents {
+        let head = b"GET /print HTTP/1.1\r\nhost: x\r\nuser-agent: ";
+        wire.send([head, agent.as_slice(), b"\r\n\r\n"].concat());
+        let reply = wire.answer().unwrap();
+        assert_eq!(reply.status, 200, "{agent:?}");
+        if reply.closes() {
+            wire = Wire::connect(address).unwrap();
+        }
+    }
 }
 
 /// Every access line, when as many have come; the strict reader refuses a forged one.

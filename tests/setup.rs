@@ -102,10 +102,15 @@ impl Setup {
     }
 
     /// Lets each of its processes open so many files.
-    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
-        let program = std::mem::replace(&mut self.program, PathBuf::from("sh"));
-        self.wrapper = vec!["-c".into(), script.into(), program.into()];
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        self.started_by(&["sh", "-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")])
+    }
+
+    /// Another program starts it, which gets its path and arguments behind its own.
+    pub(crate) fn started_by(mut self, command: &[&str]) -> Self {
+        let (first, rest) = command.split_first().expect("a program");
+        let program = std::mem::replace(&mut self.program, PathBuf::from(first));
+        self.wrapper = rest.iter().map(OsString::from).chain([program.into()]).collect();
         self
     }
 

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 
 use crate::client;
+use crate::collector::{Collector, Mode};
+use crate::load::{Connections, Load};
 use crate::server::Server;
 use crate::setup::{Setup, pid_of};
 use crate::wait;
@@ -316,4 +318,42 @@ fn hooks_that_panic_or_are_slow_are_told_and_change_nothing() {
     let broken = Setup::of_example("misfit").env("MISFIT", "post_fork").run();
     assert_eq!(broken.code, 3, "{}", broken.stderr);
     assert!(format!("{}{}", broken.stdout, broken.stderr).contains("hook post_fork has panicked"));
+}
+
+/// Becomes the program in a mount namespace of its own: nothing on disk can be written, `/tmp` neither, and it is nobody
+/// without rights. Its folder is bound to where nobody can reach it.
+const BARREN: &str = "set -e; mount --bind \"$(dirname \"$0\")\" /mnt; \
+    mount -t tmpfs -o ro none /tmp; mount -o remount,bind,ro /; \
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all \
+    \"/mnt/$(basename \"$0\")\" \"$@\"";
+
+#[test]
+fn everything_works_for_nobody_on_a_disk_that_cannot_be_written() {
+    let barren = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BARREN];
+    if !Command::new(barren[0]).args(&barren[1..]).arg("/bin/true").status().unwrap().success() {
+        println!("SKIPPED: no mount namespaces here");
+        return;
+    }
+    let setup = Setup::of_example("observed").started_by(&barren);
+    nix::unistd::chown(setup.folder(), Some(65534.into()), Some(65534.into())).unwrap();
+    let collector = Collector::start(Mode::Answer);
+    let server = setup
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .start();
+    let answer = server.get("/order");
+    let id = answer.expect_status(200).request_id();
+    collector.span_of(id);
+    server.until_line("it has its line", |line| line.get("request_id") == id);
+    let load = Load::start(&server.address(), 1, Connections::Kept, "/heavy?ms=20");
+    let profile = client::get(&server.admin(), "/debug/pprof/profile?seconds=1&format=collapsed");
+    assert!(profile.expect_status(200).text().contains("burn_heavily"));
+    load.stop().expect_no_loss();
+    server.kill(crate::server::Slot(0));
+    server.until("the worker is replaced", |metrics| {
+        metrics.sum("saola_worker_restarts_total") == 1 && metrics.sum("saola_worker_up") == 2
+    });
+    server.signal(Signal::SIGHUP);
+    server.until("a reload is fine", |metrics| metrics.sum("saola_generation") == 2);
+    assert_eq!(server.stop(), 0);
 }

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use saola_observability::metrics::{Counter, CounterVec, Histogram};
@@ -254,7 +254,8 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = umount(self.0.path()); // a mount that stays is in a temporary folder
+        // Lazily: a slot stays mapped for the life of its process.
+        umount2(self.0.path(), MntFlags::MNT_DETACH).unwrap();
     }
 }
 
