@@ -4,8 +4,24 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-if ! command -v cc >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  apt-get update -qq && apt-get install -qq -y gcc libc6-dev >/dev/null
+# What the tests of the reference application need: PostgreSQL, Redis, newman and schemathesis. The tests find the last two
+# in target/tools. Where root may install them, they are installed.
+postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null; }
+packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+postgres || packages+=(postgresql)
+command -v redis-server >/dev/null || packages+=(redis-server)
+command -v npm >/dev/null || packages+=(nodejs npm)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq && apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null || true
+fi
+tools=target/tools
+if [ ! -x $tools/newman/node_modules/.bin/newman ] && command -v npm >/dev/null; then
+  npm install --silent --no-audit --no-fund --prefix $tools/newman newman@6.2.2 >/dev/null || true
+fi
+if [ ! -x $tools/schemathesis/bin/schemathesis ] && python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  python3 -m venv $tools/schemathesis && $tools/schemathesis/bin/pip -q install schemathesis==4.32.5 || true
 fi
 missing=()
 command -v cargo >/dev/null || missing+=("cargo and rustc 1.95 or newer (rustup installs them)")
@@ -13,6 +29,16 @@ command -v cc >/dev/null || missing+=("a C compiler (apt-get install gcc libc6-d
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'test.sh: missing: %s\n' "${missing[@]}" >&2
   exit 1
+fi
+
+# Without these their tests are left out and say so; in CI they fail.
+optional=()
+postgres || optional+=("PostgreSQL 15 or newer (apt-get install postgresql)")
+command -v redis-server >/dev/null || optional+=("Redis (apt-get install redis-server)")
+[ -x $tools/newman/node_modules/.bin/newman ] || optional+=("newman (npm install --prefix $tools/newman newman@6.2.2)")
+[ -x $tools/schemathesis/bin/schemathesis ] || optional+=("schemathesis (python3 -m venv $tools/schemathesis; $tools/schemathesis/bin/pip install schemathesis==4.32.5)")
+if [ ${#optional[@]} -gt 0 ]; then
+  printf 'test.sh: not installed, so not tested with: %s\n' "${optional[@]}" >&2
 fi
 
 # Links take memory: two at a time are enough for two cores.

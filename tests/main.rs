@@ -26,6 +26,7 @@ mod wire; // a connection where each byte matters
 // The facts, by theme.
 mod accounting; // every request is counted once, in every signal alike
 mod admin; // the admin listener: refusals, and scrapes while workers die
+mod app; // the reference application on its databases
 mod children; // the processes of a server and their titles; the crates that the supervisor may know
 mod death; // workers, observers and supervisors that are killed
 mod following; // saola log

@@ -168,6 +168,10 @@ impl Setup {
         if let Some(path) = std::env::vars_os().find(|(name, _)| name == "PATH") {
             command.env("PATH", path.1);
         }
+        if !self.env.iter().any(|(name, _)| name == "DATABASE_URL") {
+            command
+                .env("DATABASE_URL", format!("sqlite:{}", self.folder().join("app.db").display()));
+        }
         if self.has_defaults {
             let has =
                 |name: &str| self.args.iter().any(|arg| arg.to_string_lossy().starts_with(name));
