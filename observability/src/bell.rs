@@ -1,6 +1,6 @@
 //! The bell: one futex word in the supervisor's slot file, by which a worker wakes a sleeping observer (F60).
 //!
-//! While the observer is awake or dozing a request makes no system call for it: it only looks at the word.
+//! While the observer is awake a request makes no system call for it: it only looks at the word.
 
 use std::io;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -13,8 +13,7 @@ use crate::layout::BELL_AT;
 use crate::map::Map;
 
 const AWAKE: u32 = 0;
-const DOZING: u32 = 1;
-const ASLEEP: u32 = 2;
+const ASLEEP: u32 = 1;
 
 /// The bell's page, mapped by the one who rings or by the one who sleeps.
 pub(crate) struct Bell {
@@ -31,28 +30,33 @@ impl Bell {
         self.map.keep_from_children()
     }
 
-    /// A writer has published. Wakes the observer if it sleeps, or if it dozes and the ring has just passed its half.
-    pub(crate) fn ring(&self, half_full: bool) {
-        // Pairs with the fence of `wait`: either we see it asleep, or it sees our head.
+    /// A writer has published. Wakes the observer if it sleeps.
+    pub(crate) fn ring(&self) {
+        // Pairs with the fence of `set`: either we see it asleep, or it sees our head.
         fence(SeqCst);
         let word = self.map.half(BELL_AT);
-        let state = word.load(Relaxed);
-        if (state == ASLEEP || state == DOZING && half_full) && word.swap(AWAKE, SeqCst) != AWAKE {
+        if word.load(Relaxed) == ASLEEP && word.swap(AWAKE, SeqCst) == ASLEEP {
             wake(word.as_ptr());
         }
     }
 
-    /// The observer waits until somebody rings or `timeout` has passed. `deep` is for an idle server: any record then ends
-    /// it; else only a ring that is half full. `anything_new` looks at all heads once more, against the lost wake-up.
-    pub(crate) fn wait(&self, deep: bool, timeout: Duration, anything_new: impl FnOnce() -> bool) {
-        let word = self.map.half(BELL_AT);
-        let state = if deep { ASLEEP } else { DOZING };
-        word.store(state, SeqCst);
+    /// The observer is going to sleep: whoever publishes from now on rings. It looks at all heads once more before it does,
+    /// against the lost wake-up.
+    pub(crate) fn set(&self) {
+        self.map.half(BELL_AT).store(ASLEEP, SeqCst);
         fence(SeqCst);
-        if !anything_new() {
-            sleep(word.as_ptr(), state, timeout);
-        }
-        word.store(AWAKE, SeqCst);
+    }
+
+    /// Returns when somebody has rung since [`Self::set`], or after `timeout`; says whether somebody has.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let word = self.map.half(BELL_AT);
+        sleep(word.as_ptr(), ASLEEP, timeout);
+        word.load(SeqCst) == AWAKE
+    }
+
+    /// The observer is awake: nobody needs to ring.
+    pub(crate) fn clear(&self) {
+        self.map.half(BELL_AT).store(AWAKE, SeqCst);
     }
 }
 

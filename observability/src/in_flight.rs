@@ -220,7 +220,6 @@ impl InFlight {
     fn finish(&self, request: &Request, end: &End<'_>) {
         let duration_ns = end.end_ns.saturating_sub(request.start_ns);
         let (producer, bytes) = &mut *self.producer.borrow_mut();
-        let head_before = producer.head();
         let head = (request.detail == Detail::Full).then(|| {
             Encoder::request(bytes, &self.record(request, end, duration_ns));
             producer.stage(&self.slot.map, bytes)
@@ -240,7 +239,7 @@ impl InFlight {
         }
         self.running.set(self.running.get().saturating_sub(1));
         if let Some(bell) = self.slot.bell() {
-            bell.ring(producer.passed_half(head_before));
+            bell.ring();
         }
     }
 

@@ -196,17 +196,6 @@ impl Producer {
         }
     }
 
-    /// Says whether the last record took the ring over its half, by the cached cursor (the bell's rule).
-    pub(crate) fn passed_half(&self, before: u64) -> bool {
-        let half = self.ring.capacity() / 2;
-        let used = |head: u64| head.wrapping_sub(self.slowest);
-        used(before) <= half && used(self.head) > half
-    }
-
-    pub(crate) fn head(&self) -> u64 {
-        self.head
-    }
-
     fn write_pad(&self, map: &Map, pad: u64) {
         // Records are multiples of 8, so a pad has at least room for its own first word.
         let [a, b, c, d, ..] = pad.to_le_bytes();

@@ -1,6 +1,7 @@
 //! All rings of a run directory, as the observer reads them: with cursors that outlive it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bell::Bell;
@@ -19,7 +20,7 @@ pub struct Rings {
     directory: PathBuf,
     epoch: u64,
     slots: Vec<Slot>,
-    bell: Option<Bell>,
+    bell: Option<Arc<Bell>>,
     is_guest: bool,
 }
 
@@ -84,7 +85,7 @@ impl Rings {
         if self.bell.is_none() && !self.is_guest {
             let path = self.directory.join(file_name(Role::Supervisor, 0));
             let supervisor = View::open(&path, self.epoch, Role::Supervisor, 0, true);
-            self.bell = supervisor.ok().map(|view| Bell::new(view.map));
+            self.bell = supervisor.ok().map(|view| Arc::new(Bell::new(view.map)));
         }
         Ok(bad)
     }
@@ -99,18 +100,41 @@ impl Rings {
         &mut self.slots
     }
 
-    /// Sleeps until a worker rings or `timeout` has passed. `deep`: any finished request ends it, for an idle server; else
-    /// only a ring that is half full does. Ends at once if a ring has something behind `stage`'s cursor.
-    pub fn wait(&self, stage: Stage, deep: bool, timeout: Duration) {
-        let anything_new = || deep && self.slots.iter().any(|slot| slot.has_new(stage));
-        if let Some(bell) = &self.bell {
-            bell.wait(deep, timeout, anything_new);
-        }
+    /// Asks the workers to ring when they have finished a request. Whoever asks looks at all rings once more, and then waits
+    /// with the alarm. `None` while the file of the supervisor is not open: there is nothing to wait with.
+    pub fn alarm(&self) -> Option<Alarm> {
+        let bell = Arc::clone(self.bell.as_ref()?);
+        bell.set();
+        Some(Alarm(bell))
     }
 
     /// Number of the epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+}
+
+/// A sleep that workers end; dropped, nobody rings any more. Made by [`Rings::alarm`].
+///
+/// One request of a server that has been idle costs a worker one `futex(2)`; while nobody sleeps it costs a look at a word.
+pub struct Alarm(Arc<Bell>);
+
+impl Alarm {
+    /// Returns when a worker has rung since the alarm was made, or after `timeout`; says whether one has.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.0.wait(timeout)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl std::fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Alarm").finish_non_exhaustive()
     }
 }
 
@@ -294,10 +318,6 @@ impl Slot {
             .map(|name| self.consumer(name).dropped(kind))
             .iter()
             .sum()
-    }
-
-    fn has_new(&self, stage: Stage) -> bool {
-        self.rings.iter().any(|(name, ring)| ring.cursor(&self.view.map, stage) < self.head(*name))
     }
 
     fn ring(&self, name: RingName) -> Ring {

@@ -19,6 +19,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use saola_observability::metrics::{Counter, CounterVec, Histogram};
 use saola_observability::reader::Reader;
+use saola_observability::rings::Rings;
 use saola_observability::{
     Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RunDir, RunDirError,
     Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
@@ -29,7 +30,7 @@ static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 12] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
         (
@@ -42,6 +43,7 @@ fn main() {
         ("two_supervisors_never_share_a_directory", two_supervisors_never_share_a_directory),
         ("a_slot_has_one_owner", a_slot_has_one_owner),
         ("a_worker_maps_its_own_file_and_the_bell", a_worker_maps_its_own_file_and_the_bell),
+        ("the_end_of_a_request_ends_a_sleep", the_end_of_a_request_ends_a_sleep),
         ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
         ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
     ];
@@ -484,6 +486,23 @@ fn a_worker_maps_its_own_file_and_the_bell() {
     found.sort();
     let expected = [("slot-0001".to_owned(), 64 << 10), ("supervisor".to_owned(), 4)];
     std::process::exit(i32::from(found != expected));
+}
+
+fn the_end_of_a_request_ends_a_sleep() {
+    let mut world = World::new();
+    let rings = Rings::open(&world.run()).unwrap();
+    let files = world.epoch.open_worker(0, 1).unwrap();
+    let alarm = rings.alarm().unwrap();
+    assert!(!alarm.wait(std::time::Duration::from_millis(1)), "nobody rings");
+    #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
+    // SAFETY: fork(2) asks for one thread: this process has one.
+    if let ForkResult::Parent { child } = unsafe { nix::unistd::fork() }.unwrap() {
+        assert!(alarm.wait(std::time::Duration::from_mins(1)), "the worker rings");
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        return;
+    }
+    Slot::attach(files).unwrap().in_flight().begin(&begin()).end(&end());
+    std::process::exit(0);
 }
 
 fn a_million_label_values_stay_bounded() {

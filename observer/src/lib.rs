@@ -14,6 +14,7 @@ mod otlp;
 mod output;
 mod profile;
 mod reader;
+mod rhythm;
 mod run;
 mod status;
 pub mod top;

@@ -16,7 +16,7 @@ use saola_observability::record::Value;
 use saola_observability::{Event, Slot, clock};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::admin::{self, Admin};
@@ -25,6 +25,7 @@ use crate::otlp::{Reason, Resource, Traces};
 use crate::output::Output;
 use crate::profile::{LostSamples, Poor, Profiles, Push, Window, Witness, is_stripped};
 use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
+use crate::rhythm::{Rhythm, SHORTEST_PAUSE};
 use crate::voice::{Reminder, Voice};
 use crate::{Error, ExitReason, Settings, bridge, metrics};
 
@@ -161,7 +162,7 @@ async fn read_until_stopped(
 ) -> End {
     let (news, failing) = (Reminder::default(), Reminder::default());
     let mut end = std::pin::pin!(end(lifeline));
-    let mut pause = SHORTEST_PAUSE;
+    let mut rhythm = Rhythm::start();
     loop {
         slot.liveness().beat(clock::monotonic_ns());
         let found = reader.borrow_mut().pass();
@@ -180,18 +181,13 @@ async fn read_until_stopped(
             }
         }
         let progress = reader.borrow().lines.output().progress();
-        pause = match found {
-            Found::Plenty => Duration::ZERO,
-            Found::Some => SHORTEST_PAUSE,
-            Found::Nothing => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
-        };
+        rhythm.note(found);
         tokio::select! {
             biased;
             end = &mut end => return end,
-            () = yield_now(), if pause.is_zero() => {}
-            () = sleep(pause), if !pause.is_zero() => {}
+            () = rhythm.rest(|| reader.borrow_mut().rings.alarm_if_idle()) => {}
             // A blocked stdout takes bytes again: those that wait go at once.
-            () = progress, if found == Found::Nothing => pause = SHORTEST_PAUSE,
+            () = progress, if found == Found::Nothing => rhythm.restart(),
         }
     }
 }
@@ -377,8 +373,6 @@ async fn keep_answering(listener: OwnedFd, admin: Rc<Admin>, voice: Voice) {
 }
 
 const LOST: &str = "telemetry lost at shutdown";
-const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN_PAUSE: Duration = Duration::from_millis(2);
 const WORKERS_MAY_TAKE: Duration = Duration::from_secs(1);
 /// With what follows, the observer is gone two seconds after the order.

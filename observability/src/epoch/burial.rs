@@ -63,7 +63,7 @@ pub(super) fn bury(supervisor: &'static Slot, slot: u32, view: &mut View, death:
     set_state(view, SlotState::Free);
     buried.lost.sort_by_key(|entry| entry.start_ns);
     if let Some(bell) = supervisor.bell() {
-        bell.ring(false);
+        bell.ring();
     }
     buried
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
-use saola_observability::rings::{self, Cursor, Position, Reading};
+use saola_observability::rings::{self, Alarm, Cursor, Position, Reading};
 use saola_observability::samples::Found;
 use saola_observability::{Entry, Kind, RingName, SpanId};
 
@@ -164,6 +164,16 @@ impl Files {
         if self.rings.refresh().is_ok() {
             self.add_sources();
         }
+    }
+
+    /// What ends a sleep, if nobody serves and nothing is left to read. The order matters: who writes after the last look
+    /// rings.
+    pub(crate) fn alarm_if_idle(&mut self) -> Option<Alarm> {
+        let alarm = self.rings.alarm()?;
+        let is_read = (0..self.sources.len()).all(|source| {
+            self.unread(source, Stage::Log).max(self.unread(source, Stage::Otlp)) == 0
+        });
+        (is_read && self.running(false).is_empty()).then_some(alarm)
     }
 
     /// Says whether a worker lives.

@@ -1,0 +1,92 @@
+//! How often the observer looks at the rings: at once while they fill, now and then while little comes, and not at all
+//! while the server is idle. A thread then waits for the workers' bell, so that nobody looks twenty times a second.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use saola_observability::rings::Alarm;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+use crate::reader::Found;
+
+/// When to look again.
+pub(crate) struct Rhythm {
+    pause: Duration,
+    quiet_since: Instant,
+    /// Without a thread the observer looks again and again.
+    sleeper: Option<Sleeper>,
+}
+
+impl Rhythm {
+    pub(crate) fn start() -> Self {
+        Self { pause: SHORTEST_PAUSE, quiet_since: Instant::now(), sleeper: Sleeper::start().ok() }
+    }
+
+    /// What the last look has found.
+    pub(crate) fn note(&mut self, found: Found) {
+        self.pause = match found {
+            Found::Plenty => Duration::ZERO,
+            Found::Some => SHORTEST_PAUSE,
+            Found::Nothing => (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
+        if found != Found::Nothing {
+            self.quiet_since = Instant::now();
+        }
+    }
+
+    /// Something else is to be done soon.
+    pub(crate) fn restart(&mut self) {
+        self.pause = SHORTEST_PAUSE;
+    }
+
+    /// Until the next look. `alarm_if_idle` says whether nobody serves, once it is quiet.
+    pub(crate) async fn rest(&self, alarm_if_idle: impl FnOnce() -> Option<Alarm>) {
+        let sleeper = self.sleeper.as_ref().filter(|_| self.quiet_since.elapsed() >= QUIET);
+        match sleeper.and_then(|sleeper| Some((sleeper, alarm_if_idle()?))) {
+            Some((sleeper, alarm)) => sleeper.sleep(alarm).await,
+            None if self.pause.is_zero() => yield_now().await,
+            None => tokio::time::sleep(self.pause).await,
+        }
+    }
+}
+
+/// The thread that waits for the bell.
+struct Sleeper {
+    alarms: SyncSender<Alarm>,
+    woken: Arc<Notify>,
+}
+
+impl Sleeper {
+    #[expect(clippy::disallowed_methods, reason = "the observer never forks")]
+    fn start() -> io::Result<Self> {
+        let (alarms, waiting) = sync_channel::<Alarm>(1);
+        let woken = Arc::new(Notify::new());
+        let wake = Arc::clone(&woken);
+        thread::Builder::new().name("saola-bell".to_owned()).spawn(move || {
+            for alarm in waiting {
+                alarm.wait(LONGEST_SLEEP);
+                drop(alarm);
+                wake.notify_one();
+            }
+        })?;
+        Ok(Self { alarms, woken })
+    }
+
+    /// Returns when a worker rings or the longest sleep is over.
+    async fn sleep(&self, alarm: Alarm) {
+        // Full: sleeps that were cut short still wait, for the same bell. Their end is as good.
+        let _wait_already = self.alarms.try_send(alarm);
+        self.woken.notified().await;
+    }
+}
+
+pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// After so long without a record the observer sleeps.
+const QUIET: Duration = Duration::from_secs(1);
+/// What nobody rings for (events outside requests, the supervisor's words) waits no longer than this.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
