@@ -31,7 +31,11 @@ pub(crate) struct Cli {
     pub(crate) about: &'static str,
     pub(crate) commands: Vec<Own>,
     pub(crate) hooks: Option<Box<dyn Hooks>>,
+    /// Finds what is wrong with the application's own settings.
+    pub(crate) check: Option<Check>,
 }
+
+type Check = Box<dyn Fn() -> Vec<String>>;
 
 /// A command of the application.
 pub(crate) struct Own {
@@ -55,8 +59,8 @@ where
     let env = Environment::of_process();
     let program = Program { executable: &executable, arguments: &arguments, version: cli.version };
     match matches.subcommand() {
-        Some(("check", flags)) => check(flags, &env, program, make),
-        Some(("serve", flags)) => serve(flags, (&env, program), make, cli.hooks),
+        Some(("check", flags)) => check(flags, (&env, program), cli.check.as_ref(), make),
+        Some(("serve", flags)) => serve(flags, (&env, program), make, (cli.hooks, cli.check)),
         Some((name @ ("status" | "reload" | "upgrade" | "stop" | "workers"), flags)) => {
             match Settings::read(Some(flags), &env, program) {
                 Ok(settings) => {
@@ -73,7 +77,7 @@ where
             let own = cli.commands.iter().find(|own| own.command.get_name() == name);
             own.map_or_else(|| exit(Exit::Usage), |own| (own.run)(flags))
         }
-        None => serve(&matches, (&env, program), make, cli.hooks),
+        None => serve(&matches, (&env, program), make, (cli.hooks, cli.check)),
     }
 }
 
@@ -81,7 +85,7 @@ fn serve<F, Fut, A>(
     flags: &ArgMatches,
     (env, program): (&Environment, Program<'_>),
     make: &F,
-    hooks: Option<Box<dyn Hooks>>,
+    (hooks, own): (Option<Box<dyn Hooks>>, Option<Check>),
 ) -> ExitCode
 where
     F: Fn(WorkerInfo) -> Fut,
@@ -90,10 +94,10 @@ where
 {
     // A program that comes back serves with what it served with: the file may be meant for the one that failed.
     let memento = saola_supervisor::recall(&Settings::image(env, program));
-    match Settings::read_to_serve(Some(flags), &env.with_file(memento), program) {
+    match read(flags, (&env.with_file(memento), program), own.as_ref()) {
         Ok(settings) => {
             let supervisor = settings.supervisor.clone();
-            let again = || Settings::read_to_serve(Some(flags), env, program);
+            let again = || read(flags, (env, program), own.as_ref());
             let mut children = Joined::new(settings, &again, make).with_hooks(hooks);
             exit(saola_supervisor::run(&supervisor, &mut children))
         }
@@ -106,10 +110,25 @@ where
     }
 }
 
+/// The settings of Saola and of the application; or every mistake in both.
+fn read(
+    flags: &ArgMatches,
+    (env, program): (&Environment, Program<'_>),
+    own: Option<&Check>,
+) -> Result<Settings, Vec<Mistake>> {
+    let found = own.map(|check| check()).unwrap_or_default();
+    let found: Vec<_> = found.into_iter().map(Mistake::of_application).collect();
+    match Settings::read_to_serve(Some(flags), env, program) {
+        Ok(settings) if found.is_empty() => Ok(settings),
+        Ok(_) => Err(found),
+        Err(mistakes) => Err(mistakes.into_iter().chain(found).collect()),
+    }
+}
+
 fn check<F, Fut, A>(
     flags: &ArgMatches,
-    env: &Environment,
-    program: Program<'_>,
+    (env, program): (&Environment, Program<'_>),
+    own: Option<&Check>,
     make: &F,
 ) -> ExitCode
 where
@@ -117,7 +136,7 @@ where
     Fut: Future<Output = Result<A, BoxError>>,
     A: Application,
 {
-    match Settings::read_to_serve(Some(flags), env, program) {
+    match read(flags, (env, program), own) {
         Ok(settings) => {
             if flags.get_flag("print") {
                 print_settings(flags, env);

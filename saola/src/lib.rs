@@ -32,7 +32,7 @@ pub use clap;
 pub use saola_observability::metrics;
 pub use saola_supervisor::{Ended, Hooks, WorkerExit};
 pub use saola_worker::{
-    BodyError, BoxError, Peer, RequestBody, Trace, WorkerInfo, blocking, body_limit, draining,
-    set_route, trace,
+    BodyError, BoxError, Panicked, Peer, RequestBody, Trace, WorkerInfo, blocking, body_limit,
+    caught, draining, set_route, trace,
 };
 pub use server::{Server, serve};

@@ -67,6 +67,7 @@ impl Server {
                 about: "An HTTP service on Saola, the preforking server.",
                 commands: Vec::new(),
                 hooks: None,
+                check: None,
             },
         }
     }
@@ -115,6 +116,27 @@ impl Server {
     #[must_use]
     pub fn hooks(mut self, hooks: impl Hooks + 'static) -> Self {
         self.cli.hooks = Some(Box::new(hooks));
+        self
+    }
+
+    /// Has the application's own settings checked with Saola's: before anything is forked, by `check`, and at each reload.
+    ///
+    /// `mistakes` gives a text for each, which is told with the others; the exit code is 64. It runs in the supervisor: quick,
+    /// and without a thread.
+    ///
+    /// ```no_run
+    /// fn mistakes() -> Vec<String> {
+    ///     let is_set = std::env::var_os("SHOP_CURRENCY").is_some();
+    ///     if is_set { Vec::new() } else { vec!["SHOP_CURRENCY: must be set".to_owned()] }
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     saola::Server::new().check(mistakes).serve(|_worker| async { Ok(axum::Router::new()) })
+    /// }
+    /// ```
+    #[must_use]
+    pub fn check(mut self, mistakes: impl Fn() -> Vec<String> + 'static) -> Self {
+        self.cli.check = Some(Box::new(mistakes));
         self
     }
 

@@ -25,10 +25,11 @@ pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue
 pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use request::body::{BodyError, RequestBody};
-pub use request::current::{Trace, blocking, body_limit, draining, set_route, trace};
+pub use request::current::{Trace, blocking, body_limit, caught, draining, set_route, trace};
 pub use request::forwarded::Peer;
 pub use request::ids::new_span_id;
 pub use request::sampling::Sampler;
+pub use request::scope::Panicked;
 pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Stage, WorkerInfo, run};
 pub use serve::serve;
 pub use tls::{ClientAuth, Pair, TlsError, TlsSettings, TlsVersion};

@@ -4,37 +4,26 @@ use std::fmt;
 
 /// A value that cannot be used.
 #[derive(Clone, Eq, PartialEq, Debug)]
-pub(crate) struct Mistake {
-    setting: String,
-    value: String,
-    source: String,
-    what: String,
-}
+pub(crate) struct Mistake(String);
 
 impl Mistake {
     pub(crate) fn new(setting: &str, value: &str, source: &impl fmt::Display, what: &str) -> Self {
-        Self {
-            setting: setting.to_owned(),
-            value: value.trim_matches('"').to_owned(),
-            source: source.to_string(),
-            what: what.to_owned(),
-        }
+        Self(format!("{setting}: {:?} {what} (from {source})", value.trim_matches('"')))
     }
 
     /// A standard variable that has no row in the table.
     pub(crate) fn of_variable(variable: &str, value: &str, allowed: &str) -> Self {
-        let what = format!("is not {allowed}");
-        Self {
-            setting: variable.to_owned(),
-            value: value.to_owned(),
-            source: "environment".to_owned(),
-            what,
-        }
+        Self(format!("{variable}: {value:?} is not {allowed} (from environment)"))
+    }
+
+    /// One that the application found, in its words.
+    pub(crate) fn of_application(text: String) -> Self {
+        Self(text)
     }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?} {} (from {})", self.setting, self.value, self.what, self.source)
+        f.write_str(&self.0)
     }
 }

@@ -1,6 +1,10 @@
 //! What a handler can ask and tell about its own request, and how this follows work to a blocking thread.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use http::HeaderValue;
 use saola_observability::Panic;
@@ -11,7 +15,7 @@ use saola_observability::profile::OwnLabel;
 use tokio::sync::watch;
 
 use super::answer::text;
-use super::scope::{self, Running};
+use super::scope::{self, Panicked, Running};
 
 /// The trace that the current request belongs to, for outgoing calls and log lines.
 #[derive(Clone, Debug)]
@@ -95,6 +99,31 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// Runs a part of the current request that may panic, and leaves the answer to the caller.
+///
+/// A panic in it is reported, counted and traced as one that nobody caught, which the worker would answer itself. So an
+/// application can say in its own form that something went wrong.
+///
+/// # Errors
+///
+/// [`Panicked`] says that there was one, and no more: its text is for the log.
+pub async fn caught<F: Future>(work: F) -> Result<F::Output, Panicked> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let poll = || work.as_mut().poll(context);
+        let polled = match scope::current() {
+            Some(running) => scope::caught(&running, poll),
+            // May be asserted: it is dropped after a panic, never polled again.
+            None => catch_unwind(AssertUnwindSafe(poll)).map_err(Panicked::from),
+        };
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(panicked) => Poll::Ready(Err(panicked)),
+        }
+    })
+    .await
 }
 
 /// Waits until this worker begins to drain: for what would go on for ever, such as a WebSocket or work in the background.

@@ -361,7 +361,8 @@ pub(crate) fn caught<T>(running: &Rc<Running>, call: impl FnOnce() -> T) -> Resu
 /// A panic of the service. The panic hook has recorded its message and place.
 #[derive(Debug, thiserror::Error)]
 #[error("the service panicked")]
-pub(crate) struct Panicked;
+#[non_exhaustive]
+pub struct Panicked;
 
 impl From<Box<dyn Any + Send>> for Panicked {
     fn from(payload: Box<dyn Any + Send>) -> Self {
