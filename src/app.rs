@@ -1,27 +1,79 @@
-//! The router of all surfaces, and the endpoints of the system itself.
+//! One worker's application: its state, its router, and the layers around all surfaces.
+
+use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::{Request, State};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use saola::{BoxError, WorkerInfo};
 use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::error::Error;
-use crate::json::Json;
-use crate::{items, orders, simulate};
+use crate::db::{Db, Sql, Statements as _};
+use crate::error::{Error, Form};
+use crate::input::Json;
+use crate::settings::Settings;
+use crate::{boot, items, orders, simulate};
 
-/// Everything that one worker serves.
-pub(crate) fn router() -> Router {
-    let items = items::Items::seeded();
-    Router::new()
-        .route("/", get(index))
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .merge(items::router(items.clone()))
-        .merge(orders::router(items))
-        .merge(simulate::router())
-        .fallback(|| async { Error::NotFound })
-        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+/// What the handlers of one worker share. Made after the fork: `main` opens nothing.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) db: Db,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) worker: WorkerInfo,
 }
 
+impl App {
+    /// Makes the pool and everything else that a worker needs.
+    ///
+    /// # Errors
+    ///
+    /// What no waiting would mend; a database that is only away is waited for in the background.
+    pub(crate) async fn start(worker: WorkerInfo) -> Result<Self, BoxError> {
+        let settings = Settings::of_process().map_err(|mistakes| mistakes.join("; "))?;
+        let db = Db::new(&settings.database, settings.pool_size)?;
+        let app = Self { db, settings: Arc::new(settings), worker };
+        boot::settle(&app).await?;
+        Ok(app)
+    }
+
+    /// Every endpoint.
+    pub(crate) fn router(self) -> Router {
+        let (mut router, _api) = OpenApiRouter::new()
+            .routes(routes!(index))
+            .routes(routes!(health))
+            .routes(routes!(ready))
+            .routes(routes!(database_health))
+            .merge(items::router())
+            .merge(orders::router())
+            .split_for_parts();
+        if self.settings.simulation {
+            router = router.merge(simulate::router());
+        }
+        router
+            .fallback(|| async { Error::NoRoute })
+            .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+            .layer(from_fn(finish))
+            .with_state(self)
+    }
+}
+
+/// What all answers have in common: refusals in the form of their surface, also for a panic.
+async fn finish(request: Request, next: Next) -> Response {
+    let form = Form::of(request.uri().path());
+    let response = saola::caught(next.run(request)).await;
+    let response = response.unwrap_or_else(|_| Error::Internal.into_response());
+    let mut response = form.write(response);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What runs here
+#[utoipa::path(get, path = "/", tag = "system", responses((status = 200)))]
 async fn index() -> Json<Value> {
     Json(json!({
         "message": "API is running",
@@ -31,12 +83,36 @@ async fn index() -> Json<Value> {
     }))
 }
 
-/// Touches nothing: the process answers.
+/// Whether the process answers; it touches nothing
+#[utoipa::path(get, path = "/health", tag = "system", responses((status = 200)))]
 async fn health() -> Json<Value> {
     Json(json!({ "status": "healthy" }))
 }
 
-/// There is no store yet that could be away.
-async fn ready() -> Json<Value> {
-    Json(json!({ "status": "ready" }))
+/// Whether the database answers
+#[utoipa::path(get, path = "/api/health", tag = "system", responses((status = 200), (status = 503)))]
+async fn database_health(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    match app.db.query_one::<i64>(&ONE, &[]).await {
+        Ok(_) => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable" }))),
+    }
 }
+
+/// Whether requests can be served now
+#[utoipa::path(get, path = "/ready", tag = "system", responses((status = 200), (status = 503)))]
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    let answers = app.db.query_one::<i64>(&ONE, &[]).await.is_ok();
+    let database = if answers { app.db.system() } else { "unreachable" };
+    let migrations = if app.db.is_current() { "current" } else { "pending" };
+    let (code, status) = if answers {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    let facts = json!({
+        "status": status, "database": database, "migrations": migrations, "cache": "none",
+    });
+    (code, Json(facts))
+}
+
+static ONE: Sql = Sql::select("one", "SELECT CAST(1 AS BIGINT)");

@@ -1,197 +1,209 @@
-//! Items for sale. Kept in the memory of each worker for now: what one worker stores, the others do not see.
+//! Items for sale.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::app::App;
+use crate::db::{FromRow, Row, Sql, Statements as _, params};
 use crate::error::{Error, Result};
-use crate::json::{Id, Json, Parameters};
+use crate::input::{Fields, Id, Json, Query, Read};
+use crate::time::now;
 
-pub(crate) fn router(items: Items) -> Router {
-    Router::new()
-        .route("/api/items", get(list).post(create))
-        .route("/api/items/{id}", get(read).put(replace).patch(change).delete(remove))
-        .with_state(items)
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, replace, change, remove))
 }
 
-/// The items of this worker.
-#[derive(Clone)]
-pub(crate) struct Items(Arc<Mutex<Stored>>);
-
-struct Stored {
-    items: BTreeMap<i64, Item>,
-    next_id: i64,
-}
-
-/// An item; money is kept in cents.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
+#[derive(Debug, Serialize, ToSchema)]
+struct Item {
     id: i64,
     name: String,
-    pub(crate) price_cents: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
-    name: String,
+    /// In dollars.
     price: f64,
 }
 
-#[derive(Debug, Deserialize)]
-struct Written {
-    name: String,
-    #[serde(default)]
-    price: f64,
+impl FromRow for Item {
+    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+        Ok(Self { id: row.take()?, name: row.take()?, price: money(row.take()?) })
+    }
 }
 
-#[derive(Debug, Deserialize)]
-struct Changed {
-    name: Option<String>,
-    price: Option<f64>,
+#[derive(Debug, Serialize, ToSchema)]
+struct Items {
+    items: Vec<Item>,
+    total: i64,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Page {
-    limit: Option<i64>,
-    offset: Option<i64>,
+    /// At least 1; more than 100 acts as 100.
+    #[param(default = 20)]
+    limit: i64,
+    /// How many to pass over.
+    #[param(default = 0)]
+    offset: i64,
 }
 
-impl Items {
-    /// Items 1 to 100; new ones get numbers from 1000, so that 101 to 999 stay unknown.
-    pub(crate) fn seeded() -> Self {
-        let item = |id: i64| Item { id, name: format!("Item {id}"), price_cents: id * 100 };
-        let items = (1..=100).map(|id| (id, item(id))).collect();
-        Self(Arc::new(Mutex::new(Stored { items, next_id: 1_000 })))
-    }
-
-    pub(crate) fn find(&self, id: i64) -> Result<Item> {
-        self.with(|stored| stored.items.get(&id).cloned()).ok_or(MISSING)
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Stored) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl Read for Page {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            limit: fields.integer("limit", 1..=i64::MAX).unwrap_or(20).min(100),
+            offset: fields.integer("offset", 0..=i64::MAX).unwrap_or(0),
+        }
     }
 }
 
-async fn list(
-    State(items): State<Items>,
-    Parameters(page): Parameters<Page>,
-) -> Result<Json<Value>> {
-    let limit = page.limit.unwrap_or(20);
-    let offset = page.offset.unwrap_or(0);
-    if limit < 1 {
-        return Err(invalid("query", "limit", "must be at least 1"));
+/// Name and price as they are sent.
+#[derive(Debug, ToSchema)]
+struct NewItem {
+    /// 1 to 200 characters.
+    name: String,
+    /// In dollars, 0 to 1,000,000.
+    #[schema(value_type = Option<f64>, default = 0)]
+    price: Cents,
+}
+
+impl Read for NewItem {
+    fn read(fields: &mut Fields) -> Self {
+        Self { name: name(fields).unwrap_or_default(), price: price(fields).unwrap_or_default() }
     }
-    let offset =
-        usize::try_from(offset).map_err(|_| invalid("query", "offset", "must be at least 0"))?;
-    let limit = usize::try_from(limit.min(100)).unwrap_or(100);
-    let (shown, total): (Vec<Shown>, usize) = items.with(|stored| {
-        let shown = stored.items.values().skip(offset).take(limit).map(shown).collect();
-        (shown, stored.items.len())
-    });
-    Ok(Json(json!({ "items": shown, "total": total })))
 }
 
-async fn read(State(items): State<Items>, Id(id): Id) -> Result<Json<Shown>> {
-    check_id(id)?;
-    items.find(id).map(|item| Json(shown(&item)))
+/// What is to be changed of an item.
+#[derive(Debug, ToSchema)]
+struct Change {
+    name: Option<String>,
+    #[schema(value_type = Option<f64>)]
+    price: Option<Cents>,
 }
 
+impl Read for Change {
+    fn read(fields: &mut Fields) -> Self {
+        Self { name: name(fields), price: price(fields) }
+    }
+}
+
+type Cents = i64;
+
+/// Items in the order of their ids
+#[utoipa::path(get, path = "/api/items", tag = "items", params(Page),
+    responses((status = 200, body = Items), (status = 422)))]
+async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Items>> {
+    let items = app.db.query(&LIST, params![page.limit, page.offset]).await?;
+    let total = app.db.query_one(&COUNT, &[]).await?;
+    Ok(Json(Items { items, total }))
+}
+
+/// One item
+#[utoipa::path(get, path = "/api/items/{id}", tag = "items", params(("id" = i64, Path)),
+    responses((status = 200, body = Item), (status = 400), (status = 404)))]
+async fn read(State(app): State<App>, id: Id) -> Result<Json<Item>> {
+    let item = app.db.query_opt(&READ, params![checked(id)?]).await?;
+    item.map(Json).ok_or_else(missing)
+}
+
+/// A new item
+#[utoipa::path(post, path = "/api/items", tag = "items", request_body = NewItem,
+    responses((status = 201, body = Item), (status = 422)))]
 async fn create(
-    State(items): State<Items>,
-    Json(written): Json<Written>,
-) -> Result<(StatusCode, Json<Shown>)> {
-    let (name, price_cents) = (name(&written.name)?, cents(written.price)?);
-    let item = items.with(|stored| {
-        let item = Item { id: stored.next_id, name, price_cents };
-        stored.next_id += 1;
-        stored.items.insert(item.id, item.clone());
-        item
-    });
+    State(app): State<App>,
+    Json(new): Json<NewItem>,
+) -> Result<(StatusCode, Json<Item>)> {
+    let now = now();
+    let values = params![named(&new.name)?, new.price, now, now];
+    let item: Item = app.db.query_one(&CREATE, values).await?;
     tracing::info!(item.id = item.id, "item created");
-    Ok((StatusCode::CREATED, Json(shown(&item))))
+    Ok((StatusCode::CREATED, Json(item)))
 }
 
-async fn replace(
-    State(items): State<Items>,
-    Id(id): Id,
-    Json(written): Json<Written>,
-) -> Result<Json<Shown>> {
-    check_id(id)?;
-    let item = Item { id, name: name(&written.name)?, price_cents: cents(written.price)? };
-    update(&items, id, |stored| *stored = item)
+/// Another name and price
+#[utoipa::path(put, path = "/api/items/{id}", tag = "items", params(("id" = i64, Path)),
+    request_body = NewItem,
+    responses((status = 200, body = Item), (status = 400), (status = 404), (status = 422)))]
+async fn replace(State(app): State<App>, id: Id, Json(new): Json<NewItem>) -> Result<Json<Item>> {
+    let id = checked(id)?;
+    update(&app, id, Some(named(&new.name)?), Some(new.price)).await
 }
 
-async fn change(
-    State(items): State<Items>,
-    Id(id): Id,
-    Json(changed): Json<Changed>,
-) -> Result<Json<Shown>> {
-    check_id(id)?;
-    if changed.name.is_none() && changed.price.is_none() {
-        return Err(Error::Unprocessable("nothing to change"));
+/// Another name, price or both
+#[utoipa::path(patch, path = "/api/items/{id}", tag = "items", params(("id" = i64, Path)),
+    request_body = Change,
+    responses((status = 200, body = Item), (status = 400), (status = 404), (status = 422)))]
+async fn change(State(app): State<App>, id: Id, Json(change): Json<Change>) -> Result<Json<Item>> {
+    let id = checked(id)?;
+    if change.name.is_none() && change.price.is_none() {
+        return Err(Error::detail(StatusCode::UNPROCESSABLE_ENTITY, "nothing to change"));
     }
-    let name = changed.name.as_deref().map(name).transpose()?;
-    let price_cents = changed.price.map(cents).transpose()?;
-    update(&items, id, |item| {
-        item.name = name.unwrap_or_else(|| item.name.clone());
-        item.price_cents = price_cents.unwrap_or(item.price_cents);
-    })
+    let name = change.name.as_deref().map(named).transpose()?;
+    update(&app, id, name, change.price).await
 }
 
-async fn remove(State(items): State<Items>, Id(id): Id) -> Result<StatusCode> {
-    check_id(id)?;
-    items.with(|stored| stored.items.remove(&id)).ok_or(MISSING)?;
+/// Takes an item away
+#[utoipa::path(delete, path = "/api/items/{id}", tag = "items", params(("id" = i64, Path)),
+    responses((status = 204), (status = 400), (status = 404)))]
+async fn remove(State(app): State<App>, id: Id) -> Result<StatusCode> {
+    let id = checked(id)?;
+    if app.db.execute(&REMOVE, params![id]).await? == 0 {
+        return Err(missing());
+    }
     tracing::info!(item.id = id, "item removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn update(items: &Items, id: i64, work: impl FnOnce(&mut Item)) -> Result<Json<Shown>> {
-    let item = items.with(|stored| {
-        let item = stored.items.get_mut(&id)?;
-        work(item);
-        Some(item.clone())
-    });
-    let item = item.ok_or(MISSING)?;
+async fn update(
+    app: &App,
+    id: i64,
+    name: Option<&str>,
+    price: Option<Cents>,
+) -> Result<Json<Item>> {
+    let item = app.db.query_opt(&UPDATE, params![name, price, now(), id]).await?;
+    let item = item.ok_or_else(missing)?;
     tracing::info!(item.id = id, "item changed");
-    Ok(Json(shown(&item)))
+    Ok(Json(item))
 }
 
-fn check_id(id: i64) -> Result<()> {
-    if id > 0 { Ok(()) } else { Err(Error::BadRequest("item_id must be positive")) }
+fn checked(Id(id): Id) -> Result<i64> {
+    if id > 0 {
+        Ok(id)
+    } else {
+        Err(Error::detail(StatusCode::BAD_REQUEST, "item_id must be positive"))
+    }
 }
 
-fn name(text: &str) -> Result<String> {
+fn missing() -> Error {
+    Error::detail(StatusCode::NOT_FOUND, "Item not found")
+}
+
+/// A name that is there; what it says is judged by [`named`], which has an answer of its own.
+fn name(fields: &mut Fields) -> Option<String> {
+    fields.changed_text("name", 0..=10_000)
+}
+
+fn named(text: &str) -> Result<&str> {
     let name = text.trim();
     match name.chars().count() {
-        0 => Err(Error::Unprocessable("name cannot be empty")),
-        1..=200 => Ok(name.to_owned()),
-        _ => Err(invalid("body", "name", "must have at most 200 characters")),
+        0 => Err(Error::detail(StatusCode::UNPROCESSABLE_ENTITY, "name cannot be empty")),
+        1..=200 => Ok(name),
+        _ => Err(Error::invalid("body", "name", "is too long (maximum is 200 characters)")),
     }
 }
 
-fn cents(price: f64) -> Result<i64> {
-    if !(0.0..=1_000_000.0).contains(&price) {
-        return Err(invalid("body", "price", "must be a number from 0 to 1000000"));
-    }
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        reason = "at most 100,000,000, by the check above"
-    )]
-    let cents = (price * 100.0).round() as i64;
-    Ok(cents)
-}
-
-fn shown(item: &Item) -> Shown {
-    Shown { id: item.id, name: item.name.clone(), price: money(item.price_cents) }
+fn price(fields: &mut Fields) -> Option<Cents> {
+    fields.number("price", 0.0..=1_000_000.0).map(|price| {
+        #[expect(
+            clippy::as_conversions,
+            clippy::cast_possible_truncation,
+            reason = "at most 100,000,000, by the check above"
+        )]
+        let cents = (price * 100.0).round() as i64;
+        cents
+    })
 }
 
 /// Cents as the number that JSON has; exact for all that can be stored here.
@@ -200,8 +212,22 @@ pub(crate) fn money(cents: i64) -> f64 {
     cents as f64 / 100.0
 }
 
-fn invalid(place: &'static str, field: &str, message: &str) -> Error {
-    Error::Invalid { place, field: field.to_owned(), message: message.to_owned() }
-}
-
-const MISSING: Error = Error::Missing("Item not found");
+static LIST: Sql = Sql::select(
+    "items_items",
+    "SELECT id, name, price_cents FROM items_items ORDER BY id LIMIT $1 OFFSET $2",
+);
+static COUNT: Sql = Sql::select("items_items", "SELECT count(*) FROM items_items");
+static READ: Sql =
+    Sql::select("items_items", "SELECT id, name, price_cents FROM items_items WHERE id = $1");
+static CREATE: Sql = Sql::insert(
+    "items_items",
+    "INSERT INTO items_items (name, price_cents, created_at, updated_at) \
+     VALUES ($1, $2, $3, $4) RETURNING id, name, price_cents",
+);
+static UPDATE: Sql = Sql::update(
+    "items_items",
+    "UPDATE items_items SET name = COALESCE(CAST($1 AS TEXT), name), \
+     price_cents = COALESCE(CAST($2 AS BIGINT), price_cents), updated_at = $3 \
+     WHERE id = $4 RETURNING id, name, price_cents",
+);
+static REMOVE: Sql = Sql::delete("items_items", "DELETE FROM items_items WHERE id = $1");

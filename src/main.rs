@@ -1,22 +1,34 @@
-//! The reference application of Saola: items and orders, and ways to fail. It uses only the public API of crate `saola`.
+//! The reference application of Saola: five surfaces on one database. It uses only the public API of crate `saola`.
 #![forbid(unsafe_code)]
+#![expect(dead_code, reason = "what the surfaces to come will use")]
 
 mod app;
+mod boot;
+mod db;
+mod digest;
 mod error;
+mod input;
 mod items;
-mod json;
 mod load;
+mod migrate;
 mod orders;
+mod secret;
+mod settings;
 mod simulate;
+mod time;
 
 use std::process::ExitCode;
 
 use saola::Server;
 
+use crate::app::App;
+
 fn main() -> ExitCode {
     Server::new()
         .version(env!("CARGO_PKG_VERSION"))
         .about("The reference application of Saola, a preforking HTTP server with observability built in.")
+        .check(settings::mistakes)
+        .command(migrate::command(), migrate::run)
         .command(load::command(), load::run)
-        .serve(|_worker| async { Ok(app::router()) })
+        .serve(|worker| async { App::start(worker).await.map(App::router) })
 }

@@ -1,116 +1,124 @@
-//! Orders of items. Kept in the memory of each worker for now, like the items.
+//! Orders of items.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::app::App;
+use crate::db::{FromRow, Row, Sql, Statements as _, params};
 use crate::error::{Error, Result};
-use crate::items::{Items, money};
-use crate::json::{Id, Json};
+use crate::input::{Fields, Id, Json, Read};
+use crate::items::money;
+use crate::time::now;
 
-pub(crate) fn router(items: Items) -> Router {
-    let orders = Orders { items, stored: Arc::default() };
-    Router::new()
-        .route("/api/orders", post(create))
-        .route("/api/orders/{id}", get(read).delete(remove))
-        .with_state(orders)
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(read, remove))
 }
 
-#[derive(Clone)]
-struct Orders {
-    items: Items,
-    stored: Arc<Mutex<BTreeMap<i64, Order>>>,
-}
-
-#[derive(Clone, Debug)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Order {
-    item_id: Option<i64>,
-    quantity: i64,
-    total_cents: i64,
-    since: Instant,
-}
-
-#[derive(Debug, Deserialize)]
-struct Written {
-    item_id: Option<i64>,
-    #[serde(default = "one")]
-    quantity: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct Shown {
-    order_id: i64,
+    #[serde(rename = "order_id")]
+    id: i64,
+    /// `pending`, `processing`, `done`.
     status: &'static str,
     item_id: Option<i64>,
     quantity: i64,
+    /// In dollars.
     total_price: f64,
 }
 
-impl Orders {
-    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<i64, Order>) -> T) -> T {
-        work(&mut self.stored.lock().unwrap_or_else(PoisonError::into_inner))
+impl FromRow for Order {
+    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+        Ok(Self {
+            id: row.take()?,
+            item_id: row.take()?,
+            quantity: row.take()?,
+            total_price: money(row.take()?),
+            status: status(row.take()?),
+        })
     }
 }
 
+#[derive(Debug, ToSchema)]
+struct NewOrder {
+    item_id: Option<i64>,
+    /// 1 to 1,000.
+    #[schema(value_type = Option<i64>, default = 1)]
+    quantity: i64,
+}
+
+impl Read for NewOrder {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            item_id: fields.integer("item_id", i64::MIN..=i64::MAX),
+            quantity: fields.integer("quantity", 1..=1_000).unwrap_or(1),
+        }
+    }
+}
+
+/// A new order
+#[utoipa::path(post, path = "/api/orders", tag = "items", request_body = NewOrder,
+    responses((status = 201, body = Order), (status = 404), (status = 422)))]
 async fn create(
-    State(orders): State<Orders>,
-    Json(written): Json<Written>,
-) -> Result<(StatusCode, Json<Shown>)> {
-    let Written { item_id, quantity } = written;
-    if !(1..=1_000).contains(&quantity) {
-        let message = "must be a whole number from 1 to 1000".to_owned();
-        return Err(Error::Invalid { place: "body", field: "quantity".to_owned(), message });
+    State(app): State<App>,
+    Json(new): Json<NewOrder>,
+) -> Result<(StatusCode, Json<Order>)> {
+    let price_cents: i64 = match new.item_id {
+        Some(id) => app.db.query_opt(&PRICE, params![id]).await?.ok_or_else(no_item)?,
+        None => 0,
+    };
+    let values = params![new.item_id, new.quantity, price_cents * new.quantity, now()];
+    let order: Order = app.db.query_one(&CREATE, values).await?;
+    tracing::info!(order.id = order.id, "order created");
+    Ok((StatusCode::CREATED, Json(order)))
+}
+
+/// One order
+#[utoipa::path(get, path = "/api/orders/{id}", tag = "items", params(("id" = i64, Path)),
+    responses((status = 200, body = Order), (status = 404)))]
+async fn read(State(app): State<App>, Id(id): Id) -> Result<Json<Order>> {
+    app.db.query_opt(&READ, params![id]).await?.map(Json).ok_or_else(missing)
+}
+
+/// Takes an order away
+#[utoipa::path(delete, path = "/api/orders/{id}", tag = "items", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404)))]
+async fn remove(State(app): State<App>, Id(id): Id) -> Result<StatusCode> {
+    if app.db.execute(&REMOVE, params![id]).await? == 0 {
+        return Err(missing());
     }
-    let price_cents =
-        item_id.map(|id| orders.items.find(id)).transpose()?.map_or(0, |item| item.price_cents);
-    let order =
-        Order { item_id, quantity, total_cents: price_cents * quantity, since: Instant::now() };
-    let id = orders.with(|stored| {
-        let id = stored.last_key_value().map_or(FIRST_ID, |(last, _)| last + 1);
-        stored.insert(id, order.clone());
-        id
-    });
-    tracing::info!(order.id = id, "order created");
-    Ok((StatusCode::CREATED, Json(shown(id, &order))))
-}
-
-async fn read(State(orders): State<Orders>, Id(id): Id) -> Result<Json<Shown>> {
-    let order = orders.with(|stored| stored.get(&id).cloned()).ok_or(MISSING)?;
-    Ok(Json(shown(id, &order)))
-}
-
-async fn remove(State(orders): State<Orders>, Id(id): Id) -> Result<StatusCode> {
-    orders.with(|stored| stored.remove(&id)).ok_or(MISSING)?;
     tracing::info!(order.id = id, "order removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The status is a function of the order's age, so it never goes back.
-fn shown(id: i64, order: &Order) -> Shown {
-    let age = order.since.elapsed();
-    let status = match age {
-        _ if age < Duration::from_secs(5) => "pending",
-        _ if age < Duration::from_secs(30) => "processing",
+/// A function of the order's age, so it never goes back and all workers agree.
+fn status(created_at: i64) -> &'static str {
+    match now() - created_at {
+        ..5_000_000 => "pending",
+        5_000_000..30_000_000 => "processing",
         _ => "done",
-    };
-    Shown {
-        order_id: id,
-        status,
-        item_id: order.item_id,
-        quantity: order.quantity,
-        total_price: money(order.total_cents),
     }
 }
 
-fn one() -> i64 {
-    1
+fn missing() -> Error {
+    Error::detail(StatusCode::NOT_FOUND, "Order not found")
 }
 
-const FIRST_ID: i64 = 1_000;
-const MISSING: Error = Error::Missing("Order not found");
+fn no_item() -> Error {
+    Error::detail(StatusCode::NOT_FOUND, "Item not found")
+}
+
+static PRICE: Sql = Sql::select("items_items", "SELECT price_cents FROM items_items WHERE id = $1");
+static CREATE: Sql = Sql::insert(
+    "items_orders",
+    "INSERT INTO items_orders (item_id, quantity, total_cents, created_at) \
+     VALUES ($1, $2, $3, $4) RETURNING id, item_id, quantity, total_cents, created_at",
+);
+static READ: Sql = Sql::select(
+    "items_orders",
+    "SELECT id, item_id, quantity, total_cents, created_at FROM items_orders WHERE id = $1",
+);
+static REMOVE: Sql = Sql::delete("items_orders", "DELETE FROM items_orders WHERE id = $1");

@@ -7,52 +7,57 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::get;
 use num_bigint::BigUint;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::app::App;
 use crate::error::{Error, Result};
-use crate::json::{Json, Parameters};
+use crate::input::{Fields, Json, Query, Read};
 
-pub(crate) fn router() -> Router {
+pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/api/slow", get(|parameters| delay(parameters, 500..=3_000)))
         .route("/api/very-slow", get(|parameters| delay(parameters, 3_000..=8_000)))
         .route("/api/cpu", get(cpu))
-        .route("/api/bad-request", get(|| async { Error::BadRequest("Invalid parameters") }))
-        .route("/api/server-error", get(|| async { Error::Server("Internal server error") }))
+        .route("/api/bad-request", get(|| async { refused(400, "Invalid parameters") }))
+        .route("/api/server-error", get(|| async { refused(500, "Internal server error") }))
         .route("/api/exception", get(exception))
         .route("/api/random", get(random))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct Chosen {
     seed: Option<u64>,
     ms: Option<u64>,
     n: Option<u32>,
 }
 
+impl Read for Chosen {
+    fn read(fields: &mut Fields) -> Self {
+        let mut number = |field, range| fields.integer(field, range);
+        let seed = number("seed", i64::MIN..=i64::MAX).map(i64::cast_unsigned);
+        let ms = number("ms", 0..=30_000).map(i64::cast_unsigned);
+        let n = number("n", 1..=500_000).and_then(|n| u32::try_from(n).ok());
+        Self { seed, ms, n }
+    }
+}
+
 async fn delay(
-    Parameters(chosen): Parameters<Chosen>,
+    Query(chosen): Query<Chosen>,
     range: std::ops::RangeInclusive<u64>,
 ) -> Result<Json<Value>> {
     let milliseconds = chosen.ms.unwrap_or_else(|| rng(chosen.seed).u64(range));
-    if milliseconds > 30_000 {
-        return Err(invalid("ms", "must be a whole number from 0 to 30000"));
-    }
     let delay = Duration::from_millis(milliseconds);
     tokio::time::sleep(delay).await;
     Ok(Json(json!({ "delay": delay.as_secs_f64() })))
 }
 
 /// Computes on a blocking thread, so that the event loop stays free and the time belongs to this request.
-async fn cpu(Parameters(chosen): Parameters<Chosen>) -> Result<Json<Value>> {
+async fn cpu(Query(chosen): Query<Chosen>) -> Result<Json<Value>> {
     let n = chosen.n.unwrap_or_else(|| rng(chosen.seed).u32(300_000..=500_000));
-    if !(1..=500_000).contains(&n) {
-        return Err(invalid("n", "must be a whole number from 1 to 500000"));
-    }
-    let _place = Place::take().ok_or(Error::Busy)?;
+    let _place = Place::take().ok_or(Error::Unavailable { retry_after: 1 })?;
     let digits = saola::blocking(move || last_digits(&fibonacci(n))).await;
     Ok(Json(json!({ "n": n, "last_digits": digits })))
 }
@@ -65,13 +70,13 @@ async fn exception() -> Json<Value> {
     }
 }
 
-async fn random(Parameters(chosen): Parameters<Chosen>) -> Result<Json<Value>> {
+async fn random(Query(chosen): Query<Chosen>) -> Result<Json<Value>> {
     let mut rng = rng(chosen.seed);
     tokio::time::sleep(Duration::from_millis(rng.u64(10..=500))).await;
     match rng.u8(0..100) {
         0..60 => Ok(Json(json!({ "result": "ok", "choice": "ok" }))),
-        60..75 => Err(Error::BadRequest("Random bad request")),
-        75..90 => Err(Error::Server("Random server error")),
+        60..75 => Err(refused(400, "Random bad request")),
+        75..90 => Err(refused(500, "Random server error")),
         _ => {
             tokio::time::sleep(Duration::from_millis(rng.u64(1_000..=4_000))).await;
             Ok(Json(json!({ "result": "ok", "choice": "slow" })))
@@ -118,8 +123,8 @@ fn rng(seed: Option<u64>) -> fastrand::Rng {
     seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
 }
 
-fn invalid(field: &str, message: &str) -> Error {
-    Error::Invalid { place: "query", field: field.to_owned(), message: message.to_owned() }
+fn refused(status: u16, text: &'static str) -> Error {
+    Error::detail(StatusCode::from_u16(status).unwrap_or_default(), text)
 }
 
 #[cfg(test)]

@@ -164,7 +164,10 @@ impl Setup {
         // Whoever loses its parent becomes ours, so that it can be reaped and counted.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let mut command = Command::new(&self.program);
-        command.args(&self.wrapper).env_clear().envs(self.env.clone());
+        // A database of its own, unless the test names another.
+        let database = format!("sqlite:{}", self.folder().join("saola.db").display());
+        command.args(&self.wrapper).env_clear().env("DATABASE_URL", database);
+        command.envs(self.env.clone());
         if let Some(path) = std::env::vars_os().find(|(name, _)| name == "PATH") {
             command.env("PATH", path.1);
         }

@@ -85,6 +85,7 @@ fn inherited_sockets_are_served_and_others_are_refused() {
             .args(["--admin-bind", "off", "--workers", "1", "--run-dir"])
             .arg(folder.path().join("run"));
         shell
+            .current_dir(folder.path())
             .env_clear()
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap())));
         shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -114,16 +115,17 @@ fn inherited_sockets_are_served_and_others_are_refused() {
 
 #[test]
 fn grandchildren_whose_parents_have_died_are_reaped_by_a_server_that_is_pid_1() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let namespace = |command: &str| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", command]);
-        unshare.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output()
+        unshare.env_clear().env("PATH", "/usr/bin:/bin").current_dir(folder.path());
+        unshare.stdin(Stdio::null()).output()
     };
     if !namespace("true").is_ok_and(|output| output.status.success()) {
         println!("SKIPPED: no pid namespaces here");
         return;
     }
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     // The server is pid 1: the shell becomes it. The orphans are children of a process that ends at once.
     let script = format!(
         "(while [ ! -e {0}/run/control.sock ]; do sleep 0.05; done; \

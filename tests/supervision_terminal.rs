@@ -26,7 +26,7 @@ fn the_end_of_the_terminal_stops_a_server_unless_it_was_started_by_nohup() {
         );
         // `script` is the terminal; its end is the end of the terminal.
         let mut script = Command::new("script");
-        script.args(["-qc", &command, "/dev/null"]).stdin(Stdio::piped());
+        script.args(["-qc", &command, "/dev/null"]).current_dir(&folder).stdin(Stdio::piped());
         let mut terminal = script.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
         let status = || {
             let ended = Setup::new()
@@ -72,6 +72,7 @@ fn a_terminal_that_is_resized_pauses_nobody() {
     );
     let spawned = script
         .args(["-qc", &command, "/dev/null"])
+        .current_dir(setup.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();

@@ -1,0 +1,302 @@
+//! The database: one layer over PostgreSQL and SQLite. It alone makes spans, series, classes of errors and time limits.
+//!
+//! A domain declares its statements as `static`s of [`Sql`] and runs them with the methods of [`Statements`], on [`Db`] or in
+//! a transaction. It never names a driver.
+
+mod error;
+mod migrations;
+mod observe;
+mod postgres;
+mod size;
+mod sql;
+mod sqlite;
+mod transaction;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use deadpool::managed::{Object, PoolError, TimeoutType};
+
+pub(crate) use error::Error;
+pub(crate) use migrations::Unfit;
+pub(crate) use sql::{Answer, Column, FromRow, Row, Sql, Value, params};
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where a database is.
+#[derive(Clone)]
+pub(crate) enum Location {
+    /// The file of an SQLite database.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Box<tokio_postgres::Config>),
+}
+
+/// The database of one worker; clones share its pool.
+#[derive(Clone)]
+pub(crate) struct Db {
+    pool: Pool,
+    place: Arc<Place>,
+    /// Whether the schema is the one that the statements are written for; until then nothing is asked.
+    is_current: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+enum Pool {
+    Postgres(postgres::Pool),
+    Sqlite(sqlite::Pool),
+}
+
+/// What spans say of where the database is.
+struct Place {
+    system: &'static str,
+    namespace: String,
+    host: Option<String>,
+    port: Option<i64>,
+}
+
+/// What runs statements: the database itself, or a transaction.
+pub(crate) trait Statements: Sync {
+    /// Runs a statement as it is; the others are made of this.
+    fn run(
+        &self,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> impl Future<Output = Result<Answer>> + Send;
+
+    /// All rows.
+    fn query<T: FromRow>(
+        &self,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> impl Future<Output = Result<Vec<T>>> + Send {
+        async move { self.run(sql, params).await?.rows.iter_mut().map(T::from_row).collect() }
+    }
+
+    /// The first row, if there is one.
+    fn query_opt<T: FromRow>(
+        &self,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> impl Future<Output = Result<Option<T>>> + Send {
+        async move { self.run(sql, params).await?.rows.first_mut().map(T::from_row).transpose() }
+    }
+
+    /// The row that is always there: a count, or what an insertion returns.
+    fn query_one<T: FromRow>(
+        &self,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> impl Future<Output = Result<T>> + Send {
+        async move {
+            let mut answer = self.run(sql, params).await?;
+            answer.rows.first_mut().map_or_else(|| Err(NO_ROW()), T::from_row)
+        }
+    }
+
+    /// How many rows were written.
+    fn execute(
+        &self,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> impl Future<Output = Result<u64>> + Send {
+        async move { Ok(self.run(sql, params).await?.affected) }
+    }
+}
+
+impl Statements for Db {
+    async fn run(&self, sql: &'static Sql, params: &[Value]) -> Result<Answer> {
+        if !self.is_current() {
+            return Err(Error::Away("its schema is not current".into()));
+        }
+        let once = async || {
+            let mut connection = self.connection().await?;
+            let result = connection.run(sql, params).await;
+            connection.end(result)
+        };
+        observe::statement(sql, &self.place, async {
+            match once().await {
+                // Its connection has died of old age; a write may have been done all the same.
+                Err(Error::Away(_)) if sql.is_read() => once().await,
+                result => result,
+            }
+        })
+        .await
+    }
+}
+
+impl Db {
+    /// A database that nothing has been asked of yet.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be made; nothing is connected yet.
+    pub(crate) fn new(location: &Location, connections: Option<usize>) -> Result<Self> {
+        let (pool, place) = match location {
+            Location::Sqlite(path) => {
+                let place = Place {
+                    system: "sqlite",
+                    namespace: path.display().to_string(),
+                    host: None,
+                    port: None,
+                };
+                let pool = sqlite::Pool::builder(sqlite::Manager::new(path.clone()))
+                    .max_size(connections.unwrap_or(SQLITE_CONNECTIONS))
+                    .wait_timeout(Some(SQLITE_WAIT_LIMIT))
+                    .runtime(deadpool::Runtime::Tokio1)
+                    .build()
+                    .map_err(|error| Error::Failed(error.to_string()))?;
+                (Pool::Sqlite(pool), place)
+            }
+            Location::Postgres(config) => {
+                let place = Place {
+                    system: "postgresql",
+                    namespace: config.get_dbname().unwrap_or_default().to_owned(),
+                    host: config.get_hosts().first().map(host),
+                    port: config.get_ports().first().map(|port| i64::from(*port)).or(Some(5432)),
+                };
+                // One to begin with: how many the server allows is the first thing that it is asked.
+                (Pool::Postgres(postgres::Pool::new(config, connections.unwrap_or(1))?), place)
+            }
+        };
+        let db = Self { pool, place: Arc::new(place), is_current: Arc::default() };
+        observe::pool(&db.pool.status());
+        Ok(db)
+    }
+
+    /// `sqlite` or `postgresql`.
+    pub(crate) fn system(&self) -> &'static str {
+        self.place.system
+    }
+
+    /// Whether statements are let through.
+    pub(crate) fn is_current(&self) -> bool {
+        self.is_current.load(Relaxed)
+    }
+
+    async fn connection(&self) -> Result<Connection> {
+        let _waiting = observe::Waiting::begin();
+        let link = match &self.pool {
+            Pool::Postgres(pool) => match pool.connections.get().await {
+                Ok(object) => Link::Postgres(object, pool.clone()),
+                Err(PoolError::Backend(error)) => return Err(postgres::classify(&error)),
+                Err(error) => return Err(of_pool(&error)),
+            },
+            Pool::Sqlite(pool) => match pool.get().await {
+                Ok(object) => Link::Sqlite(object),
+                Err(PoolError::Backend(error)) => return Err(error),
+                Err(error) => return Err(of_pool(&error)),
+            },
+        };
+        observe::pool(&self.pool.status());
+        Ok(Connection { link, _shown: Shown(self.pool.clone()) })
+    }
+}
+
+impl Pool {
+    fn status(&self) -> deadpool::Status {
+        match self {
+            Self::Postgres(pool) => pool.connections.status(),
+            Self::Sqlite(pool) => pool.status(),
+        }
+    }
+}
+
+/// A connection, until it goes back to its pool.
+struct Connection {
+    link: Link,
+    // Behind the link, so that the pool has it back when it is counted.
+    _shown: Shown,
+}
+
+enum Link {
+    Postgres(deadpool_postgres::Object, postgres::Pool),
+    Sqlite(Object<sqlite::Manager>),
+}
+
+impl Connection {
+    async fn run(&mut self, sql: &'static Sql, params: &[Value]) -> Result<Answer> {
+        match &mut self.link {
+            Link::Postgres(object, pool) => pool.run(object, sql, params).await,
+            Link::Sqlite(object) => sqlite::run(object, sql, params.to_vec()).await,
+        }
+    }
+
+    async fn script(&mut self, text: &str) -> Result<()> {
+        match &mut self.link {
+            Link::Postgres(object, pool) => pool.script(object, text).await,
+            Link::Sqlite(object) => sqlite::script(object, text.to_owned()).await,
+        }
+    }
+
+    /// The same for what may wait for other processes: the lock of the schema, or a change of a large table.
+    async fn long_script(&mut self, text: &str) -> Result<()> {
+        match &mut self.link {
+            Link::Postgres(object, pool) => pool.long_script(object, text).await,
+            Link::Sqlite(object) => sqlite::script(object, text.to_owned()).await,
+        }
+    }
+
+    /// Gives it back; one whose answer has not come is closed instead, for it may still come.
+    fn end<T>(self, result: Result<T>) -> Result<T> {
+        if let Err(Error::Away(_)) = &result {
+            self.close();
+        }
+        result
+    }
+
+    /// Closes it: what it has begun is rolled back.
+    fn close(self) {
+        match self.link {
+            Link::Postgres(object, _) => drop(deadpool_postgres::Object::take(object)),
+            Link::Sqlite(object) => drop(Object::take(object)),
+        }
+    }
+}
+
+/// Says how the pool stands once a connection has gone back.
+struct Shown(Pool);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        observe::pool(&self.0.status());
+    }
+}
+
+fn of_pool<E>(error: &PoolError<E>) -> Error {
+    match error {
+        PoolError::Timeout(TimeoutType::Wait) => {
+            observe::Waiting::gave_up();
+            Error::Busy("all connections are in use")
+        }
+        PoolError::Timeout(_) => Error::Away("no connection in time".into()),
+        _ => Error::Away("its pool is closed".into()),
+    }
+}
+
+fn host(host: &tokio_postgres::config::Host) -> String {
+    match host {
+        tokio_postgres::config::Host::Tcp(name) => name.clone(),
+        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+const NO_ROW: fn() -> Error = || Error::Failed("a row that must be there is not".into());
+const SQLITE_CONNECTIONS: usize = 4;
+/// One writes at a time: who waits for the lock holds its connection meanwhile.
+const SQLITE_WAIT_LIMIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,192 @@
+//! PostgreSQL: a pool a worker, prepared statements, and no wait without an end.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod};
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Config, NoTls};
+
+use super::{Answer, Error, Row, Sql, Value};
+
+/// A pool, and how to reach its server besides.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    pub(super) connections: deadpool_postgres::Pool,
+    config: Arc<Config>,
+}
+
+impl Pool {
+    pub(super) fn new(config: &Config, size: usize) -> Result<Self, Error> {
+        let mut config = config.clone();
+        config.connect_timeout(CONNECT_LIMIT);
+        let options = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!("{options} -c statement_timeout={}ms", STATEMENT_LIMIT.as_millis()));
+        config.application_name("saola");
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let connections = deadpool_postgres::Pool::builder(Manager::from_config(
+            config.clone(),
+            NoTls,
+            recycling,
+        ))
+        .max_size(size)
+        .wait_timeout(Some(WAIT_LIMIT))
+        .create_timeout(Some(CONNECT_LIMIT))
+        .runtime(deadpool_postgres::Runtime::Tokio1)
+        .build()
+        .map_err(|error| Error::Failed(error.to_string()))?;
+        Ok(Self { connections, config: Arc::new(config) })
+    }
+
+    /// Waits for an answer, as long as the server shows that it lives: one that is stopped, or cut off, keeps its
+    /// connections open and says nothing.
+    async fn patiently<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        let mut work = pin!(work);
+        if let Ok(result) = timeout(SILENCE_LIMIT, &mut work).await {
+            return result.map_err(|error| classify(&error));
+        }
+        if !matches!(timeout(SILENCE_LIMIT, self.config.connect(NoTls)).await, Ok(Ok(_))) {
+            return Err(Error::Away("it does not answer".into()));
+        }
+        match timeout(CALL_LIMIT, &mut work).await {
+            Ok(result) => result.map_err(|error| classify(&error)),
+            Err(_) => Err(Error::Away("the call took too long".into())),
+        }
+    }
+
+    /// Runs a statement.
+    pub(super) async fn run(
+        &self,
+        object: &Object,
+        sql: &'static Sql,
+        params: &[Value],
+    ) -> Result<Answer, Error> {
+        self.patiently(async {
+            let statement = object.prepare_cached(sql.text).await?;
+            let params: Vec<_> = params.iter().map(parameter).collect();
+            if statement.columns().is_empty() {
+                let affected = object.execute(&statement, &params).await?;
+                return Ok(Answer { rows: Vec::new(), affected });
+            }
+            let rows = object.query(&statement, &params).await?;
+            let affected = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+            let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
+            Ok(Answer { rows, affected })
+        })
+        .await
+    }
+
+    /// Runs statements without parameters or rows.
+    pub(super) async fn script(&self, object: &Object, text: &str) -> Result<(), Error> {
+        self.patiently(object.batch_execute(text)).await
+    }
+
+    /// The same for what may wait for other processes.
+    pub(super) async fn long_script(&self, object: &Object, text: &str) -> Result<(), Error> {
+        match timeout(LONG_LIMIT, object.batch_execute(text)).await {
+            Ok(result) => result.map_err(|error| classify(&error)),
+            Err(_) => Err(Error::Away("no answer in a minute".into())),
+        }
+    }
+}
+
+fn parameter(value: &Value) -> &(dyn ToSql + Sync) {
+    value
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
+    let value = |(index, column): (usize, &tokio_postgres::Column)| {
+        Ok(match *column.type_() {
+            Type::BOOL => row.try_get::<_, Option<bool>>(index)?.into(),
+            Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
+            Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
+            // What is none of these fails here, and so in the first test of its statement.
+            _ => row.try_get::<_, Option<String>>(index)?.into(),
+        })
+    };
+    row.columns().iter().enumerate().map(value).collect::<Result<_, _>>().map(Row::new)
+}
+
+impl ToSql for Value {
+    fn to_sql(
+        &self,
+        of: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Bool(yes) => yes.to_sql_checked(of, out),
+            Self::Int(number) if *of == Type::INT4 => i32::try_from(*number)?.to_sql(of, out),
+            Self::Int(number) => number.to_sql_checked(of, out),
+            Self::Text(text) => text.to_sql_checked(of, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true // each value asks for itself
+    }
+
+    to_sql_checked!();
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***") // the driver asks for it; values are secrets
+    }
+}
+
+pub(super) fn classify(error: &tokio_postgres::Error) -> Error {
+    let Some(answer) = error.as_db_error() else {
+        // The text of such an error is the driver's own: it names no values.
+        let text = super::chain(error);
+        let is_away = error.is_closed() || is_of_the_network(error);
+        return if is_away { Error::Away(text) } else { Error::Failed(text) };
+    };
+    let code = answer.code();
+    let text = || format!("{} ({})", answer.message(), code.code());
+    match *code {
+        SqlState::UNIQUE_VIOLATION => Error::Unique,
+        SqlState::FOREIGN_KEY_VIOLATION => Error::ForeignKey,
+        SqlState::CHECK_VIOLATION => Error::Check,
+        SqlState::T_R_DEADLOCK_DETECTED | SqlState::T_R_SERIALIZATION_FAILURE => Error::Conflict,
+        SqlState::INVALID_PASSWORD
+        | SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+        | SqlState::INVALID_CATALOG_NAME
+        | SqlState::INSUFFICIENT_PRIVILEGE => Error::Refused(text()),
+        // Cancelled by its limit, no connection or disk left, shutting down or starting up, read only.
+        SqlState::QUERY_CANCELED | SqlState::READ_ONLY_SQL_TRANSACTION => Error::Away(text()),
+        _ if ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class)) => {
+            Error::Away(text())
+        }
+        // A message may quote what it was given: only its code is told.
+        _ => Error::Failed(format!("SQLSTATE {}", code.code())),
+    }
+}
+
+fn is_of_the_network(error: &tokio_postgres::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+const WAIT_LIMIT: Duration = Duration::from_secs(1);
+/// Silence after which the server is asked whether it lives.
+const SILENCE_LIMIT: Duration = Duration::from_millis(900);
+const LONG_LIMIT: Duration = Duration::from_mins(1);
+/// The server gives up a statement after this long.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+/// What a call may then still take, 6 s in all.
+const CALL_LIMIT: Duration = Duration::from_millis(4_200);
