@@ -202,7 +202,13 @@ fn workers_and_observer_are_another_user_for_good_and_the_supervisor_stays() {
     std::fs::set_permissions(&folder, pass).unwrap();
     let socket = folder.join("here.sock");
     let bind = format!("unix:{}", socket.display());
+    // What the workers write is theirs.
+    let data = folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::chown(&data, Some(65534), Some(65534)).unwrap();
+    let database = format!("sqlite:{}", data.join("saola.db").display());
     let server = setup
+        .env("DATABASE_URL", &database)
         .args(["--user", "nobody", "--bind", &bind, "--bind", "127.0.0.1:0"])
         .args(["--socket-user", "nobody", "--socket-group", "0"])
         .start();
@@ -232,7 +238,8 @@ fn workers_and_observer_are_another_user_for_good_and_the_supervisor_stays() {
     kill(server.supervisor(), Signal::SIGKILL).unwrap();
     server.until_true("nobody is left", || crate::server::is_empty(server.supervisor()));
     // What it left belongs to them, and is taken back.
-    let next = Setup::new().in_folder_of(&server).args(["--user", "nobody"]).start();
+    let next = Setup::new().in_folder_of(&server).env("DATABASE_URL", &database);
+    let next = next.args(["--user", "nobody"]).start();
     next.get("/").expect_status(200);
     assert_eq!(next.stop(), 0);
 }

@@ -4,7 +4,7 @@
 //! there, ends what it was asked, and is closed: what it had begun is rolled back.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
@@ -35,8 +35,17 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Idle, Error> {
-        let path = self.path.clone();
-        saola::blocking(move || open(&path)).await.map(|connection| Idle(Some(connection)))
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            let path = self.path.clone();
+            match saola::blocking(move || open(&path)).await {
+                // The file is being made, or its mode changed, by another: SQLite does not wait for that by itself.
+                Err(Error::Busy(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                opened => return opened.map(|connection| Idle(Some(connection))),
+            }
+        }
     }
 
     async fn recycle(&self, idle: &mut Idle, _: &Metrics) -> RecycleResult<Error> {
