@@ -13,16 +13,18 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::Auth;
 use crate::db::{Db, Sql, Statements as _};
 use crate::error::{Error, Form};
 use crate::input::Json;
 use crate::settings::Settings;
-use crate::{boot, items, orders, simulate};
+use crate::{boot, conduit, items, orders, simulate};
 
 /// What the handlers of one worker share. Made after the fork: `main` opens nothing.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) db: Db,
+    pub(crate) auth: Auth,
     pub(crate) settings: Arc<Settings>,
     pub(crate) worker: WorkerInfo,
 }
@@ -36,7 +38,9 @@ impl App {
     pub(crate) async fn start(worker: WorkerInfo) -> Result<Self, BoxError> {
         let settings = Settings::of_process().map_err(|mistakes| mistakes.join("; "))?;
         let db = Db::new(&settings.database, settings.pool_size)?;
-        let app = Self { db, settings: Arc::new(settings), worker };
+        let settings = Arc::new(settings);
+        let auth = Auth::new(&settings);
+        let app = Self { db, auth, settings, worker };
         boot::settle(&app).await?;
         Ok(app)
     }
@@ -48,6 +52,7 @@ impl App {
             .routes(routes!(health))
             .routes(routes!(ready))
             .routes(routes!(database_health))
+            .merge(conduit::router())
             .merge(items::router())
             .merge(orders::router())
             .split_for_parts();

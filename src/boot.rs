@@ -16,6 +16,9 @@ use crate::db::{Error, Unfit};
 ///
 /// What no waiting would mend.
 pub(crate) async fn settle(app: &App) -> Result<(), BoxError> {
+    if app.settings.secret_key.is_none() && app.worker.slot == 0 {
+        tracing::warn!("SECRET_KEY is not set: tokens are signed with one that the database keeps");
+    }
     if let Err(away) = attempt(app).await? {
         tracing::warn!(why = %away, "database away; the worker is not ready");
         app.worker.background(keep_trying(app.clone()));
@@ -52,6 +55,10 @@ async fn attempt(app: &App) -> Result<Result<(), String>, BoxError> {
             }
         } else if app.db.pending().await?.is_empty() {
             app.db.let_through();
+        }
+        if app.db.is_current() {
+            let doing = |error| Unfit::Database { doing: "read the secret key".into(), error };
+            app.auth.learn_key(&app.db).await.map_err(doing)?;
         }
         Ok(())
     };

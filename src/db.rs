@@ -23,6 +23,7 @@ use deadpool::managed::{Object, PoolError, TimeoutType};
 pub(crate) use error::Error;
 pub(crate) use migrations::Unfit;
 pub(crate) use sql::{Answer, Column, FromRow, Row, Sql, Value, params};
+pub(crate) use transaction::Tx;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 

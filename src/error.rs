@@ -17,7 +17,7 @@ use crate::db;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every refusal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Error {
     /// No such path.
     NoRoute,
@@ -29,8 +29,8 @@ pub(crate) enum Error {
     TooLarge,
     /// Input that does not fit: everything that is wrong with it.
     Invalid(Vec<Finding>),
-    /// Refused for another reason; the conduit form puts the text under this field.
-    Refused { status: StatusCode, field: &'static str, text: Cow<'static, str> },
+    /// Refused for another reason; the conduit form puts the text under these fields.
+    Refused { status: StatusCode, fields: &'static [&'static str], text: Cow<'static, str> },
     /// Too many attempts: to come back after so many seconds.
     TooMany { retry_after: u64 },
     /// Not now: to come back after so many seconds.
@@ -40,7 +40,7 @@ pub(crate) enum Error {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug)]
+#[derive(Clone, Eq, PartialEq, Debug)]
 pub(crate) struct Finding {
     /// `missing`, `type` or `value`.
     pub(crate) kind: &'static str,
@@ -55,15 +55,15 @@ impl Error {
     /// A refusal that names what it is about.
     pub(crate) fn refused(
         status: StatusCode,
-        field: &'static str,
+        fields: &'static [&'static str],
         text: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self::Refused { status, field, text: text.into() }
+        Self::Refused { status, fields, text: text.into() }
     }
 
     /// The same in the detail form, which has no place for the name.
     pub(crate) fn detail(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::refused(status, "request", text)
+        Self::refused(status, &["request"], text)
     }
 
     /// One wrong value.
@@ -95,9 +95,11 @@ impl From<db::Error> for Error {
     fn from(error: db::Error) -> Self {
         match error {
             db::Error::Unique | db::Error::Check => {
-                Self::refused(StatusCode::CONFLICT, "request", "is in conflict with what is stored")
+                Self::refused(StatusCode::CONFLICT, &["request"], "in conflict with what is stored")
             }
-            db::Error::ForeignKey => Self::refused(StatusCode::NOT_FOUND, "request", "not found"),
+            db::Error::ForeignKey => {
+                Self::refused(StatusCode::NOT_FOUND, &["request"], "not found")
+            }
             db::Error::Away(_) | db::Error::Refused(_) => Self::Unavailable { retry_after: 2 },
             db::Error::Busy(_) | db::Error::Conflict => Self::Unavailable { retry_after: 1 },
             db::Error::Failed(_) => Self::Internal,
@@ -154,9 +156,6 @@ impl Form {
                 let scheme = if self == Self::Conduit { "Token" } else { "Bearer" };
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
             }
-            Error::Refused { status: StatusCode::CONFLICT, field: "Idempotency-Key", .. } => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
             Error::TooMany { retry_after } | Error::Unavailable { retry_after } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.max(1)));
             }
@@ -180,9 +179,8 @@ fn conduit(status: StatusCode, error: &Error) -> Value {
             }
             errors
         }
-        Error::Refused { field, text, .. } => {
-            // A list of fields that are all wrong in the same way: both e-mail and username are taken.
-            field.split(' ').map(|field| (field, vec![text.clone().into_owned()])).collect()
+        Error::Refused { fields, text, .. } => {
+            fields.iter().map(|field| (*field, vec![text.clone().into_owned()])).collect()
         }
         Error::TooMany { .. } => one("credentials", "too many attempts"),
         Error::Unavailable { .. } => one("server", "is unavailable, retry"),

@@ -3,6 +3,7 @@
 //! A type says in [`Read`] how it is made of [`Fields`]. Everything that is wrong with a request is found in one go, and told in
 //! the form of its surface.
 
+mod account;
 mod fields;
 mod strict;
 
@@ -15,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 
-pub(crate) use fields::{Fields, Read};
+pub(crate) use account::{email, email_key, password};
+pub(crate) use fields::{Edit, Fields, Read};
 
 use crate::error::{Error, Result};
 

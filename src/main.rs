@@ -3,7 +3,9 @@
 #![expect(dead_code, reason = "what the surfaces to come will use")]
 
 mod app;
+mod auth;
 mod boot;
+mod conduit;
 mod db;
 mod digest;
 mod error;

@@ -6,7 +6,7 @@ use super::Error;
 
 /// A statement: constant text, with the operation and the table that name its span and its series.
 ///
-/// Parameters are `$1`, `$2`, …, and `$n` appears first after `$n-1` has: SQLite counts by appearance.
+/// Parameters are `$1`, `$2`, …; SQLite would number these by their first appearance, so it is given `?1`, `?2`, ….
 pub(crate) struct Sql {
     pub(crate) operation: &'static str,
     pub(crate) collection: &'static str,

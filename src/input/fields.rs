@@ -35,6 +35,16 @@ pub(crate) enum Edit {
     Set(String),
 }
 
+impl Edit {
+    /// The new text, if there is one.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Set(text) => Some(text),
+            Self::Keep | Self::Clear => None,
+        }
+    }
+}
+
 impl Fields {
     pub(super) fn of_body(value: Value, wrapper: Option<&'static str>) -> Result<Self> {
         let object = |value, name, missing: &'static str| match value {
@@ -67,6 +77,11 @@ impl Fields {
         if self.findings.is_empty() { Ok(read) } else { Err(Error::Invalid(self.findings)) }
     }
 
+    /// Whether a field is there, though it may be null.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.values.contains_key(field)
+    }
+
     /// Says that a field does not fit.
     pub(crate) fn refuse(&mut self, field: &'static str, text: impl Into<String>) {
         self.find("value", field, text);
@@ -89,7 +104,7 @@ impl Fields {
         field: &'static str,
         length: RangeInclusive<usize>,
     ) -> Option<String> {
-        self.values.contains_key(field).then(|| self.text(field, length))
+        self.has(field).then(|| self.text(field, length))
     }
 
     /// A text that may be taken away, by null or an empty one.

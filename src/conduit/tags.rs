@@ -1,0 +1,33 @@
+//! The tags in use.
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::db::{Sql, Statements as _};
+use crate::error::Result;
+use crate::input::Json;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Tags {
+    tags: Vec<String>,
+}
+
+/// Every tag of an article, in the order of their bytes
+#[utoipa::path(get, path = "/api/tags", tag = "conduit", responses((status = 200, body = Tags)))]
+async fn list(State(app): State<App>) -> Result<Json<Tags>> {
+    let mut tags: Vec<String> = app.db.query(&LIST, &[]).await?;
+    // Here, because a database sorts by its own locale.
+    tags.sort_unstable();
+    Ok(Json(Tags { tags }))
+}
+
+static LIST: Sql =
+    Sql::select("conduit_article_tags", "SELECT DISTINCT tag FROM conduit_article_tags");
