@@ -208,6 +208,7 @@ fn lines_of_all(server: &Server, count: usize) -> Vec<Line> {
     assert_eq!(lines.len(), count, "one line each");
     let known = [
         "listening",
+        "migration applied",
         "worker ready",
         "started",
         "request",

@@ -128,7 +128,7 @@ fn whatever_a_collector_over_http_does_no_request_is_lost_and_each_span_is_sent_
         let collector = HttpCollector::start(HttpMode::Fault(fault.clone()));
         let setup = traced_over_http(collector.url()).args(["--trace-rate-limit", "100000"]);
         let server = setup.start();
-        let load = Load::start(&server.address(), 2, Connections::Kept, "/api/items/7");
+        let load = Load::start(&server.address(), 2, Connections::Kept, "/health");
         server.until_line(&format!("{fault:?} is told"), |line| line.is("trace export failed"));
         load.until_more(50);
         let tally = load.stop();
@@ -192,7 +192,7 @@ fn a_collector_whose_name_nobody_knows_or_that_speaks_something_else_costs_spans
         let server = traced_over_http(endpoint)
             .env("OTEL_EXPORTER_OTLP_CERTIFICATE", &authority.file())
             .start();
-        let load = Load::start(&server.address(), 2, Connections::Kept, "/api/items/7");
+        let load = Load::start(&server.address(), 2, Connections::Kept, "/health");
         server.until_line("it is told", |line| line.is("trace export failed"));
         load.until_more(50);
         load.stop().expect_no_loss();
