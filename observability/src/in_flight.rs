@@ -67,7 +67,7 @@ pub struct Begin<'a> {
     pub path: &'a str,
 }
 
-/// What is known when a request has ended.
+/// What is known when a request has ended. By default it was aborted, and nothing more is known.
 #[derive(Copy, Clone, Debug)]
 pub struct End<'a> {
     /// Now, by [`crate::clock::monotonic_ns`].
@@ -100,6 +100,28 @@ pub struct End<'a> {
     pub tracestate: &'a str,
     /// Its id.
     pub request_id: &'a str,
+}
+
+impl Default for End<'_> {
+    fn default() -> Self {
+        Self {
+            end_ns: 0,
+            outcome: Outcome::Aborted,
+            status: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            sampling: Sampling::Dropped,
+            exception: None,
+            path: "",
+            method_text: "",
+            user_agent: b"",
+            server_address: "",
+            server_port: 0,
+            is_https: false,
+            tracestate: "",
+            request_id: "",
+        }
+    }
 }
 
 /// How much requests leave behind.
@@ -148,6 +170,11 @@ impl InFlight {
     /// Says how much the requests that begin from now on leave behind. [`Detail::Full`] until then.
     pub fn set_detail(&self, detail: Detail) {
         self.detail.set(detail);
+    }
+
+    /// How much requests that begin now leave behind.
+    pub fn detail(&self) -> Detail {
+        self.detail.get()
     }
 
     /// Counts a request as started and puts it into the table, in one transaction. A full table takes no request away: it
@@ -238,7 +265,10 @@ impl InFlight {
             self.free.borrow_mut().push(entry);
         }
         self.running.set(self.running.get().saturating_sub(1));
-        if let Some(bell) = self.slot.bell() {
+        // Who only counts has nothing to be read.
+        if head.is_some()
+            && let Some(bell) = self.slot.bell()
+        {
             bell.ring();
         }
     }

@@ -33,6 +33,6 @@ pub use saola_observability::metrics;
 pub use saola_supervisor::{Ended, Hooks, WorkerExit};
 pub use saola_worker::{
     BodyError, BoxError, Panicked, Peer, RequestBody, Trace, WorkerInfo, blocking, body_limit,
-    caught, draining, set_route, trace,
+    caught, draining, peer, set_route, trace,
 };
 pub use server::{Server, serve};

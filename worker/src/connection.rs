@@ -1,7 +1,7 @@
 //! One connection: its protocol, its deadlines under one coarse timer, its lame duck, and hyper in the middle.
 
 mod anchored;
-mod charset;
+pub(crate) mod charset;
 mod deadlines;
 mod flood;
 mod frames;
@@ -9,6 +9,7 @@ pub(crate) mod gate;
 pub(crate) mod head;
 mod opening;
 mod proxy;
+mod scratch;
 mod serve;
 mod transport;
 mod write;
@@ -21,14 +22,16 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 use tokio::time::Instant;
 
 use crate::accept::Stream;
 use crate::metrics;
 use crate::request::answer::Refusal;
+use crate::request::facts::Head;
+use crate::request::fields::Fields;
 use crate::request::forwarded::Peer;
-use crate::request::scope::{Facts, Holder, Running};
+use crate::request::scope::{Holder, Running};
 use crate::worker::Worker;
 
 use deadlines::Lingering;
@@ -134,9 +137,9 @@ impl Connection {
         self.open.borrow_mut().push(Rc::clone(running));
     }
 
-    pub(crate) fn ends(&self, running: &Rc<Running>) {
+    pub(crate) fn ends(&self, running: &Rc<Running>, now: Instant) {
         self.open.borrow_mut().retain(|open| !Rc::ptr_eq(open, running));
-        self.idle_since.set(Instant::now());
+        self.idle_since.set(now);
         if self.worker.is_draining() {
             self.look();
         }
@@ -153,7 +156,8 @@ impl Connection {
         is_last
     }
 
-    pub(crate) fn head_byte(&self) {
+    /// A part of a head is there, and the rest is due.
+    pub(crate) fn head_begins(&self) {
         self.has_head_byte.set(true);
         if self.head_since.get().is_none() && self.open.borrow().is_empty() {
             self.head_since.set(Some(Instant::now()));
@@ -164,6 +168,11 @@ impl Connection {
         self.head_since.set(None);
         self.has_head_byte.set(false);
         self.idle_since.set(Instant::now());
+    }
+
+    /// When the request that begins now begins: in HTTP/1 its head has just been completed, which was a look at the clock.
+    pub(crate) fn begin_of(&self, version: Version) -> Instant {
+        if version == Version::HTTP_2 { Instant::now() } else { self.idle_since.get() }
     }
 
     pub(crate) fn lingers_since_now(&self) {
@@ -239,10 +248,15 @@ impl Connection {
             metrics::REJECTED.with([reason]).inc();
         }
         // Nothing of an unaccepted head is believed, so the method is none of the known ones.
-        let unread = Method::from_bytes(b"_OTHER").unwrap_or_default();
-        let (none, peer) = (HeaderMap::new(), self.peer.borrow().clone());
-        let facts = Facts::read(&self.worker, unread, Version::HTTP_11, None, &none, &peer);
-        let holder = Holder(Running::begin(&self.worker, self, facts));
+        let head = Head {
+            method: &Method::from_bytes(b"_OTHER").unwrap_or_default(),
+            version: Version::HTTP_11,
+            uri: None,
+            fields: &Fields::default(),
+            peer: None,
+        };
+        self.head_complete();
+        let holder = Holder(Running::begin(self, head));
         let running = &holder.0;
         running.responds(refusal.status.as_u16());
         if refusal == Refusal::HEAD_TIMEOUT {

@@ -54,6 +54,7 @@ pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
         at = (at + 1) % WINDOW;
         let now_ns = monotonic_ns();
         beat.beat(now_ns);
+        worker.clock.compare();
         let liveness = worker.slot.liveness();
         liveness.beat(now_ns);
         liveness.set_loop_lag_ns(lags.iter().copied().max().unwrap_or(0));

@@ -4,6 +4,7 @@
 //! request in its slot. It exports nothing, and knows neither supervisor nor observer.
 
 mod accept;
+mod clock;
 mod config;
 mod connection;
 mod control;
@@ -25,7 +26,7 @@ pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue
 pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use request::body::{BodyError, RequestBody};
-pub use request::current::{Trace, blocking, body_limit, caught, draining, set_route, trace};
+pub use request::current::{Trace, blocking, body_limit, caught, draining, peer, set_route, trace};
 pub use request::forwarded::Peer;
 pub use request::ids::new_span_id;
 pub use request::sampling::Sampler;

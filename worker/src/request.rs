@@ -5,6 +5,8 @@ pub(crate) mod body;
 pub(crate) mod check;
 pub(crate) mod current;
 pub(crate) mod deadline;
+pub(crate) mod facts;
+pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod ids;
 mod long;
@@ -32,8 +34,11 @@ use crate::metrics;
 use crate::worker::Worker;
 use answer::Refusal;
 use body::{RequestBody, ResponseBody, Source};
+use facts::{Facts, Head};
+use fields::Fields;
 use forwarded::Peer;
-use scope::{Facts, Holder, Running, Waiting, caught};
+use ids::Origin;
+use scope::{Holder, Running, Waiting, caught};
 
 /// What hyper calls: one a connection, around a clone of the user's service.
 pub(crate) struct Front<S> {
@@ -54,13 +59,20 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (mut parts, incoming) = request.into_parts();
-        let (peer, forwarded) = self.peer(&mut parts.headers);
-        let (method, uri) = (parts.method.clone(), Some(&parts.uri));
-        let facts = Facts::read(&self.worker, method, parts.version, uri, &parts.headers, &peer);
-        let running = Running::begin(&self.worker, &self.connection, facts);
-        let verdict = forwarded.and_then(|()| admit(&self.worker, &mut parts));
-        parts.extensions.insert(peer);
-        parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
+        let mut fields = Fields::read(&parts.headers);
+        let (mut peer, mut forwarded) = (None, Ok(()));
+        if fields.marks.has_forwarding {
+            (peer, forwarded) = self.forwarded(&mut parts.headers);
+            fields = Fields::read(&parts.headers);
+        }
+        let (method, uri) = (&parts.method, Some(&parts.uri));
+        let head = Head { method, version: parts.version, uri, fields: &fields, peer };
+        let running = Running::begin(&self.connection, head);
+        let facts = &running.facts;
+        let verdict = forwarded.and_then(|()| admit(&self.worker, facts, &mut parts));
+        if facts.id_origin == Origin::Made {
+            parts.headers.insert(ids::REQUEST_ID, facts.request_id.clone());
+        }
         let (body, reading) = RequestBody::new(incoming, self.worker.config.limit_request_body);
         *running.reading.borrow_mut() = reading;
         running.can_upgrade.set(parts.extensions.get::<OnUpgrade>().is_some());
@@ -84,8 +96,9 @@ where
 }
 
 /// Limits and policy, before anything of the service is touched.
-fn admit(worker: &Worker, parts: &mut http::request::Parts) -> Result<(), Refusal> {
-    check::check(parts, worker.config.header_map)?;
+fn admit(worker: &Worker, facts: &Facts, parts: &mut http::request::Parts) -> Result<(), Refusal> {
+    let host = facts.host.as_ref().filter(|_| facts.marks.has_host);
+    check::check(parts, host, facts.marks, worker.config.header_map)?;
     if worker.open_requests() > worker.config.limit_concurrency {
         return Err(Refusal::OVERLOAD);
     }
@@ -93,12 +106,12 @@ fn admit(worker: &Worker, parts: &mut http::request::Parts) -> Result<(), Refusa
 }
 
 impl<S> Front<S> {
-    /// Who asks; whoever is at the other end when what proxies say cannot be.
-    fn peer(&self, fields: &mut HeaderMap) -> (Peer, Result<(), Refusal>) {
-        let direct = || self.connection.peer.borrow().clone();
-        match forwarded::read(fields, direct(), &self.worker.config.forwarded_allow_ips) {
-            Ok(peer) => (peer, Ok(())),
-            Err(refusal) => (direct(), Err(refusal)),
+    /// Whom proxies name; nobody when what they say cannot be.
+    fn forwarded(&self, fields: &mut HeaderMap) -> (Option<Box<Peer>>, Result<(), Refusal>) {
+        let direct = self.connection.peer.borrow().clone();
+        match forwarded::read(fields, direct, &self.worker.config.forwarded_allow_ips) {
+            Ok(peer) => (Some(Box::new(peer)), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
         }
     }
 
@@ -164,15 +177,24 @@ where
         let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) else {
             return Poll::Pending;
         };
-        let step = if let Some(late) = running.expired.take() {
-            Step::Own(running.refuses_late(late))
+        running.remember(cx.waker());
+        let late = running.expired.take();
+        let polled = caught(&running, || {
+            let step = match late {
+                Some(late) => Step::Own(running.refuses_late(late)),
+                None => ready!(step(this.state.as_mut(), &running, cx)),
+            };
+            // The service's future goes first, as this request: its destructors may still write events.
+            this.state.set(State::Over);
+            Poll::Ready(step)
+        });
+        let step = if let Ok(polled) = polled {
+            ready!(polled)
         } else {
-            running.remember(cx.waker());
-            ready!(step(this.state.as_mut(), &running, cx))
+            // What has panicked is dropped now, and may panic once more.
+            let _ = caught(&running, || this.state.set(State::Over));
+            Step::Own(Refusal::FAILED)
         };
-        // The service's future goes first, as this request: its destructors may still write events.
-        let dropped = caught(&running, || this.state.set(State::Over));
-        let step = if dropped.is_err() { Step::Own(Refusal::FAILED) } else { step };
         // Whatever the service says. A request that never came to it was refused for another reason.
         let was_called = running.waiting.get() == Waiting::Response;
         let is_allowed =
@@ -192,6 +214,7 @@ where
     }
 }
 
+/// Goes as far as it can; runs the service's code, so it may panic.
 fn step<S, B>(
     mut state: Pin<&mut State<S, S::Future>>,
     running: &Rc<Running>,
@@ -209,44 +232,33 @@ where
                     .poll(cx)
                     .map(|result| result.map_or(Step::Own(Refusal::FAILED), Step::Metrics));
             }
-            StateProjection::Ready { service, request } => {
-                let called = caught(running, || match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        Poll::Ready(Ok(request.take().map(|request| service.call(request))))
-                    }
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-                    Poll::Pending => Poll::Pending,
-                });
-                match called {
-                    Ok(Poll::Ready(Ok(Some(future)))) => {
-                        running.waiting.set(Waiting::Response);
-                        state.set(State::Called { future });
-                        continue;
-                    }
-                    Ok(Poll::Ready(Ok(None))) => return Poll::Pending,
-                    Ok(Poll::Ready(Err(error))) => {
-                        running.failed("the service is not ready", &error);
-                        return Poll::Ready(Step::Own(Refusal::OVERLOAD));
-                    }
-                    Ok(Poll::Pending) => {
-                        running.connection.look();
-                        return Poll::Pending;
-                    }
-                    Err(_) => return Poll::Ready(Step::Own(Refusal::FAILED)),
+            StateProjection::Ready { service, request } => match service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    let Some(request) = request.take() else { return Poll::Pending };
+                    let future = service.call(request);
+                    running.waiting.set(Waiting::Response);
+                    state.set(State::Called { future });
+                    continue;
                 }
-            }
-            StateProjection::Called { future } => caught(running, || future.poll(cx)),
+                Poll::Ready(Err(error)) => {
+                    running.failed("the service is not ready", &error.into());
+                    return Poll::Ready(Step::Own(Refusal::OVERLOAD));
+                }
+                Poll::Pending => {
+                    running.connection.look();
+                    return Poll::Pending;
+                }
+            },
+            StateProjection::Called { future } => ready!(future.poll(cx)),
         };
-        return match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(response))) => Poll::Ready(Step::Service(response)),
-            Ok(Poll::Ready(Err(error))) => {
+        return Poll::Ready(match polled {
+            Ok(response) => Step::Service(response),
+            Err(error) => {
                 running.failed("the service failed", &error.into());
                 running.exception.set(Some("service"));
-                Poll::Ready(Step::Own(Refusal::FAILED))
+                Step::Own(Refusal::FAILED)
             }
-            Err(_) => Poll::Ready(Step::Own(Refusal::FAILED)),
-        };
+        });
     }
 }
 

@@ -358,7 +358,7 @@ fn upgrade(mut request: Request<RequestBody>) -> Response<Body> {
 /// Client, socket, scheme, and the field as the application sees it.
 fn peer(request: &Request<RequestBody>) -> String {
     let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let peer = request.extensions().get::<crate::Peer>().expect("each request has it");
+    let peer = crate::peer().expect("inside a request");
     let client = shown(peer.client.map(|client| client.to_string()));
     let socket = shown(peer.socket.map(|socket| socket.to_string()));
     let mut fields = request.headers().iter().filter(|(name, _)| name.as_str().starts_with('x'));

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ServeError;
 use crate::accept::Permits;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::drain::Draining;
@@ -30,6 +31,7 @@ use crate::tls::Tls;
 pub(crate) struct Worker {
     pub(crate) slot: &'static Slot,
     pub(crate) config: Config,
+    pub(crate) clock: Clock,
     pub(crate) tls: Option<Tls>,
     pub(crate) ids: RefCell<Ids>,
     pub(crate) decider: RefCell<Decider>,
@@ -115,6 +117,7 @@ impl Worker {
         let tls = config.tls.as_ref().map(load).transpose()?;
         Ok(Rc::new(Self {
             slot,
+            clock: Clock::new(),
             tls,
             ids: RefCell::new(ids),
             decider: RefCell::new(decider),

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use crate::clock::monotonic_ns;
-use crate::closed::{Method, Outcome, Phase, Protocol, Sampling};
+use crate::closed::{Method, Phase, Protocol};
 use crate::ids::{SpanId, TraceId};
 use crate::in_flight::ending::Route;
 use crate::in_flight::{Detail, End, InFlight, entry};
@@ -73,6 +73,11 @@ impl Request {
         self.entry.and_then(|entry| self.in_flight.entries.label(entry))
     }
 
+    /// What it leaves behind.
+    pub fn detail(&self) -> Detail {
+        self.detail
+    }
+
     /// Ends it: histogram, byte counters, exceptions, record and free entry in one transaction.
     pub fn end(mut self, end: &End<'_>) {
         self.ended = true;
@@ -101,20 +106,9 @@ impl Drop for Request {
         let known = self.entry.map(|entry| self.in_flight.entries.texts(entry)).unwrap_or_default();
         let end = End {
             end_ns: monotonic_ns(),
-            outcome: Outcome::Aborted,
-            status: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            sampling: Sampling::Dropped,
-            exception: None,
             path: &known.path,
-            method_text: "",
-            user_agent: b"",
-            server_address: "",
-            is_https: false,
-            server_port: 0,
-            tracestate: "",
             request_id: &known.request_id,
+            ..End::default()
         };
         self.in_flight.finish(self, &end);
     }

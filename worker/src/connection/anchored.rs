@@ -4,22 +4,22 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use fragile::Fragile;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use send_wrapper::SendWrapper;
 
 use super::gate::Gate;
 use crate::accept::Stream;
 
 /// A gate that panics when it is used on another thread than the one it was made on.
-pub(super) struct Anchored<I: Stream>(SendWrapper<Gate<I>>);
+pub(super) struct Anchored<I: Stream>(Fragile<Gate<I>>);
 
 impl<I: Stream> Anchored<I> {
     pub(super) fn new(gate: Gate<I>) -> Self {
-        Self(SendWrapper::new(gate))
+        Self(Fragile::new(gate))
     }
 
     fn gate(self: Pin<&mut Self>) -> Pin<&mut Gate<I>> {
-        Pin::new(&mut *self.get_mut().0)
+        Pin::new(self.get_mut().0.get_mut())
     }
 }
 
@@ -51,7 +51,7 @@ impl<I: Stream> Write for Anchored<I> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.0.get().is_write_vectored()
     }
 
     fn poll_write_vectored(

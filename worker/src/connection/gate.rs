@@ -1,7 +1,6 @@
 //! The head gate: an I/O wrapper under hyper that gives it only complete, accepted heads and the bytes of their bodies.
 //! It never rewrites a byte; it can only refuse, and then it writes the answer itself when hyper has flushed all others.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,11 +8,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
 use super::opening::Speaks;
+use super::scratch::{poll_scratch, scratched};
 use super::serve::Place;
 use crate::accept::Stream;
 
@@ -53,11 +52,6 @@ enum Mode {
 
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-thread_local! {
-    /// Reads go through one buffer a thread, so that a silent connection owns none.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32_768].into_boxed_slice());
-}
-
 impl<I: Stream> Gate<I> {
     pub(super) fn new(io: I, connection: Rc<Connection>, place: Place) -> Self {
         let (held, scan) = (BytesMut::new(), Scan::default());
@@ -94,7 +88,9 @@ impl<I: Stream> Gate<I> {
                 }
                 return Poll::Ready(Ok(Opening::Http2));
             }
-            if !is_preface {
+            if is_preface {
+                self.connection.head_begins();
+            } else {
                 if self.connection.speaks.get() == Speaks::Http2 && !self.held.is_empty() {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
@@ -127,26 +123,58 @@ impl<I: Stream> Gate<I> {
         let is_half_line =
             self.held.len() < 2 && self.held.starts_with(b"\r") && self.empty_lines < 2;
         if self.held.is_empty() || is_half_line {
+            if is_half_line || self.empty_lines > 0 {
+                self.connection.head_begins();
+            }
             return;
         }
         match self.scan.advance(&self.held, &self.connection.worker.config) {
-            Verdict::Incomplete => {}
+            Verdict::Incomplete => self.connection.head_begins(),
             Verdict::Refused(refusal) => self.refuse(refusal),
             Verdict::Complete { end, body } => {
-                self.scan = Scan::default();
-                self.empty_lines = 0;
-                self.passed = end;
-                self.connection.head_complete();
-                self.mode = match body {
-                    Body::Length(length) => Mode::Body(length),
-                    // No head is ever looked for behind a chunked body.
-                    Body::Chunked => {
-                        self.connection.last_request.set(true);
-                        Mode::Through
-                    }
-                };
+                self.passed = self.accept(end, body, self.held.len());
             }
         }
+    }
+
+    /// A head ends within so many bytes: says how many of them hyper may have, and what is due behind them.
+    fn accept(&mut self, end: usize, body: Body, there: usize) -> usize {
+        self.scan = Scan::default();
+        self.empty_lines = 0;
+        self.connection.head_complete();
+        match body {
+            Body::Length(length) => {
+                let begun = usize::try_from(length).unwrap_or(usize::MAX).min(there - end);
+                self.mode = Mode::Body(length - u64::try_from(begun).unwrap_or(length));
+                end + begun
+            }
+            // No head is ever looked for behind a chunked body.
+            Body::Chunked => {
+                self.connection.last_request.set(true);
+                self.mode = Mode::Through;
+                there
+            }
+        }
+    }
+
+    /// Takes what came while a head is due and nothing is held. A head that comes whole, as most do, goes straight on.
+    fn take(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) {
+        let mut count = 0;
+        // An empty line before a head is so rare that it may be held.
+        if !bytes.starts_with(b"\r") {
+            match self.scan.advance(bytes, &self.connection.worker.config) {
+                Verdict::Incomplete => self.connection.head_begins(),
+                Verdict::Refused(refusal) => return self.refuse(refusal),
+                Verdict::Complete { end, body } => {
+                    let passed = self.accept(end, body, bytes.len());
+                    count = passed.min(out.remaining());
+                    self.passed = passed - count;
+                }
+            }
+        }
+        let (now, later) = bytes.split_at(count);
+        out.put_slice(now);
+        self.held.extend_from_slice(later);
     }
 
     fn refuse(&mut self, refusal: crate::request::answer::Refusal) {
@@ -158,13 +186,29 @@ impl<I: Stream> Gate<I> {
 
     /// Reads into what is held. `Ok(0)` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self { io, held, connection, .. } = self;
-        let count =
-            ready!(poll_scratch(io, cx, usize::MAX, |bytes| held.extend_from_slice(bytes)))?;
-        if count > 0 {
-            connection.head_byte();
-        }
+        let count = ready!(poll_scratch(&mut self.io, cx, usize::MAX))?;
+        scratched(count, |bytes| self.held.extend_from_slice(bytes));
         Poll::Ready(Ok(count))
+    }
+
+    /// Gets on with a head; says whether hyper is to look at what it has got: the head, or the end of the stream.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<bool>> {
+        self.judge();
+        if self.mode != Mode::Head {
+            return Poll::Ready(Ok(false));
+        }
+        if !self.held.is_empty() {
+            return self.poll_fill(cx).map_ok(|count| count == 0);
+        }
+        let (room, count) = (out.remaining(), ready!(poll_scratch(&mut self.io, cx, usize::MAX))?);
+        if count > 0 {
+            scratched(count, |bytes| self.take(bytes, out));
+        }
+        Poll::Ready(Ok(count == 0 || out.remaining() < room))
     }
 
     /// Reads for hyper, at most `limit` bytes.
@@ -175,13 +219,12 @@ impl<I: Stream> Gate<I> {
         out: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(out.remaining());
-        let Self { io, connection, .. } = self;
-        let mut is_flood = false;
-        let count = ready!(poll_scratch(io, cx, limit, |bytes| {
-            is_flood = !connection.counts_frames(bytes);
+        let count = ready!(poll_scratch(&mut self.io, cx, limit))?;
+        let is_fine = scratched(count, |bytes| {
             out.put_slice(bytes);
-        }))?;
-        if is_flood {
+            self.connection.counts_frames(bytes)
+        });
+        if !is_fine {
             return Poll::Ready(Err(flood()));
         }
         if let Mode::Body(left) = self.mode {
@@ -228,7 +271,7 @@ impl<I: Stream> Gate<I> {
         }
         // A close with unread input resets the connection, and the client loses the answer with it.
         while self.connection.linger.get() {
-            match ready!(poll_scratch(&mut self.io, cx, usize::MAX, |_| ())) {
+            match ready!(poll_scratch(&mut self.io, cx, usize::MAX)) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.connection.linger_byte(),
             }
@@ -271,11 +314,7 @@ impl<I: Stream> hyper::rt::Read for Gate<I> {
                 // To hyper a refusal is the end of the stream between two requests.
                 Mode::Refused => return Poll::Ready(Ok(())),
                 Mode::Head => {
-                    if !this.held.is_empty() {
-                        this.connection.head_byte();
-                    }
-                    this.judge();
-                    if this.mode == Mode::Head && ready!(this.poll_fill(cx))? == 0 {
+                    if ready!(this.poll_head(cx, &mut out))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -347,19 +386,4 @@ fn flood() -> io::Error {
 /// Says whether the bytes are those of the HTTP/2 preface as far as they go.
 fn agrees(bytes: &[u8]) -> bool {
     bytes.iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
-}
-
-fn poll_scratch<I: AsyncRead + Unpin>(
-    io: &mut I,
-    cx: &mut Context<'_>,
-    limit: usize,
-    take: impl FnOnce(&[u8]),
-) -> Poll<io::Result<usize>> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let length = limit.min(scratch.len());
-        let mut buffer = ReadBuf::new(scratch.get_mut(..length).unwrap_or_default());
-        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
-        take(buffer.filled());
-        Poll::Ready(Ok(buffer.filled().len()))
-    })
 }

@@ -5,7 +5,7 @@ use super::charset;
 use crate::config::Config;
 use crate::request::answer::Refusal;
 
-/// How far the bytes of a head have been looked at, so that a slow head is not read again from its start.
+/// How far the bytes of a head have been read, so that no line is read twice, however slowly a head comes.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Everything before this is in complete lines.
@@ -13,6 +13,10 @@ pub(crate) struct Scan {
     /// No line end before this.
     seen: usize,
     lines: usize,
+    version: Option<Version>,
+    fields: Fields,
+    /// The first mistake. It is told when the head is complete, so that one which is too large is told so.
+    mistake: Option<Refusal>,
 }
 
 /// What stands behind an accepted head.
@@ -52,11 +56,34 @@ impl Scan {
             }
             self.line_start = end;
             self.seen = end;
+            if self.mistake.is_none() {
+                self.mistake = self.read(line).err();
+            }
             if matches!(line, b"\n" | b"\r\n") {
-                return complete(bytes.get(..end).unwrap_or_default(), config);
+                return self.complete(end);
             }
             self.lines = self.lines.saturating_add(1);
         }
+    }
+
+    /// Reads a complete line, its end included; `Err` is the answer to a head that must not be served.
+    fn read(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("a line must end with CR LF"))?;
+        match self.version {
+            None => self.version = Some(request_line(line)?),
+            Some(_) if line.is_empty() => {}
+            Some(_) => self.fields.take(line)?,
+        }
+        Ok(())
+    }
+
+    fn complete(&self, end: usize) -> Verdict {
+        let framing = match (self.mistake, self.version) {
+            (Some(mistake), _) => Err(mistake),
+            (None, Some(version)) => self.fields.framing(version),
+            (None, None) => Err(MALFORMED),
+        };
+        framing.map_or_else(Verdict::Refused, |body| Verdict::Complete { end, body })
     }
 
     fn too_long(&self, line: usize, head: usize, config: &Config) -> Option<Refusal> {
@@ -77,66 +104,52 @@ impl Scan {
     }
 }
 
-fn complete(head: &[u8], config: &Config) -> Verdict {
-    match check(head, config) {
-        Ok(body) => Verdict::Complete { end: head.len(), body },
-        Err(refusal) => Verdict::Refused(refusal),
-    }
-}
-
-/// Reads the lines of a complete head; `Err` is the answer to one that must not be served.
-fn check(head: &[u8], config: &Config) -> Result<Body, Refusal> {
-    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
-    let version = request_line(content(lines.next().unwrap_or_default())?)?;
-    let mut fields = Fields::default();
-    let mut count = 0_usize;
-    for line in lines {
-        let line = content(line)?;
-        if line.is_empty() {
-            break;
-        }
-        count = count.saturating_add(1);
-        if count > config.limit_request_fields {
-            return Err(Refusal::FIELDS_TOO_LARGE);
-        }
-        fields.take(line)?;
-    }
-    fields.framing(version)
-}
-
-/// A line without its CRLF, and without anything that another reader could take for a line end.
-fn content(line: &[u8]) -> Result<&[u8], Refusal> {
-    let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("a line must end with CR LF"))?;
+/// Refuses what another reader could take for a line end.
+fn printable(bytes: &[u8]) -> Result<(), Refusal> {
     // Without a way out in the middle: so the compiler looks at many bytes at once.
     let is_bad = |byte: u8| (byte < 32 && byte != b'\t') || byte == 127;
-    if line.iter().fold(false, |found, byte| found | is_bad(*byte)) {
+    if bytes.iter().fold(false, |found, byte| found | is_bad(*byte)) {
         return Err(Refusal::bad("a control character in the request head"));
     }
-    Ok(line)
+    Ok(())
 }
 
-#[derive(Copy, Clone, Eq, PartialEq)]
+const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Version {
     Http10,
     Http11,
 }
 
 fn request_line(line: &[u8]) -> Result<Version, Refusal> {
-    const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
+    let (method, rest) = charset::TOKEN.split(line);
+    let rest = rest.strip_prefix(b" ").unwrap_or_default();
+    let (target, version) = charset::PLAIN.split(rest);
+    // What almost every request line is: nothing in it needs a second look.
+    if version == b" HTTP/1.1" && target.starts_with(b"/") && (1..=32).contains(&method.len()) {
+        return Ok(Version::Http11);
+    }
+    unusual_request_line(line)
+}
+
+fn unusual_request_line(line: &[u8]) -> Result<Version, Refusal> {
+    printable(line)?;
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(MALFORMED);
     };
-    if !is_token(method) || target.is_empty() || target.contains(&b'\t') {
+    if !charset::TOKEN.is_all_of(method) || target.is_empty() || target.contains(&b'\t') {
         return Err(MALFORMED);
     }
     if target.contains(&b'#') {
         // RFC 9112 section 3.2: no form of target has a fragment. hyper cuts it off, so nobody behind us could tell.
         return Err(Refusal::bad("the target has a fragment"));
     }
-    if !is_plain(target) && http::Uri::try_from(target).is_err() {
+    let is_plain = target.starts_with(b"/") && charset::PLAIN.is_all_of(target);
+    if !is_plain && http::Uri::try_from(target).is_err() {
         // hyper would answer for itself, and nobody would hear of it.
         return Err(Refusal::bad("the target is malformed"));
     }
@@ -155,20 +168,15 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     }
 }
 
-/// An origin-form target of unreserved and reserved characters (RFC 3986 section 2) needs no second look.
-fn is_plain(target: &[u8]) -> bool {
-    target.starts_with(b"/") && target.iter().all(|byte| charset::PLAIN.contains(*byte))
-}
-
 /// What the framing of a body hangs on.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Fields {
     hosts: usize,
     length: Option<u64>,
     coding: Option<Coding>,
 }
 
-#[derive(Copy, Clone, Eq, PartialEq)]
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Coding {
     Chunked,
     Malformed,
@@ -177,22 +185,24 @@ enum Coding {
 
 impl Fields {
     fn take(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        let colon =
-            memchr::memchr(b':', line).ok_or(Refusal::bad("a field line without a colon"))?;
-        let (name, value) = line.split_at(colon);
-        // A token has no space: this also refuses folded lines and a space before the colon (section 5.1, 5.2).
-        if !is_token(name) {
-            return Err(Refusal::bad("a field name is malformed"));
-        }
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let (name, rest) = charset::TOKEN.split(line);
+        printable(rest)?;
+        let value = match rest {
+            [b':', value @ ..] if !name.is_empty() => value,
+            // A token has no space: this also refuses folded lines and a space before the colon (section 5.1, 5.2).
+            rest if rest.contains(&b':') => return Err(Refusal::bad("a field name is malformed")),
+            _ => return Err(Refusal::bad("a field line without a colon")),
+        };
         if name.eq_ignore_ascii_case(b"host") {
             self.hosts = self.hosts.saturating_add(1);
         } else if name.eq_ignore_ascii_case(b"content-length") {
             if self.length.is_some() {
                 return Err(Refusal::bad("Content-Length more than once"));
             }
-            self.length = Some(length(value).ok_or(Refusal::bad("Content-Length is malformed"))?);
+            let value = length(value.trim_ascii());
+            self.length = Some(value.ok_or(Refusal::bad("Content-Length is malformed"))?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let value = value.trim_ascii();
             self.coding = Some(match self.coding {
                 None => coding(value),
                 Some(Coding::Unknown) => Coding::Unknown,
@@ -243,10 +253,6 @@ fn coding(value: &[u8]) -> Coding {
 fn starts_chunked(coding: &[u8]) -> bool {
     let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
     name.trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| charset::TOKEN.contains(*byte))
 }
 
 #[cfg(test)]

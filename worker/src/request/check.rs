@@ -1,26 +1,35 @@
 //! Policy on a parsed request, HTTP/1 and HTTP/2 alike (RFC 9110 sections 4, 7 and 10): target, Host, method, Expect.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use http::header::{EXPECT, HOST};
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::answer::Refusal;
+use super::fields::Marks;
 use crate::config::HeaderMapping;
+use crate::connection::charset;
 
 /// Refuses what no service should see; brings an absolute target into origin form.
-pub(crate) fn check(parts: &mut Parts, mapping: HeaderMapping) -> Result<(), Refusal> {
-    underscores(&mut parts.headers, mapping)?;
+pub(crate) fn check(
+    parts: &mut Parts,
+    host: Option<&HeaderValue>,
+    marks: Marks,
+    mapping: HeaderMapping,
+) -> Result<(), Refusal> {
+    if marks.has_underscore {
+        underscores(&mut parts.headers, mapping)?;
+    }
     if parts.method == Method::CONNECT || parts.method == Method::TRACE {
         return Err(Refusal::METHOD);
     }
     target(parts)?;
-    authority(parts)?;
-    if let Some(expect) = parts.headers.get(EXPECT)
-        && parts.version != Version::HTTP_10
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
+    if marks.has_many_hosts {
+        return Err(Refusal::bad("Host more than once"));
+    }
+    authority(parts, host)?;
+    if marks.expects_the_unknown && parts.version != Version::HTTP_10 {
         return Err(Refusal::EXPECTATION);
     }
     Ok(())
@@ -28,16 +37,16 @@ pub(crate) fn check(parts: &mut Parts, mapping: HeaderMapping) -> Result<(), Ref
 
 /// `X_Forwarded_For` is `X-Forwarded-For` to every reader that makes variables of field names, as CGI does.
 fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Refusal> {
-    let has_one = |name: &HeaderName| name.as_str().contains('_');
-    if mapping == HeaderMapping::Pass || !fields.keys().any(has_one) {
-        return Ok(());
-    }
-    if mapping == HeaderMapping::Refuse {
-        return Err(Refusal::bad("a field name with an underscore"));
-    }
-    let names: Vec<_> = fields.keys().filter(|name| has_one(name)).cloned().collect();
-    for name in names {
-        fields.remove(name);
+    match mapping {
+        HeaderMapping::Pass => {}
+        HeaderMapping::Refuse => return Err(Refusal::bad("a field name with an underscore")),
+        HeaderMapping::Drop => {
+            let has_one = |name: &&HeaderName| name.as_str().contains('_');
+            let names: Vec<_> = fields.keys().filter(has_one).cloned().collect();
+            for name in names {
+                fields.remove(name);
+            }
+        }
     }
     Ok(())
 }
@@ -68,12 +77,8 @@ fn target(parts: &Parts) -> Result<(), Refusal> {
 }
 
 /// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
-fn authority(parts: &mut Parts) -> Result<(), Refusal> {
-    let host = parts.headers.get(HOST).cloned();
-    if parts.headers.get_all(HOST).iter().count() > 1 {
-        return Err(Refusal::bad("Host more than once"));
-    }
-    if let Some(host) = &host
+fn authority(parts: &mut Parts, host: Option<&HeaderValue>) -> Result<(), Refusal> {
+    if let Some(host) = host
         && !is_host(host.as_bytes())
     {
         return Err(Refusal::bad("Host is malformed"));
@@ -90,8 +95,7 @@ fn authority(parts: &mut Parts) -> Result<(), Refusal> {
     if !is_host(named.as_bytes()) {
         return Err(Refusal::bad("the authority is malformed"));
     }
-    let differs =
-        host.as_ref().is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
+    let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
     if parts.version == Version::HTTP_2 && differs {
         return Err(Refusal::bad("Host and :authority differ"));
     }
@@ -123,11 +127,7 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
         }
         _ => text.split_at(memchr::memchr(b':', text).unwrap_or(text.len())),
     };
-    let is_name = !name.is_empty()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte));
-    is_name && is_port(port)
+    charset::NAME.is_all_of(name) && is_port(port)
 }
 
 fn is_port(text: &[u8]) -> bool {
@@ -143,6 +143,13 @@ fn is_port(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::fields::Fields;
+
+    fn read_and_check(parts: &mut Parts, mapping: HeaderMapping) -> Result<(), Refusal> {
+        let fields = Fields::read(&parts.headers);
+        let (host, marks) = (fields.host.cloned(), fields.marks);
+        check(parts, host.as_ref(), marks, mapping)
+    }
 
     fn run(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Result<Parts, u16> {
         let mut request = http::Request::builder().method(method).uri(uri);
@@ -150,7 +157,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        check(&mut parts, HeaderMapping::Drop)
+        read_and_check(&mut parts, HeaderMapping::Drop)
             .map(|()| parts)
             .map_err(|refusal| refusal.status.as_u16())
     }
@@ -199,7 +206,7 @@ mod tests {
             let request = http::Request::get("/").header("host", "a").header("x-a", "1");
             let request = request.header("x_a", "2").header("x_a", "3").body(()).unwrap();
             let (mut parts, ()) = request.into_parts();
-            check(&mut parts, mapping)
+            read_and_check(&mut parts, mapping)
                 .map(|()| parts.headers.len())
                 .map_err(|refusal| refusal.status)
         };

@@ -15,6 +15,7 @@ use saola_observability::profile::OwnLabel;
 use tokio::sync::watch;
 
 use super::answer::text;
+use super::forwarded::Peer;
 use super::scope::{self, Panicked, Running};
 
 /// The trace that the current request belongs to, for outgoing calls and log lines.
@@ -75,6 +76,11 @@ pub fn trace() -> Option<Trace> {
         Some(running) => Some(Trace::of(&running)),
         None => CARRIED.try_with(|carried| carried.try_borrow().ok()?.clone()).ok().flatten(),
     }
+}
+
+/// Who asks, as the request that is being served on this thread knows it; `None` outside one, and inside [`blocking`].
+pub fn peer() -> Option<Peer> {
+    scope::current().map(|running| running.peer())
 }
 
 /// Runs work that takes more than a millisecond on the blocking pool, as a part of the current request.

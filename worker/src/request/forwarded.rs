@@ -14,7 +14,7 @@ use super::answer::Refusal;
 use super::check::is_host;
 use crate::trust::Trusted;
 
-/// Who a request comes from. Each request has it as an extension.
+/// Who a request comes from, as [`peer`](crate::peer) tells.
 #[derive(Clone, Eq, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Peer {
@@ -56,11 +56,9 @@ pub(crate) fn read(
     mut peer: Peer,
     trusted: &Trusted,
 ) -> Result<Peer, Refusal> {
-    if !fields.keys().any(is_forwarding) {
-        return Ok(peer);
-    }
     if !trusted.includes(peer.client) {
-        let names: Vec<_> = fields.keys().filter(|name| is_forwarding(name)).cloned().collect();
+        let names: Vec<_> =
+            fields.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
         for name in names {
             fields.remove(name);
         }
@@ -86,8 +84,8 @@ pub(crate) fn read(
     Ok(peer)
 }
 
-fn is_forwarding(name: &HeaderName) -> bool {
-    let name = name.as_str();
+/// Says whether proxies write a field of this name about whom they speak for.
+pub(super) fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
 }
 

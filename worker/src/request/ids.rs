@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use saola_observability::ids::{SpanId, TraceId};
 
+use super::fields::Single;
+
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Makes ids. One a worker, seeded after the fork: a generator seeded before it makes twins.
 pub(crate) struct Ids {
@@ -24,6 +24,14 @@ pub(crate) struct Parent {
     pub(crate) trace: TraceId,
     pub(crate) span: SpanId,
     pub(crate) sampled: bool,
+}
+
+/// Where a request id comes from.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Origin {
+    /// The caller sent it, so it stands in its field already.
+    Kept,
+    Made,
 }
 
 impl Ids {
@@ -85,10 +93,10 @@ impl Ids {
     }
 
     /// The caller's request id if it sent exactly one well-formed, else a new one.
-    pub(crate) fn keep_or_make(&mut self, fields: &HeaderMap) -> HeaderValue {
-        match single(fields, &REQUEST_ID) {
-            Some(id) if is_request_id(id.as_bytes()) => id.clone(),
-            _ => self.request(),
+    pub(super) fn keep_or_make(&mut self, sent: &Single<'_>) -> (HeaderValue, Origin) {
+        match sent.get() {
+            Some(id) if is_request_id(id.as_bytes()) => (id.clone(), Origin::Kept),
+            _ => (self.request(), Origin::Made),
         }
     }
 }
@@ -113,8 +121,8 @@ pub fn new_span_id() -> Option<SpanId> {
 }
 
 /// Reads `traceparent` (W3C Trace Context level 2, section 3.2).
-pub(crate) fn parent(fields: &HeaderMap) -> Option<Parent> {
-    let value = single(fields, &TRACEPARENT)?.as_bytes();
+pub(super) fn parent(sent: &Single<'_>) -> Option<Parent> {
+    let value = sent.get()?.as_bytes();
     let (head, tail) = value.split_at_checked(55)?;
     let [v1, v2, b'-', rest @ ..] = head else { return None };
     match (v1, v2) {
@@ -137,16 +145,10 @@ pub(crate) fn parent(fields: &HeaderMap) -> Option<Parent> {
 }
 
 /// Keeps `tracestate` when it is small enough to pass on (section 3.3: drop it whole rather than cut it).
-pub(crate) fn tracestate(fields: &HeaderMap) -> Option<HeaderValue> {
-    let value = single(fields, &TRACESTATE)?;
+pub(super) fn tracestate(sent: &Single<'_>) -> Option<HeaderValue> {
+    let value = sent.get()?;
     let members = value.as_bytes().split(|byte| *byte == b',').count();
     (value.len() <= 512 && members <= 32 && value.to_str().is_ok()).then(|| value.clone())
-}
-
-fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = fields.get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then_some(first)
 }
 
 fn is_request_id(text: &[u8]) -> bool {
@@ -170,19 +172,23 @@ mod tests {
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
-        values.iter().map(|value| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    /// A field as it was sent. What is tested may be forgotten.
+    fn sent(values: &[&str]) -> Single<'static> {
+        let mut sent = Single::default();
+        let values: Vec<HeaderValue> = values.iter().map(|value| value.parse().unwrap()).collect();
+        values.leak().iter().for_each(|value| sent.add(value));
+        sent
     }
 
     #[test]
     fn the_traceparent_table() {
-        let ok = parent(&headers("traceparent", &[GOOD])).unwrap();
+        let ok = parent(&sent(&[GOOD])).unwrap();
         assert_eq!(ok.trace.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!((ok.span.to_string().as_str(), ok.sampled), ("00f067aa0ba902b7", true));
         let unsampled = GOOD.replace("-01", "-00");
-        assert!(!parent(&headers("traceparent", &[&unsampled])).unwrap().sampled);
+        assert!(!parent(&sent(&[&unsampled])).unwrap().sampled);
         let tail = format!("{}-what-comes", GOOD.replacen("00", "01", 1));
-        assert!(parent(&headers("traceparent", &[&tail])).is_some(), "a later version with a tail");
+        assert!(parent(&sent(&[&tail])).is_some(), "a later version with a tail");
         for bad in [
             GOOD.to_uppercase(),
             GOOD.replacen("00", "ff", 1),
@@ -195,25 +201,29 @@ mod tests {
             GOOD.replacen("00", "0g", 1),
             "00".to_owned(),
         ] {
-            assert_eq!(parent(&headers("traceparent", &[&bad])), None, "{bad}");
+            assert_eq!(parent(&sent(&[&bad])), None, "{bad}");
         }
-        assert_eq!(parent(&headers("traceparent", &[GOOD, GOOD])), None, "doubled");
-        assert_eq!(parent(&HeaderMap::new()), None);
+        assert_eq!(parent(&sent(&[GOOD, GOOD])), None, "doubled");
+        assert_eq!(parent(&Single::default()), None);
     }
 
     #[test]
     fn tracestate_is_kept_whole_or_dropped() {
-        assert!(tracestate(&headers("tracestate", &["a=1,b=2"])).is_some());
-        assert!(tracestate(&headers("tracestate", &[&"a".repeat(513)])).is_none());
-        assert!(tracestate(&headers("tracestate", &[&["a=1"; 33].join(",")])).is_none());
+        assert!(tracestate(&sent(&["a=1,b=2"])).is_some());
+        assert!(tracestate(&sent(&[&"a".repeat(513)])).is_none());
+        assert!(tracestate(&sent(&[&["a=1"; 33].join(",")])).is_none());
     }
 
     #[test]
     fn a_request_id_is_kept_when_it_is_well_formed() {
         let mut ids = Ids::new(Some(7)).unwrap();
-        assert_eq!(ids.keep_or_make(&headers("x-request-id", &["a.B_9:/+=@-"])), "a.B_9:/+=@-");
+        assert_eq!(
+            ids.keep_or_make(&sent(&["a.B_9:/+=@-"])),
+            ("a.B_9:/+=@-".parse().unwrap(), Origin::Kept)
+        );
         for bad in [&["a b"][..], &["x\"y"], &[""], &["a", "b"], &[&"a".repeat(129)]] {
-            let made = ids.keep_or_make(&headers("x-request-id", bad));
+            let (made, origin) = ids.keep_or_make(&sent(bad));
+            assert_eq!(origin, Origin::Made);
             assert!(
                 made.len() == 32 && made.to_str().unwrap().bytes().all(|b| hex_digit(b).is_some()),
                 "{bad:?}"
@@ -244,9 +254,9 @@ mod tests {
             for (at, byte) in changes {
                 sent.get_mut(at).into_iter().for_each(|place| *place = byte);
             }
-            let mut fields = HeaderMap::new();
-            fields.insert("traceparent", HeaderValue::from_bytes(&sent).unwrap());
-            if let Some(parent) = parent(&fields) {
+            let (value, mut field) = (HeaderValue::from_bytes(&sent).unwrap(), Single::default());
+            field.add(&value);
+            if let Some(parent) = parent(&field) {
                 let taken = format!("-{}-{}-", parent.trace, parent.span);
                 prop_assert_eq!(&sent[2..53], taken.as_bytes());
             }

@@ -3,26 +3,21 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
-use saola_observability::clock::{monotonic_ns, wall_ns};
-use saola_observability::closed::{self, Outcome, Phase, Protocol, Sampling};
-use saola_observability::ids::{SpanId, TraceId};
+use http::Version;
+use saola_observability::closed::{Outcome, Phase};
 use saola_observability::profile::{self, Label, OwnLabel};
-use saola_observability::{Begin, End, Request};
+use saola_observability::{Detail, End, Request};
 use tokio::time::Instant;
 
-use super::answer::text;
 use super::deadline::Late;
+use super::facts::{Facts, Head};
 use super::forwarded::Peer;
-use super::ids;
 use super::long::Watched;
 use super::reading::Reading;
 use super::sampling::Ended;
@@ -52,26 +47,6 @@ pub(crate) struct Running {
     pub(super) waker: RefCell<Option<Waker>>,
 }
 
-/// What is read from a head, once.
-pub(crate) struct Facts {
-    pub(crate) method: Method,
-    pub(crate) version: Version,
-    pub(crate) path: Option<PathAndQuery>,
-    pub(crate) request_id: HeaderValue,
-    pub(crate) trace: TraceId,
-    pub(crate) span: SpanId,
-    parent: Option<ids::Parent>,
-    pub(crate) tracestate: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    host: Option<HeaderValue>,
-    is_https: bool,
-    client: Option<IpAddr>,
-    client_port: u16,
-    pub(crate) sampling: Sampling,
-    pub(super) start: Instant,
-    start_ns: u64,
-}
-
 /// What the handler deadline bounds at the moment.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Waiting {
@@ -83,70 +58,12 @@ pub(crate) enum Waiting {
     Nothing,
 }
 
-impl Facts {
-    pub(crate) fn read(
-        worker: &Worker,
-        method: Method,
-        version: Version,
-        uri: Option<&Uri>,
-        fields: &HeaderMap,
-        peer: &Peer,
-    ) -> Self {
-        let parent = ids::parent(fields);
-        let start_ns = monotonic_ns();
-        let mut ids = worker.ids.borrow_mut();
-        let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
-        Self {
-            method,
-            version,
-            path: uri.and_then(Uri::path_and_query).cloned(),
-            request_id: ids.keep_or_make(fields),
-            trace,
-            span: ids.span(),
-            tracestate: parent.and_then(|_| ids::tracestate(fields)),
-            user_agent: fields.get(http::header::USER_AGENT).cloned(),
-            host: peer.host.clone().or_else(|| host(uri, fields)),
-            is_https: peer.scheme == Scheme::HTTPS,
-            client: peer.client,
-            client_port: peer.port(),
-            sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
-            parent,
-            start: Instant::now(),
-            start_ns,
-        }
-    }
-}
-
-/// Who was addressed: `Host`, or the authority that HTTP/2 has in its place (RFC 9113 section 8.3.1).
-fn host(uri: Option<&Uri>, fields: &HeaderMap) -> Option<HeaderValue> {
-    fields.get(http::header::HOST).cloned().or_else(|| {
-        let authority = uri?.authority()?;
-        HeaderValue::from_str(authority.as_str()).ok()
-    })
-}
-
 impl Running {
     /// Begins a request: from here it is in the in-flight table, and it will be ended.
-    pub(crate) fn begin(
-        worker: &Rc<Worker>,
-        connection: &Rc<Connection>,
-        facts: Facts,
-    ) -> Rc<Self> {
-        let entry = worker.slot.in_flight().begin(&Begin {
-            method: closed::Method::parse(facts.method.as_str()),
-            protocol: protocol(facts.version),
-            start_ns: facts.start_ns,
-            start_wall_ns: wall_ns(),
-            trace: facts.trace,
-            span: facts.span,
-            parent: facts.parent.map_or(SpanId::NONE, |parent| parent.span),
-            remote_parent: facts.parent.is_some(),
-            sampled: facts.sampling.is_sampled(),
-            client: facts.client,
-            client_port: facts.client_port,
-            request_id: text(&facts.request_id),
-            path: facts.path.as_ref().map_or("", PathAndQuery::path),
-        });
+    pub(crate) fn begin(connection: &Rc<Connection>, head: Head<'_>) -> Rc<Self> {
+        let worker = &connection.worker;
+        let facts = Facts::of(head, connection);
+        let entry = facts.enter_table(connection);
         let label = entry.label();
         let running = Rc::new(Self {
             worker: Rc::clone(worker),
@@ -171,7 +88,19 @@ impl Running {
         running
     }
 
+    /// Who asks.
+    pub(crate) fn peer(&self) -> Peer {
+        match &self.facts.peer {
+            Some(peer) => Peer::clone(peer),
+            None => self.connection.peer.borrow().clone(),
+        }
+    }
+
+    /// Keeps what wakes the task that polls it. One that has a connection for itself is polled whenever its connection is.
     pub(crate) fn remember(&self, waker: &Waker) {
+        if !self.is_stream() {
+            return;
+        }
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
@@ -225,9 +154,9 @@ impl Running {
         self.exception.set(Some("response_body"));
     }
 
-    /// Notes whether the last poll of the response body gave a frame.
+    /// Notes whether the last poll of the response body gave a frame. Only a stream that shares its connection is asked.
     pub(crate) fn gave_frame(&self, is_frame: bool) {
-        self.frame_at.set(is_frame.then(Instant::now));
+        self.frame_at.set((is_frame && self.is_stream()).then(Instant::now));
     }
 
     /// Says whether it shares its connection with others.
@@ -247,7 +176,8 @@ impl Running {
 
     fn end(self: &Rc<Self>) {
         let Some(entry) = self.entry.borrow_mut().take() else { return };
-        let (facts, now) = (&self.facts, monotonic_ns());
+        let (facts, now) = (&self.facts, Instant::now());
+        let end_ns = self.worker.clock.monotonic_ns(now);
         let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
         if outcome == Outcome::Aborted && self.worker.is_forced.get() {
             self.exception.set(Some("drain_deadline"));
@@ -255,51 +185,34 @@ impl Running {
         let ended = Ended {
             status: self.status.get(),
             outcome,
-            duration: Duration::from_nanos(now.saturating_sub(facts.start_ns)),
+            duration: Duration::from_nanos(end_ns.saturating_sub(facts.start_ns)),
         };
-        let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, now);
-        let (server_address, server_port) = self.server();
-        let method_text = match closed::Method::parse(facts.method.as_str()) {
-            closed::Method::Other => facts.method.as_str(),
-            _ => "",
-        };
-        entry.end(&End {
-            end_ns: now,
+        let end = End {
+            end_ns,
             outcome,
             status: self.status.get(),
             request_bytes: self.reading.borrow().as_ref().map_or(0, |reading| reading.bytes()),
             response_bytes: self.response_bytes.get(),
-            sampling,
             exception: self.exception.get(),
-            path: facts.path.as_ref().map_or("", PathAndQuery::path),
-            method_text,
-            user_agent: facts.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes),
-            server_address,
-            server_port,
-            is_https: facts.is_https,
-            tracestate: facts.tracestate.as_ref().map_or("", text),
-            request_id: text(&facts.request_id),
-        });
+            ..End::default()
+        };
+        if entry.detail() == Detail::Full {
+            let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, end_ns);
+            let peer = self.connection.peer.borrow();
+            entry.end(&facts.told(facts.peer.as_deref().unwrap_or(&peer), End { sampling, ..end }));
+        } else {
+            entry.end(&end);
+        }
         #[cfg(test)]
         self.worker.finished.borrow_mut().push(crate::worker::Finished {
             status: self.status.get(),
             outcome,
             exception: self.exception.get(),
-            request_id: text(&facts.request_id).to_owned(),
+            request_id: super::answer::text(&facts.request_id).to_owned(),
             route: self.route().map(|route| route.to_string()),
         });
         self.worker.request_ends();
-        self.connection.ends(self);
-    }
-
-    /// Who was addressed: `Host`, its port or the scheme's (OpenTelemetry HTTP conventions, `server.address`).
-    fn server(&self) -> (&str, u16) {
-        let host = self.facts.host.as_ref().map_or("", text);
-        let usual = if self.facts.is_https { 443 } else { 80 };
-        match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
-            _ => (host, usual),
-        }
+        self.connection.ends(self, now);
     }
 }
 
@@ -369,13 +282,5 @@ impl From<Box<dyn Any + Send>> for Panicked {
         // A payload may itself panic when dropped; that one takes the connection's task, not the worker.
         drop(payload);
         Self
-    }
-}
-
-fn protocol(version: Version) -> Protocol {
-    match version {
-        Version::HTTP_2 => Protocol::Http2,
-        Version::HTTP_10 => Protocol::Http10,
-        _ => Protocol::Http11,
     }
 }

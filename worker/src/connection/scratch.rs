@@ -1,0 +1,31 @@
+//! Where the bytes of a socket are read to: one buffer a thread, so that a silent connection owns none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32_768].into_boxed_slice());
+}
+
+/// Reads at most `limit` bytes. `Ok(0)` is the end of the stream.
+pub(super) fn poll_scratch<I: AsyncRead + Unpin>(
+    io: &mut I,
+    cx: &mut Context<'_>,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let length = limit.min(scratch.len());
+        let mut buffer = ReadBuf::new(scratch.get_mut(..length).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}
+
+/// Looks at the bytes that were read last, so many as there were.
+pub(super) fn scratched<T>(count: usize, look: impl FnOnce(&[u8]) -> T) -> T {
+    SCRATCH.with_borrow(|scratch| look(scratch.get(..count).unwrap_or_default()))
+}

@@ -1,0 +1,141 @@
+//! What is known of a request from its head: who asks what of whom, under which ids.
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Uri, Version};
+use saola_observability::closed::{self, Protocol, Sampling};
+use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::{Begin, Detail, End, Request};
+use tokio::time::Instant;
+
+use super::answer::text;
+use super::fields::{Fields, Marks};
+use super::forwarded::Peer;
+use super::ids::{self, Origin};
+use crate::connection::Connection;
+
+/// A request as it comes from its connection.
+pub(crate) struct Head<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) version: Version,
+    /// `None` when it was refused unread.
+    pub(crate) uri: Option<&'r Uri>,
+    pub(crate) fields: &'r Fields<'r>,
+    /// Whom trusted proxies name; `None` when it is the connection's own peer.
+    pub(crate) peer: Option<Box<Peer>>,
+}
+
+/// What is known of a request from its head, once.
+pub(crate) struct Facts {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    path: Option<PathAndQuery>,
+    /// Who was addressed: `Host`, or the authority that HTTP/2 has in its place (RFC 9113 section 8.3.1).
+    pub(crate) host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    pub(crate) marks: Marks,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) id_origin: Origin,
+    pub(crate) trace: TraceId,
+    pub(crate) span: SpanId,
+    parent: Option<ids::Parent>,
+    pub(crate) tracestate: Option<HeaderValue>,
+    pub(super) peer: Option<Box<Peer>>,
+    pub(crate) sampling: Sampling,
+    pub(super) start: Instant,
+    pub(super) start_ns: u64,
+}
+
+impl Facts {
+    pub(super) fn of(head: Head<'_>, connection: &Connection) -> Self {
+        let Head { method, version, uri, fields, peer } = head;
+        let worker = &connection.worker;
+        let start = connection.begin_of(version);
+        let start_ns = worker.clock.monotonic_ns(start);
+        let parent = ids::parent(&fields.traceparent);
+        let mut ids = worker.ids.borrow_mut();
+        let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
+        let (request_id, id_origin) = ids.keep_or_make(&fields.request_id);
+        // What only the record says is not kept for nobody.
+        let detail = worker.slot.in_flight().detail();
+        let path = uri.filter(|_| detail != Detail::Nothing).and_then(Uri::path_and_query);
+        let user_agent = fields.user_agent.filter(|_| detail == Detail::Full);
+        let authority =
+            || HeaderValue::from_str(uri.and_then(Uri::authority).map(Authority::as_str)?).ok();
+        Self {
+            method: method.clone(),
+            version,
+            path: path.cloned(),
+            host: fields.host.cloned().or_else(authority),
+            user_agent: user_agent.cloned(),
+            marks: fields.marks,
+            request_id,
+            id_origin,
+            trace,
+            span: ids.span(),
+            tracestate: parent.and_then(|_| ids::tracestate(&fields.tracestate)),
+            sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
+            parent,
+            peer,
+            start,
+            start_ns,
+        }
+    }
+
+    /// Counts the request, and puts it into the table of the slot as far as that keeps any.
+    pub(super) fn enter_table(&self, connection: &Connection) -> Request {
+        let in_flight = connection.worker.slot.in_flight();
+        let is_kept = in_flight.detail() != Detail::Nothing;
+        let own = connection.peer.borrow();
+        let peer = self.peer.as_deref().unwrap_or(&own);
+        in_flight.begin(&Begin {
+            method: closed::Method::parse(self.method.as_str()),
+            protocol: protocol(self.version),
+            start_ns: self.start_ns,
+            start_wall_ns: connection.worker.clock.wall_ns(self.start_ns),
+            trace: self.trace,
+            span: self.span,
+            parent: self.parent.map_or(SpanId::NONE, |parent| parent.span),
+            remote_parent: self.parent.is_some(),
+            sampled: self.sampling.is_sampled(),
+            client: peer.client,
+            client_port: peer.port(),
+            request_id: if is_kept { text(&self.request_id) } else { "" },
+            path: self.path.as_ref().map_or("", PathAndQuery::path),
+        })
+    }
+
+    /// What the record says besides how the request ended.
+    pub(super) fn told<'f>(&'f self, peer: &'f Peer, end: End<'f>) -> End<'f> {
+        let method = closed::Method::parse(self.method.as_str());
+        let (server_address, server_port) = self.server(peer);
+        End {
+            path: self.path.as_ref().map_or("", PathAndQuery::path),
+            method_text: if method == closed::Method::Other { self.method.as_str() } else { "" },
+            user_agent: self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes),
+            server_address,
+            server_port,
+            is_https: peer.scheme == Scheme::HTTPS,
+            tracestate: self.tracestate.as_ref().map_or("", text),
+            request_id: text(&self.request_id),
+            ..end
+        }
+    }
+
+    /// Who was addressed: `Host`, its port or the scheme's (OpenTelemetry HTTP conventions, `server.address`).
+    fn server<'f>(&'f self, peer: &'f Peer) -> (&'f str, u16) {
+        let host = peer.host.as_ref().or(self.host.as_ref()).map_or("", text);
+        let usual = if peer.scheme == Scheme::HTTPS { 443 } else { 80 };
+        match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
+            _ => (host, usual),
+        }
+    }
+}
+
+fn protocol(version: Version) -> Protocol {
+    match version {
+        Version::HTTP_2 => Protocol::Http2,
+        Version::HTTP_10 => Protocol::Http10,
+        _ => Protocol::Http11,
+    }
+}
