@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -144,11 +145,17 @@ impl Setup {
     }
 
     /// Runs it to its end.
-    pub(crate) fn run(mut self) -> Ended {
+    pub(crate) fn run(self) -> Ended {
+        self.run_within(wait::DEADLINE)
+    }
+
+    /// As [`Self::run`], for what takes its time by design.
+    pub(crate) fn run_within(mut self, limit: Duration) -> Ended {
         let mut child = self.spawn();
         let (stdout, stderr) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
         let mut status = None;
-        wait::until_or(
+        wait::until_or_within(
+            limit,
             "the program has ended",
             || {
                 status = child.try_wait().unwrap();

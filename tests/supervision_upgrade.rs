@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -56,7 +57,9 @@ fn start(args: &[&str]) -> (Server, Releases) {
 
 fn upgrade(server: &Server, path: &Path) -> Ended {
     let path = path.to_str().unwrap();
-    Setup::new().in_folder_of(server).args(["upgrade", path, "--wait"]).run()
+    // Two boots, a probation and a drain: a crowded machine takes its time for each.
+    let limit = Duration::from_mins(1);
+    Setup::new().in_folder_of(server).args(["upgrade", path, "--wait"]).run_within(limit)
 }
 
 fn workers(server: &Server) -> BTreeSet<Pid> {

@@ -5,29 +5,35 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything. A bound for a machine that is busy, never a measurement.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// As [`until`], for what takes its time by design.
-pub(crate) fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        pause(Duration::from_millis(50));
-    }
-}
-
 /// Polls until `condition` holds; fails with `what` after the deadline.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     until_or(what, condition, String::new);
 }
 
+/// As [`until`], for what takes its time by design.
+pub(crate) fn until_within(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
+    until_or_within(limit, what, condition, String::new);
+}
+
 /// As [`until`], and the failure shows `context`.
 pub(crate) fn until_or(
+    what: &str,
+    condition: impl FnMut() -> bool,
+    context: impl FnOnce() -> String,
+) {
+    until_or_within(DEADLINE, what, condition, context);
+}
+
+/// As [`until_or`], for what takes its time by design.
+pub(crate) fn until_or_within(
+    limit: Duration,
     what: &str,
     mut condition: impl FnMut() -> bool,
     context: impl FnOnce() -> String,
 ) {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}\n{}", context());
+        assert!(Instant::now() < end, "not within {limit:?}: {what}\n{}", context());
         pause(Duration::from_millis(5));
     }
 }
