@@ -185,8 +185,8 @@ impl InFlight {
         let started =
             (detail != Detail::Nothing).then(|| self.endings.started(begin.method)).flatten();
         let entry = started.and_then(|_| self.free.borrow_mut().pop());
-        let mut redo = Redo::begin(&self.slot.map);
         if let Some(started) = started {
+            let mut redo = Redo::begin(&self.slot.map);
             redo.add(started, 1);
             if let Some(entry) = entry {
                 let serial = self.entries.write(entry, begin, route.id);
@@ -194,8 +194,8 @@ impl InFlight {
             } else {
                 redo.add(self.slot.map.word(IN_FLIGHT_OVERFLOW_AT), 1);
             }
+            redo.commit();
         }
-        redo.commit();
         keep_wall_ns(begin.start_wall_ns);
         self.running.set(self.running.get() + 1);
         Request {
@@ -245,6 +245,10 @@ impl InFlight {
     }
 
     fn finish(&self, request: &Request, end: &End<'_>) {
+        self.running.set(self.running.get().saturating_sub(1));
+        if request.detail == Detail::Nothing {
+            return;
+        }
         let duration_ns = end.end_ns.saturating_sub(request.start_ns);
         let (producer, bytes) = &mut *self.producer.borrow_mut();
         let head = (request.detail == Detail::Full).then(|| {
@@ -264,7 +268,6 @@ impl InFlight {
         if let Some(entry) = request.entry {
             self.free.borrow_mut().push(entry);
         }
-        self.running.set(self.running.get().saturating_sub(1));
         // Who only counts has nothing to be read.
         if head.is_some()
             && let Some(bell) = self.slot.bell()

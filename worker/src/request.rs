@@ -161,8 +161,7 @@ pin_project_lite::pin_project! {
 /// What a poll of the state gave.
 enum Step<B> {
     Own(Refusal),
-    Metrics(Response<Bytes>),
-    Service(Response<B>),
+    Answer(Response<Source<B>>),
 }
 
 impl<S, B> Future for RequestScope<S, S::Future>
@@ -179,38 +178,34 @@ where
         };
         running.remember(cx.waker());
         let late = running.expired.take();
-        let polled = caught(&running, || {
-            let step = match late {
-                Some(late) => Step::Own(running.refuses_late(late)),
-                None => ready!(step(this.state.as_mut(), &running, cx)),
+        let mut polled = Poll::Pending;
+        let is_caught = caught(&running, || {
+            polled = match late {
+                Some(late) => Poll::Ready(Step::Own(running.refuses_late(late))),
+                None => step(this.state.as_mut(), &running, cx),
             };
-            // The service's future goes first, as this request: its destructors may still write events.
-            this.state.set(State::Over);
-            Poll::Ready(step)
+            if polled.is_ready() {
+                // The service's future goes first, as this request: its destructors may still write events.
+                this.state.set(State::Over);
+            }
         });
-        let step = if let Ok(polled) = polled {
-            ready!(polled)
-        } else {
+        if is_caught.is_err() {
+            polled = Poll::Ready(Step::Own(Refusal::FAILED));
             // What has panicked is dropped now, and may panic once more.
             let _ = caught(&running, || this.state.set(State::Over));
-            Step::Own(Refusal::FAILED)
-        };
+        }
+        let step = ready!(polled);
         // Whatever the service says. A request that never came to it was refused for another reason.
         let was_called = running.waiting.get() == Waiting::Response;
         let is_allowed =
             running.reading.borrow().as_ref().is_none_or(|reading| reading.is_allowed());
-        let step =
-            if was_called && !is_allowed { Step::Own(Refusal::BODY_TOO_LARGE) } else { step };
+        let response = match step {
+            _ if was_called && !is_allowed => refused(&running, Refusal::BODY_TOO_LARGE),
+            Step::Own(refusal) => refused(&running, refusal),
+            Step::Answer(response) => response,
+        };
         let Some(holder) = this.holder.take() else { return Poll::Pending };
-        Poll::Ready(Ok(match step {
-            Step::Own(refusal) => refused(holder, refusal),
-            Step::Metrics(response) => {
-                respond(holder, response.map(|bytes| Source::Own { bytes: Some(bytes) }))
-            }
-            Step::Service(response) => {
-                respond(holder, response.map(|body| Source::Service { body }))
-            }
-        }))
+        Poll::Ready(Ok(respond(holder, response)))
     }
 }
 
@@ -228,9 +223,10 @@ where
             StateProjection::Refused { refusal } => return Poll::Ready(Step::Own(*refusal)),
             StateProjection::Over => return Poll::Pending,
             StateProjection::Metrics { join } => {
+                let answer = |response: Response<Bytes>| Step::Answer(response.map(Source::own));
                 return Pin::new(join)
                     .poll(cx)
-                    .map(|result| result.map_or(Step::Own(Refusal::FAILED), Step::Metrics));
+                    .map(|result| result.map_or(Step::Own(Refusal::FAILED), answer));
             }
             StateProjection::Ready { service, request } => match service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {
@@ -252,7 +248,7 @@ where
             StateProjection::Called { future } => ready!(future.poll(cx)),
         };
         return Poll::Ready(match polled {
-            Ok(response) => Step::Service(response),
+            Ok(response) => Step::Answer(response.map(|body| Source::Service { body })),
             Err(error) => {
                 running.failed("the service failed", &error.into());
                 running.exception.set(Some("service"));
@@ -262,8 +258,7 @@ where
     }
 }
 
-fn refused<B: HttpBody>(holder: Holder, refusal: Refusal) -> Response<ResponseBody<B>> {
-    let running = Rc::clone(&holder.0);
+fn refused<B>(running: &Running, refusal: Refusal) -> Response<Source<B>> {
     if let Some(reason) = refusal.reason {
         metrics::REJECTED.with([reason]).inc();
     }
@@ -274,7 +269,7 @@ fn refused<B: HttpBody>(holder: Holder, refusal: Refusal) -> Response<ResponseBo
     if running.facts.method == Method::HEAD {
         *response.body_mut() = Bytes::new();
     }
-    respond(holder, response.map(|bytes| Source::Own { bytes: Some(bytes) }))
+    response.map(Source::own)
 }
 
 /// Adds what every response carries, and moves the record into its body.

@@ -12,7 +12,7 @@ use hyper::rt::ReadBufCursor;
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
 use super::opening::Speaks;
-use super::scratch::{poll_scratch, scratched};
+use super::scratch::{gathered, poll_scratch, scratched};
 use super::serve::Place;
 use crate::accept::Stream;
 
@@ -359,7 +359,11 @@ impl<I: Stream> hyper::rt::Write for Gate<I> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        let io = &mut self.io;
+        let polled = match gathered(parts, |bytes| Pin::new(&mut *io).poll_write(cx, bytes)) {
+            Some(polled) => polled,
+            None => Pin::new(io).poll_write_vectored(cx, parts),
+        };
         self.noted(polled)
     }
 }

@@ -1,7 +1,8 @@
-//! Where the bytes of a socket are read to: one buffer a thread, so that a silent connection owns none.
+//! Where the bytes of a socket are read to, and small pieces gathered: one buffer a thread, so that a silent connection
+//! owns none.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -29,3 +30,21 @@ pub(super) fn poll_scratch<I: AsyncRead + Unpin>(
 pub(super) fn scratched<T>(count: usize, look: impl FnOnce(&[u8]) -> T) -> T {
     SCRATCH.with_borrow(|scratch| look(scratch.get(..count).unwrap_or_default()))
 }
+
+/// Writes what is in small pieces as one: `send` costs the kernel less than `writev`. `None` when there is too much of it.
+pub(super) fn gathered<T>(parts: &[IoSlice<'_>], write: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    if parts.len() < 2 || parts.iter().map(|part| part.len()).sum::<usize>() > SMALL {
+        return None;
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut end = 0;
+        for part in parts {
+            scratch.get_mut(end..end + part.len())?.copy_from_slice(part);
+            end += part.len();
+        }
+        scratch.get(..end).map(write)
+    })
+}
+
+/// Bytes that are faster copied once more than handed over in pieces.
+const SMALL: usize = 2048;

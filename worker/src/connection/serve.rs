@@ -190,17 +190,26 @@ pub(super) async fn drive<S: Stage>(
     let mut timer =
         std::pin::pin!(tokio::time::sleep_until(Instant::now() + connection.shortest()));
     connection.attention.set(true);
+    let mut is_armed = false;
     // An HTTP/2 client gets a second to answer the goodbye.
     let mut cut_at = None;
     std::future::poll_fn(|cx| {
         connection.remember(cx);
         loop {
+            let before = connection.idle_since.get();
             if let Poll::Ready(output) = stage.poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            if !connection.attention.get() && timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
+            if !connection.attention.get() {
+                // A request that has just ended has looked at the clock: an armed timer need not be asked.
+                let now = connection.idle_since.get();
+                let is_early = is_armed && now != before && now < timer.deadline();
+                if is_early || timer.as_mut().poll(cx).is_pending() {
+                    is_armed = true;
+                    return Poll::Pending;
+                }
             }
+            is_armed = false;
             if connection.worker.is_draining() && stage.goodbye() {
                 connection.attention.set(true);
                 continue;

@@ -126,6 +126,12 @@ pin_project_lite::pin_project! {
     }
 }
 
+impl<B> Source<B> {
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self::Own { bytes: Some(bytes) }
+    }
+}
+
 impl<B: HttpBody> ResponseBody<B> {
     pub(crate) fn new(source: Source<B>, promised: Option<u64>, holder: Holder) -> Self {
         Self { source, promised, holder: Some(holder) }
@@ -196,18 +202,18 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             }
             SourceProjection::Service { body } => body,
         };
-        let polled = caught(&running, || {
-            let polled = body.as_mut().poll_frame(cx);
-            (polled, body.is_end_stream())
+        let (mut polled, mut is_last) = (Poll::Pending, false);
+        let is_caught = caught(&running, || {
+            polled = body.as_mut().poll_frame(cx);
+            is_last = body.is_end_stream();
         });
-        let (polled, is_last) = match polled {
-            Ok((Poll::Ready(polled), is_last)) => (polled, is_last),
-            Ok((Poll::Pending, _)) => {
-                running.gave_frame(false);
-                return Poll::Pending;
-            }
+        if let Err(panicked) = is_caught {
             // The connection is cut: the head has gone, nothing else can tell the client.
-            Err(panicked) => return Poll::Ready(Some(Err(panicked.into()))),
+            return Poll::Ready(Some(Err(panicked.into())));
+        }
+        let Poll::Ready(polled) = polled else {
+            running.gave_frame(false);
+            return Poll::Pending;
         };
         match polled {
             None => {

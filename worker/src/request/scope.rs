@@ -42,7 +42,7 @@ pub(crate) struct Running {
     route: RefCell<Option<Rc<str>>>,
     entry: RefCell<Option<Request>>,
     /// What samples of its polls are taken under.
-    label: Option<Label>,
+    label: Cell<Option<Label>>,
     response_bytes: Cell<u64>,
     pub(super) waker: RefCell<Option<Waker>>,
 }
@@ -62,13 +62,10 @@ impl Running {
     /// Begins a request: from here it is in the in-flight table, and it will be ended.
     pub(crate) fn begin(connection: &Rc<Connection>, head: Head<'_>) -> Rc<Self> {
         let worker = &connection.worker;
-        let facts = Facts::of(head, connection);
-        let entry = facts.enter_table(connection);
-        let label = entry.label();
         let running = Rc::new(Self {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
-            facts,
+            facts: Facts::of(head, connection),
             status: Cell::new(None),
             outcome: Cell::new(None),
             exception: Cell::new(None),
@@ -78,11 +75,14 @@ impl Running {
             expired: Cell::new(None),
             frame_at: Cell::new(None),
             route: RefCell::new(None),
-            entry: RefCell::new(Some(entry)),
-            label,
+            entry: RefCell::new(None),
+            label: Cell::new(None),
             response_bytes: Cell::new(0),
             waker: RefCell::new(None),
         });
+        let entry = running.facts.enter_table(connection);
+        running.label.set(entry.label());
+        *running.entry.borrow_mut() = Some(entry);
         worker.request_begins();
         connection.begins(&running);
         running
@@ -244,13 +244,13 @@ pub(crate) struct Entered {
 pub(crate) fn enter(running: &Rc<Running>) -> Entered {
     Entered {
         before: CURRENT.replace(Some(Rc::clone(running))),
-        _label: running.label.map_or_else(profile::enter_none, Label::enter),
+        _label: running.label.get().map_or_else(profile::enter_none, Label::enter),
     }
 }
 
 /// What work of the current request on another thread is to be sampled under.
 pub(crate) fn own_label() -> Option<OwnLabel> {
-    current().and_then(|running| running.label).map(Label::to_own)
+    current().and_then(|running| running.label.get()).map(Label::to_own)
 }
 
 impl Drop for Entered {
