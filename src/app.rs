@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, StatusCode};
@@ -16,9 +15,10 @@ use utoipa_axum::routes;
 use crate::auth::Auth;
 use crate::db::{Db, Sql, Statements as _};
 use crate::error::{Error, Form};
+use crate::front::Front;
 use crate::input::Json;
 use crate::settings::Settings;
-use crate::{boot, conduit, items, orders, simulate};
+use crate::{blog, boot, conduit, cors, items, openapi, orders, simulate};
 
 /// What the handlers of one worker share. Made after the fork: `main` opens nothing.
 #[derive(Clone)]
@@ -45,25 +45,33 @@ impl App {
         Ok(app)
     }
 
-    /// Every endpoint.
-    pub(crate) fn router(self) -> Router {
-        let (mut router, _api) = OpenApiRouter::new()
+    /// Every endpoint, and what stands before them.
+    pub(crate) fn into_front(self) -> Front {
+        let (mut router, document) = OpenApiRouter::with_openapi(openapi::document())
             .routes(routes!(index))
             .routes(routes!(health))
             .routes(routes!(ready))
             .routes(routes!(database_health))
             .merge(conduit::router())
+            .merge(blog::router())
             .merge(items::router())
             .merge(orders::router())
             .split_for_parts();
         if self.settings.simulation {
             router = router.merge(simulate::router());
         }
-        router
+        let cors = cors::layer(&self.settings.allowed_origins);
+        let router = router
+            .merge(openapi::router(document))
             .fallback(|| async { Error::NoRoute })
             .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
             .layer(from_fn(finish))
-            .with_state(self)
+            .with_state(self);
+        // Outermost, so that a page may also read why it was refused.
+        Front(match cors {
+            Some(cors) => router.layer(cors),
+            None => router,
+        })
     }
 }
 

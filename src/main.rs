@@ -1,18 +1,21 @@
 //! The reference application of Saola: five surfaces on one database. It uses only the public API of crate `saola`.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "what the surfaces to come will use")]
 
 mod app;
 mod auth;
+mod blog;
 mod boot;
 mod conduit;
+mod cors;
 mod db;
 mod digest;
 mod error;
+mod front;
 mod input;
 mod items;
 mod load;
 mod migrate;
+mod openapi;
 mod orders;
 mod secret;
 mod settings;
@@ -32,5 +35,5 @@ fn main() -> ExitCode {
         .check(settings::mistakes)
         .command(migrate::command(), migrate::run)
         .command(load::command(), load::run)
-        .serve(|worker| async { App::start(worker).await.map(App::router) })
+        .serve(|worker| async { App::start(worker).await.map(App::into_front) })
 }

@@ -164,7 +164,7 @@ async fn login(
     let login = Login {
         audience: Audience::Conduit,
         account: key,
-        address: peer.client.map_or_else(String::new, |address| address.to_string()),
+        address: peer.client,
         password: sign_in.password,
         hash: known.as_ref().map(|known| known.hash.clone()),
     };

@@ -188,6 +188,14 @@ impl Fields {
         None
     }
 
+    /// The number of an object, which must be there.
+    pub(crate) fn id(&mut self, field: &'static str) -> i64 {
+        if matches!(self.values.get(field), None | Some(Value::Null)) {
+            self.find("missing", field, BLANK);
+        }
+        self.integer(field, i64::MIN..=i64::MAX).unwrap_or_default()
+    }
+
     /// A number; absent or null gives `None`.
     pub(crate) fn number(
         &mut self,
