@@ -36,6 +36,7 @@ mod output_kinds; // json, terminal, filters
 mod pipes; // stdout that nobody reads, or that is closed
 mod profiling; // where the CPU goes, at the profile server and on the admin listener
 mod refusals; // what the gate and the application refuse, with an id all the same
+mod run_directories;
 mod secrets; // canaries that must come out nowhere
 mod serving; // endpoints, protocols, addresses
 mod stopping; // signals that end a server

@@ -1,0 +1,69 @@
+//! Run directories that cannot be used: each is refused with what to do, before anything listens.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use crate::setup::Setup;
+
+#[test]
+fn a_run_directory_that_will_not_do_is_refused_in_one_line() {
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    let mode = |name: &str, mode| {
+        let path = folder.join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("group-writable", 0o770);
+    mode("of-everybody", 0o777);
+    std::fs::write(folder.join("a-file"), "").unwrap();
+    std::os::unix::fs::symlink("/dev/shm", folder.join("a-link")).unwrap();
+    let mut cases = vec![
+        ("group-writable".to_owned(), "is not safe"),
+        ("of-everybody".to_owned(), "is not safe"),
+        ("a-file".to_owned(), "is not safe"),
+        ("a-link".to_owned(), "is not safe"),
+        ("a-file/below".to_owned(), "cannot make run directory"),
+        ("x".repeat(108), "is too long for a socket"),
+    ];
+    if nix::unistd::geteuid().is_root() {
+        mode("of-another", 0o700);
+        nix::unistd::chown(&folder.join("of-another"), Some(65534.into()), None).unwrap();
+        cases.push(("of-another".to_owned(), "is not safe"));
+    }
+    for (name, why) in &cases {
+        let path = folder.join(name);
+        let ended = Setup::new().args(["--run-dir", path.to_str().unwrap()]).run();
+        assert_eq!(ended.code, 6, "{name}: {}", ended.stderr);
+        let errors: Vec<_> = ended.stderr.lines().filter(|line| line.contains("error")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(why), "{name}: {}", ended.stderr);
+        assert!(errors[0].contains("--run-dir"), "it says what to do: {}", ended.stderr);
+        assert!(!ended.stdout.contains("listening"), "{name}");
+    }
+    let limited = ["sh", "-c", "ulimit -f 1024; exec \"$0\" \"$@\""];
+    let ended = Setup::new().started_by(&limited).run();
+    assert_eq!(ended.code, 6, "{}", ended.stderr);
+    assert!(ended.stderr.contains("RLIMIT_FSIZE") && ended.stderr.contains("ulimit -f"));
+}
+
+#[test]
+fn a_run_directory_without_space_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = |args: &[&str]| {
+        Command::new("mount").args(args).arg(folder.path()).stderr(Stdio::null()).status()
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=1m", "none"]).is_ok_and(|status| status.success()) {
+        println!("SKIPPED: nothing can be mounted here");
+        return;
+    }
+    let run_dir = folder.path().join("run");
+    let full = Setup::new().args(["--run-dir", run_dir.to_str().unwrap()]).run();
+    let remounted = mount(&["-o", "remount,ro"]);
+    let sealed =
+        Setup::new().args(["--run-dir", folder.path().join("other").to_str().unwrap()]).run();
+    let unmounted = Command::new("umount").arg(folder.path()).status();
+    assert_eq!(full.code, 6, "{}", full.stderr);
+    assert!(full.stderr.contains("MiB are needed"), "{}", full.stderr);
+    assert!(remounted.unwrap().success() && unmounted.unwrap().success());
+    assert_eq!(sealed.code, 6, "{}", sealed.stderr);
+}
