@@ -3,6 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
+
+use crate::server::{Server, is_empty};
 use crate::setup::Setup;
 
 #[test]
@@ -66,4 +69,38 @@ fn a_run_directory_without_space_is_refused_with_what_to_do() {
     assert!(full.stderr.contains("MiB are needed"), "{}", full.stderr);
     assert!(remounted.unwrap().success() && unmounted.unwrap().success());
     assert_eq!(sealed.code, 6, "{}", sealed.stderr);
+}
+
+#[test]
+fn a_container_that_starts_again_with_the_same_pids_and_directory_has_books_of_its_own() {
+    let contained = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let probe = Command::new(contained[0]).args(&contained[1..]).arg("true").status();
+    if !probe.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: no pid namespaces here");
+        return;
+    }
+    let pid_of = |server: &Server| {
+        server.until_line("it is told", |line| line.is("started")).get("pid").to_owned()
+    };
+    let first = Setup::new().started_by(&contained).start();
+    let lost: Vec<_> = (0..5).map(|_| first.get("/").request_id().to_owned()).collect();
+    // The container is taken away: nobody cleans up.
+    first.signal(Signal::SIGKILL);
+    first.wait_for_exit();
+    first.until_true("its processes are gone", || is_empty(first.supervisor()));
+
+    let second = Setup::new().started_by(&contained).in_folder_of(&first).start();
+    assert_eq!(pid_of(&second), pid_of(&first), "the pids are those of before");
+    let ids: Vec<_> = (0..3).map(|_| second.get("/").request_id().to_owned()).collect();
+    second.until("the new requests are counted, and no others", |metrics| {
+        metrics.sum("http_server_request_duration_seconds_count") == 3
+    });
+    let told = |id: &String| {
+        let servers = [&first, &second];
+        let lines = servers.map(|server| server.lines_of("request"));
+        lines.iter().flatten().filter(|line| line.get("request_id") == id.as_str()).count()
+    };
+    second.until_true("each has its line", || ids.iter().chain(&lost).all(|id| told(id) > 0));
+    let stop = Setup::new().in_folder_of(&second).args(["stop", "--wait"]).run();
+    assert_eq!(stop.code, 0, "{}", stop.stderr);
 }
