@@ -60,7 +60,10 @@ pub(crate) fn try_get(address: &str, path: &str) -> Result<Answer, Error> {
     send(address, Request::get(path).body("")?)
 }
 
-pub(crate) fn send(address: &str, request: Request<&'static str>) -> Result<Answer, Error> {
+pub(crate) fn send<B>(address: &str, request: Request<B>) -> Result<Answer, Error>
+where
+    Full<Bytes>: From<B>,
+{
     let mut request = request.map(Full::<Bytes>::from);
     let host = if address.starts_with("unix:") { "localhost" } else { address };
     request.headers_mut().entry("host").or_insert(host.parse()?);

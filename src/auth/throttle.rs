@@ -3,7 +3,6 @@
 //! An attempt is counted before the password is looked at, and taken back when it was right: however many come at once, no
 //! more than the limit are ever tried.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::Instrument as _;
@@ -21,8 +20,6 @@ pub(crate) struct Login {
     pub(crate) audience: Audience,
     /// The key of the e-mail.
     pub(crate) account: String,
-    /// Where it comes from; on a unix socket nobody knows.
-    pub(crate) address: Option<IpAddr>,
     pub(crate) password: Secret,
     /// The hash of the account, if there is one.
     pub(crate) hash: Option<Secret>,
@@ -88,8 +85,10 @@ impl Auth {
 
 impl Keys {
     fn of(login: &Login) -> Self {
-        let Login { audience, account, address, .. } = login;
+        let Login { audience, account, .. } = login;
         let audience = audience.as_str();
+        // On a unix socket nobody knows.
+        let address = saola::peer().and_then(|peer| peer.client);
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         Self {
             pair: sha256(format!("{audience}\0pair\0{account}\0{address}")),

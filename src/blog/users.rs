@@ -1,9 +1,8 @@
 //! Users of the blog, and who of them asks.
 
-use axum::extract::{Extension, FromRequestParts, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use saola::Peer;
 use serde::Serialize;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -147,17 +146,12 @@ async fn read(State(app): State<App>, _: SignedIn, Id(id): Id) -> Result<Json<Us
     request_body(content = Form, content_type = "application/x-www-form-urlencoded"),
     responses((status = 200, body = Token), (status = 403), (status = 415), (status = 422),
         (status = 429)))]
-async fn login(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    UrlEncoded(form): UrlEncoded<Form>,
-) -> Result<Json<Token>> {
+async fn login(State(app): State<App>, UrlEncoded(form): UrlEncoded<Form>) -> Result<Json<Token>> {
     let key = email_key(&form.username);
     let known: Option<Known> = app.db.query_opt(&BY_EMAIL, params![&key]).await?;
     let login = Login {
         audience: Audience::Blog,
         account: key,
-        address: peer.client,
         password: form.password,
         hash: known.as_ref().map(|known| known.hash.clone()),
     };

@@ -1,8 +1,7 @@
 //! Accounts: signing up, signing in, and what one says of oneself.
 
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use saola::Peer;
 use serde::Serialize;
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -154,17 +153,12 @@ async fn register(
 /// Signs a user in
 #[utoipa::path(post, path = "/api/users/login", tag = "conduit", request_body = SignIn,
     responses((status = 200, body = UserBody), (status = 401), (status = 422), (status = 429)))]
-async fn login(
-    State(app): State<App>,
-    Extension(peer): Extension<Peer>,
-    Json(sign_in): Json<SignIn>,
-) -> Result<Json<UserBody>> {
+async fn login(State(app): State<App>, Json(sign_in): Json<SignIn>) -> Result<Json<UserBody>> {
     let key = email_key(&sign_in.email);
     let known: Option<WithHash> = app.db.query_opt(&BY_EMAIL, params![&key]).await?;
     let login = Login {
         audience: Audience::Conduit,
         account: key,
-        address: peer.client,
         password: sign_in.password,
         hash: known.as_ref().map(|known| known.hash.clone()),
     };

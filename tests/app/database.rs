@@ -1,10 +1,14 @@
 //! The databases a test runs on: each test runs on a fresh SQLite file, and on a fresh PostgreSQL database where PostgreSQL
 //! is installed.
 
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
 use crate::app::postgres::{self, Cluster};
 use crate::setup::Setup;
+use crate::wait;
 
 /// A database of one test, gone at its end.
 pub(crate) enum Database {
@@ -29,7 +33,7 @@ impl Database {
         Self::Sqlite { folder: folder.or_else(|_| TempDir::new()).unwrap() }
     }
 
-    fn on(cluster: &'static Cluster) -> Self {
+    pub(crate) fn on(cluster: &'static Cluster) -> Self {
         let (name, url) = cluster.database();
         Self::Postgres { cluster, name, url }
     }
@@ -42,10 +46,45 @@ impl Database {
         }
     }
 
+    /// The answer of a statement: a line for each row, `|` between columns.
+    pub(crate) fn query(&self, sql: &str) -> String {
+        match self {
+            Self::Sqlite { folder } => in_file(&folder.path().join("app.db"), sql),
+            Self::Postgres { cluster, name, .. } => cluster.query(name, sql),
+        }
+    }
+
+    /// A statement that gives one number.
+    pub(crate) fn number(&self, sql: &str) -> i64 {
+        let text = self.query(sql);
+        text.parse().unwrap_or_else(|_| panic!("{sql} gave {text:?}"))
+    }
+
     /// A server of two workers on it.
     pub(crate) fn setup(&self) -> Setup {
         Setup::new().env("DATABASE_URL", &self.url())
     }
+}
+
+fn in_file(path: &Path, sql: &str) -> String {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.busy_timeout(wait::DEADLINE).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let columns = statement.column_count();
+    let mut rows = statement.query([]).unwrap();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        let text = |column| match row.get_ref(column).unwrap() {
+            ValueRef::Null => String::new(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(text) | ValueRef::Blob(text) => {
+                String::from_utf8_lossy(text).into_owned()
+            }
+        };
+        lines.push((0..columns).map(text).collect::<Vec<_>>().join("|"));
+    }
+    lines.join("\n")
 }
 
 impl Drop for Database {
