@@ -121,8 +121,6 @@ fn check_type(headers: &HeaderMap, wanted: &'static str, absent: Absent) -> Resu
 }
 
 async fn body_of(request: Request) -> Result<axum::body::Bytes> {
-    // One more, so that it is this limit that answers, in the form of the surface.
-    saola::body_limit(u64::try_from(BODY_LIMIT).unwrap_or(u64::MAX) + 1);
     axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {
@@ -135,4 +133,5 @@ async fn body_of(request: Request) -> Result<axum::body::Bytes> {
     })
 }
 
+/// The server's own limit is the same by default, and may be lower; then the worker answers.
 const BODY_LIMIT: usize = 1024 * 1024;

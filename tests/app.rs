@@ -9,6 +9,14 @@ mod redis; // caches of the tests' own
 mod tools; // programs that are not on every machine
 
 // The facts, by theme.
+mod access; // who may do what
 mod blog; // posts and votes
+mod canaries; // secrets that come out nowhere
 mod conduit; // RealWorld
+mod document; // the API document and its page; CORS
+mod hostile; // texts and numbers that want to be more
+mod schema; // migrations, boot errors, settings
 mod services; // the harness itself
+mod source; // statements are constant
+mod throttle; // passwords that are guessed
+mod tokens; // tokens that are not good
