@@ -9,12 +9,13 @@ mod history;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 
+use crate::ids::SpanId;
 use crate::layout::{
     CURSORS, OWNER_CURSORS_AT, OWNER_HEAD_AT, RECORDS_DROPPED_AT, SHARED_CURSORS_AT,
     SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, long, size, wide,
 };
 use crate::map::Map;
-use crate::record::decode::{Header, decode, is_known};
+use crate::record::decode::{Header, decode, is_known, unkept};
 use crate::record::encode::{HEADER, LONGEST, PAD};
 use crate::record::{Kind, Record};
 
@@ -214,10 +215,20 @@ impl Producer {
 pub enum Entry {
     /// A record.
     Record(Record),
+    /// The end of a request whose trace is not kept, by its server span. Only who reads for spans gets these.
+    Unkept(SpanId),
     /// A record of a kind that this version does not know: skipped.
     Unknown,
     /// The rest of the ring up to its head cannot be read: it is skipped and counts as one dropped record.
     Damaged(Kind),
+}
+
+/// What a reader wants of requests.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Wants {
+    All,
+    /// Only the end of those whose traces are not kept.
+    Kept,
 }
 
 /// Reads one ring from a position on. Trusts no byte (F47).
@@ -239,6 +250,17 @@ impl Consumer<'_> {
     /// The entry at `position` and where the next one is. `None`: nothing is published there yet.
     pub(crate) fn read(
         &self,
+        position: u64,
+        head: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Option<(u64, Entry)> {
+        self.read_as(Wants::All, position, head, bytes)
+    }
+
+    /// As [`Consumer::read`], for who does not want all of it.
+    pub(crate) fn read_as(
+        &self,
+        wants: Wants,
         mut position: u64,
         head: u64,
         bytes: &mut Vec<u8>,
@@ -270,6 +292,11 @@ impl Consumer<'_> {
             self.map.copy_out(at, wide(header.length), bytes);
             fence(Acquire);
             let payload = bytes.get(HEADER..).unwrap_or_default();
+            if wants == Wants::Kept
+                && let Some(span) = unkept(header.kind, payload)
+            {
+                return Some((next, Entry::Unkept(span)));
+            }
             return match decode(header.kind, payload) {
                 Some(record) => Some((next, Entry::Record(record))),
                 None if is_known(header.kind) => damaged,

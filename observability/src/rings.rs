@@ -11,7 +11,7 @@ use crate::in_flight::entry::InFlightEntry;
 use crate::layout::{HEADER_BYTES, SAMPLES_CURSOR_AT};
 use crate::map::Map;
 use crate::record::Kind;
-use crate::ring::{Consumer, Entry, Ring, RingName, Stage};
+use crate::ring::{Consumer, Entry, Ring, RingName, Stage, Wants};
 use crate::samples::{Found, SampleRing};
 use crate::view::{Seen, View, file_name};
 
@@ -215,13 +215,33 @@ impl Slot {
     pub fn read(
         &mut self,
         name: RingName,
+        position: Position,
+        each: impl FnMut(Position, Entry) -> Reading,
+    ) -> Position {
+        self.read_as(Wants::All, name, position, each)
+    }
+
+    /// As [`Slot::read`], for spans: of a request whose trace is not kept only the end is told.
+    pub fn read_kept(
+        &mut self,
+        name: RingName,
+        position: Position,
+        each: impl FnMut(Position, Entry) -> Reading,
+    ) -> Position {
+        self.read_as(Wants::Kept, name, position, each)
+    }
+
+    fn read_as(
+        &mut self,
+        wants: Wants,
+        name: RingName,
         mut position: Position,
         mut each: impl FnMut(Position, Entry) -> Reading,
     ) -> Position {
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);
         let head = self.head(name);
-        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+        while let Some((next, entry)) = consumer.read_as(wants, position, head, &mut bytes) {
             position = next;
             if each(next, entry) == Reading::Stop {
                 break;

@@ -9,6 +9,7 @@ mod json;
 mod line;
 mod pretty;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -368,9 +369,26 @@ fn top_frames(backtrace: &str) -> &str {
 /// RFC 3339 in UTC with microseconds.
 pub(crate) fn time(out: &mut Vec<u8>, wall_ns: u64) {
     static PRINTER: jiff::fmt::temporal::DateTimePrinter =
-        jiff::fmt::temporal::DateTimePrinter::new().precision(Some(6));
-    let printed = PRINTER.print_timestamp(&timestamp(wall_ns), out);
-    debug_assert!(printed.is_ok(), "a vector takes all bytes");
+        jiff::fmt::temporal::DateTimePrinter::new().precision(Some(0));
+    thread_local! {
+        /// The second printed last, and its text: thousands of lines are of the same one.
+        static SECOND: RefCell<(Option<u64>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
+    }
+    let (second, rest_ns) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != Some(second) {
+            text.clear();
+            let printed = PRINTER.print_timestamp(&timestamp(wall_ns - rest_ns), &mut *text);
+            debug_assert!(printed.is_ok(), "a vector takes all bytes");
+            // The zone follows behind the fraction.
+            text.pop();
+            *known = Some(second);
+        }
+        out.extend_from_slice(text);
+    });
+    out.push(b'.');
+    line::digits::<6>(out, rest_ns / 1_000);
+    out.push(b'Z');
 }
 
 fn timestamp(wall_ns: u64) -> jiff::Timestamp {
@@ -380,6 +398,13 @@ fn timestamp(wall_ns: u64) -> jiff::Timestamp {
 
 fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
     use std::io::Write as _;
+    if let std::net::IpAddr::V4(address) = address {
+        for (at, octet) in address.octets().into_iter().enumerate() {
+            out.extend_from_slice(if at == 0 { b"" } else { b"." });
+            out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+        }
+        return;
+    }
     let written = write!(out, "{address}");
     debug_assert!(written.is_ok(), "a vector takes all bytes");
 }

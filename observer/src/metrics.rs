@@ -55,8 +55,8 @@ pub(crate) fn init() {
     }
 }
 
-pub(crate) fn line_written(level: Level) {
-    LINES.with([level.as_str()]).inc();
+pub(crate) fn lines_written(level: Level, count: u64) {
+    LINES.with([level.as_str()]).add(count);
 }
 
 pub(crate) fn lines_dropped(reason: LostLines, count: u64) {

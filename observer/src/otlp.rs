@@ -103,6 +103,11 @@ impl Traces {
         }
     }
 
+    /// A request has ended whose trace is not kept: what was held for it goes with it.
+    pub(crate) fn forget(&self, request: SpanId) {
+        self.children.borrow_mut().end(request, None);
+    }
+
     /// Drops children whose request is neither running nor has ended within ten seconds. `running` is asked only if there
     /// are any.
     pub(crate) fn expire_children(&self, running: impl FnOnce() -> HashSet<SpanId>) {

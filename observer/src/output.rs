@@ -80,8 +80,12 @@ impl<T: Send + 'static> Output<T> {
         state.queued_bytes += chunk.bytes.len();
         state.queued_lines += chunk.levels.len();
         state.queue.push_back(chunk);
+        // A wake-up is a system call; a thread that is writing looks again by itself.
+        let is_waiting = std::mem::take(&mut state.is_waiting);
         drop(state);
-        self.shared.wake.notify_one();
+        if is_waiting {
+            self.shared.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -145,6 +149,8 @@ struct State<T> {
     queued_bytes: usize,
     queued_lines: usize,
     finished: Vec<Finished<T>>,
+    /// The writing thread sleeps until it is woken.
+    is_waiting: bool,
     is_closed: bool,
     is_given_up: bool,
 }
@@ -156,6 +162,7 @@ impl<T> Default for State<T> {
             queued_bytes: 0,
             queued_lines: 0,
             finished: Vec::new(),
+            is_waiting: false,
             is_closed: false,
             is_given_up: false,
         }
@@ -196,6 +203,7 @@ impl<T> Writer<T> {
             if state.is_closed {
                 return None;
             }
+            state.is_waiting = true;
             state = self.shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -44,14 +44,11 @@ pub(crate) trait Rings {
     /// Who writes there.
     fn origin(&mut self, source: usize) -> Origin;
 
-    /// Hands out at most `most` records that this stage has not seen, in order.
-    fn read(
-        &mut self,
-        source: usize,
-        stage: Stage,
-        most: usize,
-        take: &mut dyn FnMut(Self::Position, Record),
-    );
+    /// Hands out at most `most` records that have not been read for lines, in order.
+    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Self::Position, Record));
+
+    /// Hands out at most `most` records that have not been read for spans, in order.
+    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Self::Position, Kept));
 
     /// Stores the stage's cursor: all before and at this record is done with.
     fn commit(&mut self, source: usize, stage: Stage, position: Self::Position);
@@ -70,6 +67,16 @@ pub(crate) trait Rings {
 
     /// Hands the profile samples that are new to `profiles`.
     fn samples(&mut self, profiles: &mut Profiles);
+}
+
+/// What there is to read for spans.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the reader's stack")]
+pub(crate) enum Kept {
+    /// A record.
+    Record(Record),
+    /// The end of a request whose trace is not kept, by its server span.
+    Not(SpanId),
 }
 
 /// What a pass found.
@@ -91,8 +98,10 @@ pub(crate) struct Reader<R: Rings> {
     pub(crate) profiles: Profiles,
     /// For the stacks of hung workers.
     symbols: Symbols,
-    /// Read for lines, in the order of their time, and not yet encoded.
-    pending: VecDeque<Pending<R::Position>>,
+    /// Per source: what was read for lines and is not yet encoded.
+    pending: Vec<VecDeque<Pending<R::Position>>>,
+    /// The order in which these become lines: by time, with the source of each.
+    order: VecDeque<(u64, usize)>,
     /// Per source: the last record read for lines, and the cursor as it was last stored.
     marks: Vec<Marks<R::Position>>,
     /// Per source: what was read for spans whose fate is open.
@@ -101,7 +110,6 @@ pub(crate) struct Reader<R: Rings> {
 
 /// A record on its way to its line.
 struct Pending<P> {
-    source: usize,
     position: P,
     origin: Origin,
     record: Record,
@@ -137,7 +145,8 @@ impl<R: Rings> Reader<R> {
             traces,
             profiles,
             symbols: Symbols::default(),
-            pending: VecDeque::new(),
+            pending: Vec::new(),
+            order: VecDeque::new(),
             marks: Vec::new(),
             open: Vec::new(),
         }
@@ -172,7 +181,7 @@ impl<R: Rings> Reader<R> {
 
     /// Whether every record was read, turned into a line and written.
     pub(crate) fn has_written_all(&mut self) -> bool {
-        self.pending.is_empty()
+        self.order.is_empty()
             && self.lines.is_idle()
             && (0..self.rings.sources()).all(|source| self.rings.unread(source, Stage::Log) == 0)
     }
@@ -185,14 +194,15 @@ impl<R: Rings> Reader<R> {
     /// At the end: counts what no longer becomes a line. Returns how many lines that is.
     pub(crate) fn give_up_lines(&mut self) -> u64 {
         let mut count = self.lines.give_up();
-        for pending in std::mem::take(&mut self.pending) {
+        self.order.clear();
+        for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
             count += u64::from(self.lines.lose(LostLines::Shutdown, &pending.record));
         }
         for source in 0..self.rings.sources() {
             while self.rings.unread(source, Stage::Log) > 0 {
                 let mut read = 0;
                 let (rings, lines) = (&mut self.rings, &mut self.lines);
-                rings.read(source, Stage::Log, PER_PASS, &mut |_, record| {
+                rings.read(source, PER_PASS, &mut |_, record| {
                     read += 1;
                     count += u64::from(lines.lose(LostLines::Shutdown, &record));
                 });
@@ -218,15 +228,19 @@ impl<R: Rings> Reader<R> {
 
     fn pass_lines(&mut self) -> Found {
         let has_room = self.lines.has_room();
-        if has_room && self.pending.is_empty() {
+        if has_room && self.order.is_empty() {
             self.fill();
         }
         let mut found = Found::Nothing;
         while self.lines.has_room()
-            && let Some(next) = self.pending.pop_front()
+            && let Some((_, source)) = self.order.pop_front()
         {
             found = Found::Some;
-            self.lines.take(next.source, next.position, next.origin, &next.record);
+            let pending = &mut self.pending[source];
+            if let Some(next) = pending.front() {
+                self.lines.take(source, next.position, next.origin, &next.record);
+            }
+            pending.pop_front();
         }
         if has_room {
             self.lines.flush();
@@ -239,21 +253,24 @@ impl<R: Rings> Reader<R> {
     fn fill(&mut self) {
         let sources = self.rings.sources();
         let most = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
-        let mut read = Vec::new();
+        let order = &mut self.order;
+        self.pending.resize_with(sources, VecDeque::new);
         for source in 0..sources {
             // Never smaller than the one before in the same source: sorting keeps the order of each.
             let mut time = 0;
             let origin = self.rings.origin(source);
             let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
-            self.rings.read(source, Stage::Log, most, &mut |position, mut record| {
+            let pending = &mut self.pending[source];
+            self.rings.read(source, most, &mut |position, mut record| {
                 time = record.wall_ns().max(time);
                 mark.reached = Some(position);
                 stacks::name(&mut record, symbols);
-                read.push((time, Pending { source, position, origin, record }));
+                order.push_back((time, source));
+                pending.push_back(Pending { position, origin, record });
             });
         }
-        read.sort_by_key(|(time, _)| *time);
-        self.pending.extend(read.into_iter().map(|(_, entry)| entry));
+        // Stable; and what is sorted is small: the records stay where they are.
+        order.make_contiguous().sort_by_key(|(time, _)| *time);
     }
 
     /// Keeps each cursor within half a ring; while nobody reads stdout that costs the oldest lines.
@@ -267,7 +284,7 @@ impl<R: Rings> Reader<R> {
                 let before = self.rings.unread(source, Stage::Log);
                 let (rings, lines, mark) =
                     (&mut self.rings, &mut self.lines, &mut self.marks[source]);
-                rings.read(source, Stage::Log, PER_RING.0, &mut |position, record| {
+                rings.read(source, PER_RING.0, &mut |position, record| {
                     mark.reached = Some(position);
                     lines.lose(LostLines::Blocked, &record);
                 });
@@ -300,9 +317,16 @@ impl<R: Rings> Reader<R> {
             };
             let worker = self.rings.origin(source).worker;
             let open = &mut self.open[source];
-            self.rings.read(source, Stage::Otlp, PER_RING.1, &mut |position, record| {
+            self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
                 found = Found::Some;
-                open.read(position, traces.record(worker, record, &mut self.profiles));
+                let fate = match kept {
+                    Kept::Record(record) => traces.record(worker, record, &mut self.profiles),
+                    Kept::Not(request) => {
+                        traces.forget(request);
+                        None
+                    }
+                };
+                open.read(position, fate);
             });
             if let Some(position) = open.settled() {
                 self.rings.commit(source, Stage::Otlp, position);

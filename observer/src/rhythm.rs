@@ -30,7 +30,8 @@ impl Rhythm {
     pub(crate) fn note(&mut self, found: Found) {
         self.pause = match found {
             Found::Plenty => Duration::ZERO,
-            Found::Some => SHORTEST_PAUSE,
+            // A pass costs something however little it finds, and a ring holds far more than comes in this time.
+            Found::Some => (self.pause * 2).clamp(SHORTEST_PAUSE, BUSY_PAUSE),
             Found::Nothing => (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
         };
         if found != Found::Nothing {
@@ -85,6 +86,7 @@ impl Sleeper {
 }
 
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// After so long without a record the observer sleeps.
 const QUIET: Duration = Duration::from_secs(1);

@@ -46,6 +46,18 @@ pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Record> {
     }
 }
 
+/// The server span of a request whose trace is not kept; `None` for all other records, and for what is no record.
+pub(crate) fn unkept(kind: u8, payload: &[u8]) -> Option<SpanId> {
+    if kind != REQUEST {
+        return None;
+    }
+    let mut input = Input(payload);
+    input.take::<{ 8 + 8 + 16 }>()?;
+    let span = input.span_id()?;
+    input.take::<{ 8 + 8 + 8 + 16 + 4 + 3 * 2 + 3 }>()?;
+    (Sampling::from_number(input.u8()?)? == Sampling::Dropped).then_some(span)
+}
+
 /// Says whether this version knows records of a kind; others are skipped by their length, without complaint.
 pub(crate) fn is_known(kind: u8) -> bool {
     matches!(kind, REQUEST | SPAN | EVENT | PANIC | LOST)
@@ -273,6 +285,18 @@ mod tests {
         assert_eq!(read.client, Some("127.0.0.1".parse().unwrap()));
         assert_eq!((read.user_agent.as_str(), &read.exception), ("curl", &None));
         assert_eq!(read.end_wall_ns(), 15);
+    }
+
+    #[test]
+    fn who_reads_for_spans_is_told_which_requests_are_not_kept() {
+        for sampling in Sampling::ALL.iter().copied() {
+            let mut bytes = Vec::new();
+            Encoder::request(&mut bytes, &Ended { sampling, ..request("/", b"") });
+            let told = unkept(REQUEST, &bytes[HEADER..]);
+            assert_eq!(told, (sampling == Sampling::Dropped).then_some(SpanId([2; 8])));
+            assert_eq!(unkept(EVENT, &bytes[HEADER..]), None);
+            assert_eq!(unkept(REQUEST, &bytes[HEADER..HEADER + 90]), None, "cut short");
+        }
     }
 
     #[test]

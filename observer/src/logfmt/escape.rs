@@ -17,7 +17,7 @@ pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
 
 /// Says whether logfmt may show `value` without quotes.
 pub(super) fn is_bare(value: &str) -> bool {
-    !value.is_empty() && value.bytes().all(is_bare_byte)
+    !value.is_empty() && value.bytes().all(|byte| BARE[usize::from(byte)])
 }
 
 /// The longest beginning of `value` that has at most `raw` bytes, and at most `escaped` bytes when escaped.
@@ -39,9 +39,21 @@ pub(super) fn cut(value: &str, raw: usize, escaped: usize) -> &str {
 /// No character grows more than six times: a control character of one byte becomes `\u0001`.
 const LONGEST_RATIO: usize = 6;
 
-fn is_bare_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'.' | b'_' | b':' | b'/' | b'+' | b'@' | b'%' | b',' | b'~' | b'-')
+/// Which bytes need no quotes: looked up for each byte of almost every value.
+static BARE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[index(byte)] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'.' | b'_' | b':' | b'/' | b'+' | b'@' | b'%' | b',' | b'~' | b'-');
+        byte += 1;
+    }
+    table
+};
+
+#[expect(clippy::as_conversions, reason = "`usize::from` is not const")]
+const fn index(byte: u8) -> usize {
+    byte as usize
 }
 
 /// Plain are all characters that neither end a string nor steer a terminal nor hide or reorder text.

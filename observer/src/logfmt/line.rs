@@ -205,21 +205,28 @@ impl<'a> Line<'a> {
 }
 
 pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
+    out.extend(
+        bytes
+            .iter()
+            .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
+    );
 }
 
 pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {
     let microseconds = nanoseconds / 1_000;
     out.extend_from_slice(itoa::Buffer::new().format(microseconds / 1_000).as_bytes());
     out.push(b'.');
-    let mut rest = microseconds % 1_000;
-    for unit in [100, 10, 1] {
-        out.push(DIGITS[usize::try_from(rest / unit).unwrap_or(0)]);
-        rest %= unit;
+    digits::<3>(out, microseconds % 1_000);
+}
+
+/// A number with zeros in front, in so many places.
+pub(super) fn digits<const PLACES: usize>(out: &mut Vec<u8>, mut number: u64) {
+    let mut text = [b'0'; PLACES];
+    for place in text.iter_mut().rev() {
+        *place = DIGITS[usize::try_from(number % 10).unwrap_or(0)];
+        number /= 10;
     }
+    out.extend_from_slice(&text);
 }
 
 /// Shortest text that reads back as the same number; large and small ones with an exponent.

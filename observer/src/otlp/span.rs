@@ -171,13 +171,13 @@ struct Facts<'a> {
 }
 
 fn request_attributes(attributes: &mut Attributes, worker: Option<u32>, record: &RequestRecord) {
-    attributes.text("http.request.method", record.method.as_str());
+    attributes.push("http.request.method", record.method.as_str());
     attributes.text_if_any("http.request.method_original", &record.method_text);
     attributes.text("http.route", &record.route);
     attributes.text_if_any("url.path", &record.path);
     // The table that a lost request is known from does not say.
     if record.outcome != Outcome::Lost {
-        attributes.text("url.scheme", if record.is_https { "https" } else { "http" });
+        attributes.push("url.scheme", if record.is_https { "https" } else { "http" });
     }
     if let Some(status) = record.status {
         attributes.push("http.response.status_code", i64::from(status));
@@ -190,7 +190,7 @@ fn request_attributes(attributes: &mut Attributes, worker: Option<u32>, record: 
         attributes.text("client.address", &client.to_string());
     }
     attributes.text_if_any("user_agent.original", &record.user_agent);
-    attributes.text("network.protocol.version", record.protocol.as_str());
+    attributes.push("network.protocol.version", record.protocol.as_str());
     if let Some(error_type) = error_type(record) {
         attributes.text("error.type", &error_type);
     }

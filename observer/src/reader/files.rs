@@ -12,7 +12,7 @@ use saola_observability::rings::{self, Alarm, Cursor, Position, Reading};
 use saola_observability::samples::Found;
 use saola_observability::{Entry, Kind, RingName, SpanId};
 
-use super::{Rings, Stage};
+use super::{Kept, Rings, Stage};
 use crate::logfmt::Origin;
 use crate::profile::Profiles;
 
@@ -262,29 +262,34 @@ impl Rings for Files {
         }
     }
 
-    fn read(
-        &mut self,
-        source: usize,
-        stage: Stage,
-        most: usize,
-        take: &mut dyn FnMut(Position, Record),
-    ) {
+    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Record)) {
         let Some((source, slot)) = self.slot(source) else { return };
-        let mut left = most;
-        let mut damaged = 0;
-        let from = source.read[stage.index()];
-        source.read[stage.index()] = slot.read(source.ring, from, |position, entry| {
+        let (mut left, mut damaged) = (most, 0);
+        let read = &mut source.read[Stage::Log.index()];
+        *read = slot.read(source.ring, *read, |position, entry| {
             match entry {
                 Entry::Record(record) => take(position, record),
-                Entry::Unknown => {}
+                Entry::Unkept(_) | Entry::Unknown => {}
                 Entry::Damaged(_) => damaged += 1,
             }
-            left = left.saturating_sub(1);
-            if left == 0 { Reading::Stop } else { Reading::On }
+            on(&mut left)
         });
-        if stage == Stage::Log {
-            self.damaged += damaged;
-        }
+        self.damaged += damaged;
+    }
+
+    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Kept)) {
+        let Some((source, slot)) = self.slot(source) else { return };
+        let mut left = most;
+        let read = &mut source.read[Stage::Otlp.index()];
+        *read = slot.read_kept(source.ring, *read, |position, entry| {
+            match entry {
+                Entry::Record(record) => take(position, Kept::Record(record)),
+                Entry::Unkept(request) => take(position, Kept::Not(request)),
+                // Counted where it is read for lines.
+                Entry::Unknown | Entry::Damaged(_) => {}
+            }
+            on(&mut left)
+        });
     }
 
     fn commit(&mut self, source: usize, stage: Stage, position: Position) {
@@ -320,6 +325,12 @@ impl Rings for Files {
 }
 
 /// Reads on in the sample ring of a slot.
+/// Says whether to read on, with so many entries left.
+fn on(left: &mut usize) -> Reading {
+    *left = left.saturating_sub(1);
+    if *left == 0 { Reading::Stop } else { Reading::On }
+}
+
 fn read_samples(slot: &mut rings::Slot, profiles: &mut Profiles) {
     let (there, read) = (slot.samples(), slot.samples_read());
     if read == there.end {

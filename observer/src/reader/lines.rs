@@ -50,6 +50,8 @@ pub(crate) struct Lines<P> {
     own: Origin,
     output: Output<Cursors<P>>,
     chunk: Chunk<Cursors<P>>,
+    /// Chunks that are done with, for their buffers.
+    spare: Vec<Chunk<Cursors<P>>>,
     /// Chunks that the output had no room for: one, and what the observer itself says meanwhile.
     held: VecDeque<Chunk<Cursors<P>>>,
     line: Vec<u8>,
@@ -78,6 +80,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
             own,
             output,
             chunk: empty_chunk(),
+            spare: Vec::new(),
             held: VecDeque::new(),
             line: Vec::with_capacity(LINE_BYTES),
             untold: [Untold::default(); LostLines::ALL.len()],
@@ -125,10 +128,11 @@ impl<P: Copy + Send + 'static> Lines<P> {
 
     /// Accounts for the chunks that are done with.
     pub(crate) fn finish(&mut self, commit: &mut dyn FnMut(usize, P)) {
-        for done in self.output.finished() {
+        for mut done in self.output.finished() {
             let (written, unwritten) = done.chunk.levels.split_at(done.written);
-            for level in written {
-                metrics::line_written(*level);
+            for alike in written.chunk_by(|level, next| level == next) {
+                let count = u64::try_from(alike.len()).unwrap_or(0);
+                metrics::lines_written(alike[0], count);
             }
             self.written += u64::try_from(written.len()).unwrap_or(0);
             let reason = match done.failure {
@@ -144,9 +148,12 @@ impl<P: Copy + Send + 'static> Lines<P> {
             if let Some(reason) = reason {
                 self.count_lost(reason, unwritten.len());
             }
-            for (slot, position) in done.chunk.tag {
+            for (slot, position) in done.chunk.tag.drain(..) {
                 commit(slot, position);
             }
+            done.chunk.bytes.clear();
+            done.chunk.levels.clear();
+            self.spare.push(done.chunk);
         }
     }
 
@@ -278,7 +285,9 @@ impl<P: Copy + Send + 'static> Lines<P> {
     }
 
     fn take_chunk(&mut self) -> Chunk<Cursors<P>> {
-        std::mem::replace(&mut self.chunk, empty_chunk())
+        // There are never more than the output's queue holds.
+        let next = self.spare.pop().unwrap_or_else(empty_chunk);
+        std::mem::replace(&mut self.chunk, next)
     }
 }
 

@@ -54,6 +54,16 @@ impl FakeRings {
     }
 }
 
+impl FakeSlot {
+    fn read(&mut self, stage: Stage, most: usize, take: &mut dyn FnMut(usize, Record)) {
+        let read = &mut self.read[number(stage)];
+        for record in self.records.iter().skip(*read).take(most) {
+            *read += 1;
+            take(*read, record.clone());
+        }
+    }
+}
+
 impl Rings for FakeRings {
     type Position = usize;
 
@@ -67,19 +77,14 @@ impl Rings for FakeRings {
         Origin { worker: u32::try_from(slot).ok(), pid: None }
     }
 
-    fn read(
-        &mut self,
-        slot: usize,
-        stage: Stage,
-        most: usize,
-        take: &mut dyn FnMut(usize, Record),
-    ) {
-        let FakeSlot { records, read, .. } = &mut self.slots[slot];
-        let read = &mut read[number(stage)];
-        for record in records.iter().skip(*read).take(most) {
-            *read += 1;
-            take(*read, record.clone());
-        }
+    fn read(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Record)) {
+        self.slots[slot].read(Stage::Log, most, take);
+    }
+
+    fn read_kept(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Kept)) {
+        self.slots[slot].read(Stage::Otlp, most, &mut |position, record| {
+            take(position, Kept::Record(record));
+        });
     }
 
     fn commit(&mut self, slot: usize, stage: Stage, position: usize) {

@@ -15,7 +15,8 @@ pub(super) struct Attributes {
 
 impl Attributes {
     pub(super) fn new(limits: SpanLimits) -> Self {
-        Self { limits, pairs: Vec::new(), dropped: 0 }
+        // A request has about so many.
+        Self { limits, pairs: Vec::with_capacity(16), dropped: 0 }
     }
 
     /// What was kept, and how many had to be left out.
