@@ -112,7 +112,9 @@ impl Refusal {
     }
 }
 
-/// The text of a field value; empty when it is not visible ASCII.
+/// The text of a field value; empty when it is not ASCII.
 pub(crate) fn text(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or("")
+    // Looks at many bytes at once, which `to_str` does not.
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or("");
+    if text.is_ascii() { text } else { "" }
 }

@@ -125,7 +125,8 @@ impl Facts {
     fn server<'f>(&'f self, peer: &'f Peer) -> (&'f str, u16) {
         let host = peer.host.as_ref().or(self.host.as_ref()).map_or("", text);
         let usual = if peer.scheme == Scheme::HTTPS { 443 } else { 80 };
-        match host.rsplit_once(':') {
+        let colon = host.bytes().rposition(|byte| byte == b':');
+        match colon.and_then(|at| Some((host.get(..at)?, host.get(at + 1..)?))) {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
             _ => (host, usual),
         }
