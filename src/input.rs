@@ -42,7 +42,7 @@ impl<T: Read, S: Send + Sync> FromRequest<S> for Json<T> {
             let text = format!("is not valid JSON (line {line} column {column})");
             Error::invalid("body", "body", text)
         })?;
-        Fields::of_body(value, T::WRAPPER)?.read().map(Self)
+        Fields::of_body(value)?.read().map(Self)
     }
 }
 

@@ -43,10 +43,10 @@ struct Items {
 #[into_params(parameter_in = Query)]
 struct Page {
     /// At least 1; more than 100 acts as 100.
-    #[param(default = 20)]
+    #[param(default = 20, required = false)]
     limit: i64,
     /// How many to pass over.
-    #[param(default = 0)]
+    #[param(default = 0, required = false)]
     offset: i64,
 }
 

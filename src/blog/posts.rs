@@ -83,10 +83,10 @@ impl Read for NewPost {
 #[into_params(parameter_in = Query)]
 struct Page {
     /// At least 1; more than 100 acts as 100.
-    #[param(default = 10)]
+    #[param(default = 10, required = false)]
     limit: i64,
     /// How many to pass over.
-    #[param(default = 0)]
+    #[param(default = 0, required = false)]
     skip: i64,
     /// A part of the title, as it is written there.
     #[param(value_type = Option<String>)]

@@ -11,7 +11,9 @@ use tracing::field::Empty;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::wire::{Article, ArticleBody, Articles, Changes, Filter, NewArticle, Page};
+use self::wire::{
+    Article, ArticleBody, Articles, Changes, ChangesBody, Filter, NewArticle, NewArticleBody, Page,
+};
 use super::viewer::{SignedIn, Visitor};
 use crate::app::App;
 use crate::db::{self, Statements, Tx, Value, params};
@@ -75,12 +77,12 @@ async fn read(
 
 /// A new article
 #[utoipa::path(post, path = "/api/articles", tag = "conduit", security(("token" = [])),
-    request_body = NewArticle,
+    request_body = NewArticleBody,
     responses((status = 201, body = ArticleBody), (status = 401), (status = 422)))]
 async fn create(
     State(app): State<App>,
     SignedIn { account, .. }: SignedIn,
-    Json(new): Json<NewArticle>,
+    Json(NewArticleBody { article: new }): Json<NewArticleBody>,
 ) -> Result<(StatusCode, Json<ArticleBody>)> {
     let span = tracing::info_span!("article.create", user.id = account.id, article.id = Empty);
     async {
@@ -101,14 +103,14 @@ async fn create(
 
 /// Changes an article; another title gives it another slug
 #[utoipa::path(put, path = "/api/articles/{slug}", tag = "conduit", security(("token" = [])),
-    params(("slug" = String, Path)), request_body = Changes, responses(
+    params(("slug" = String, Path)), request_body = ChangesBody, responses(
         (status = 200, body = ArticleBody), (status = 401), (status = 403), (status = 404),
         (status = 422)))]
 async fn update(
     State(app): State<App>,
     SignedIn { account, .. }: SignedIn,
     Name(slug): Name,
-    Json(changes): Json<Changes>,
+    Json(ChangesBody { article: changes }): Json<ChangesBody>,
 ) -> Result<Json<ArticleBody>> {
     let span = tracing::info_span!("article.update", user.id = account.id, article.id = Empty);
     async {

@@ -51,7 +51,17 @@ struct Comments {
     comments: Vec<Comment>,
 }
 
-/// Lies in `comment`.
+#[derive(Debug, ToSchema)]
+struct NewCommentBody {
+    comment: NewComment,
+}
+
+impl Read for NewCommentBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { comment: fields.object("comment") }
+    }
+}
+
 #[derive(Debug, ToSchema)]
 struct NewComment {
     /// 1 to 8,192 characters.
@@ -59,8 +69,6 @@ struct NewComment {
 }
 
 impl Read for NewComment {
-    const WRAPPER: Option<&'static str> = Some("comment");
-
     fn read(fields: &mut Fields) -> Self {
         Self { body: fields.text("body", 1..=8_192) }
     }
@@ -82,13 +90,13 @@ async fn list(
 
 /// A new comment
 #[utoipa::path(post, path = "/api/articles/{slug}/comments", tag = "conduit",
-    security(("token" = [])), params(("slug" = String, Path)), request_body = NewComment,
+    security(("token" = [])), params(("slug" = String, Path)), request_body = NewCommentBody,
     responses((status = 201, body = CommentBody), (status = 401), (status = 404), (status = 422)))]
 async fn create(
     State(app): State<App>,
     SignedIn { account, .. }: SignedIn,
     Name(slug): Name,
-    Json(new): Json<NewComment>,
+    Json(NewCommentBody { comment: new }): Json<NewCommentBody>,
 ) -> Result<(StatusCode, Json<CommentBody>)> {
     let (article, now) = (article(&app, &slug).await?, now());
     let values = params![article, account.id, &new.body, now, now];

@@ -47,7 +47,17 @@ impl UserBody {
     }
 }
 
-/// Lies in `user`.
+#[derive(ToSchema)]
+struct RegistrationBody {
+    user: Registration,
+}
+
+impl Read for RegistrationBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { user: fields.object("user") }
+    }
+}
+
 #[derive(ToSchema)]
 struct Registration {
     /// 1 to 64 characters.
@@ -59,8 +69,6 @@ struct Registration {
 }
 
 impl Read for Registration {
-    const WRAPPER: Option<&'static str> = Some("user");
-
     fn read(fields: &mut Fields) -> Self {
         let name = fields.text("username", 1..=64);
         Self {
@@ -71,7 +79,17 @@ impl Read for Registration {
     }
 }
 
-/// Lies in `user`.
+#[derive(ToSchema)]
+struct SignInBody {
+    user: SignIn,
+}
+
+impl Read for SignInBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { user: fields.object("user") }
+    }
+}
+
 #[derive(ToSchema)]
 struct SignIn {
     email: String,
@@ -80,8 +98,6 @@ struct SignIn {
 }
 
 impl Read for SignIn {
-    const WRAPPER: Option<&'static str> = Some("user");
-
     fn read(fields: &mut Fields) -> Self {
         let any = 1..=usize::MAX;
         let email = fields.text("email", any.clone());
@@ -89,7 +105,18 @@ impl Read for SignIn {
     }
 }
 
-/// Lies in `user`. What is absent stays; `bio` and `image` are taken away by null.
+#[derive(ToSchema)]
+struct UpdateBody {
+    user: Update,
+}
+
+impl Read for UpdateBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { user: fields.object("user") }
+    }
+}
+
+/// What is absent stays; `bio` and `image` are taken away by null.
 #[derive(ToSchema)]
 struct Update {
     username: Option<String>,
@@ -103,8 +130,6 @@ struct Update {
 }
 
 impl Read for Update {
-    const WRAPPER: Option<&'static str> = Some("user");
-
     fn read(fields: &mut Fields) -> Self {
         let name = fields.changed_text("username", 1..=64);
         Self {
@@ -125,11 +150,11 @@ fn username(fields: &mut Fields, name: String) -> String {
 }
 
 /// Signs a new user up
-#[utoipa::path(post, path = "/api/users", tag = "conduit", request_body = Registration,
+#[utoipa::path(post, path = "/api/users", tag = "conduit", request_body = RegistrationBody,
     responses((status = 201, body = UserBody), (status = 409), (status = 422)))]
 async fn register(
     State(app): State<App>,
-    Json(new): Json<Registration>,
+    Json(RegistrationBody { user: new }): Json<RegistrationBody>,
 ) -> Result<(StatusCode, Json<UserBody>)> {
     let span = tracing::info_span!("user.register", user.id = Empty);
     async {
@@ -151,9 +176,12 @@ async fn register(
 }
 
 /// Signs a user in
-#[utoipa::path(post, path = "/api/users/login", tag = "conduit", request_body = SignIn,
+#[utoipa::path(post, path = "/api/users/login", tag = "conduit", request_body = SignInBody,
     responses((status = 200, body = UserBody), (status = 401), (status = 422), (status = 429)))]
-async fn login(State(app): State<App>, Json(sign_in): Json<SignIn>) -> Result<Json<UserBody>> {
+async fn login(
+    State(app): State<App>,
+    Json(SignInBody { user: sign_in }): Json<SignInBody>,
+) -> Result<Json<UserBody>> {
     let key = email_key(&sign_in.email);
     let known: Option<WithHash> = app.db.query_opt(&BY_EMAIL, params![&key]).await?;
     let login = Login {
@@ -181,12 +209,12 @@ async fn current(SignedIn { account, token }: SignedIn) -> Json<UserBody> {
 
 /// Changes what one says of oneself; a new password ends all earlier tokens
 #[utoipa::path(put, path = "/api/user", tag = "conduit", security(("token" = [])),
-    request_body = Update,
+    request_body = UpdateBody,
     responses((status = 200, body = UserBody), (status = 401), (status = 409), (status = 422)))]
 async fn update(
     State(app): State<App>,
     SignedIn { account, mut token }: SignedIn,
-    Json(update): Json<Update>,
+    Json(UpdateBody { user: update }): Json<UpdateBody>,
 ) -> Result<Json<UserBody>> {
     let hash = match update.password {
         Some(password) => Some(app.auth.hash(password).await?),

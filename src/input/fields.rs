@@ -10,9 +10,6 @@ use crate::error::{Error, Finding, Result};
 ///
 /// A field that does not fit gives a placeholder, and the whole is refused once all are read.
 pub(crate) trait Read: Sized {
-    /// The field of the body that the others lie in.
-    const WRAPPER: Option<&'static str> = None;
-
     /// Takes the fields.
     fn read(fields: &mut Fields) -> Self;
 }
@@ -46,17 +43,11 @@ impl Edit {
 }
 
 impl Fields {
-    pub(super) fn of_body(value: Value, wrapper: Option<&'static str>) -> Result<Self> {
-        let object = |value, name, missing: &'static str| match value {
-            Value::Object(values) => Ok(values),
-            Value::Null => Err(Error::invalid("body", name, missing)),
-            _ => Err(Error::invalid("body", name, "must be an object")),
-        };
-        let mut values = object(value, "body", "must be an object")?;
-        if let Some(name) = wrapper {
-            values = object(values.remove(name).unwrap_or(Value::Null), name, BLANK)?;
+    pub(super) fn of_body(value: Value) -> Result<Self> {
+        match value {
+            Value::Object(values) => Ok(Self { place: "body", values, findings: Vec::new() }),
+            _ => Err(Error::invalid("body", "body", "must be an object")),
         }
-        Ok(Self { place: "body", values, findings: Vec::new() })
     }
 
     /// Of `a=b&c=d`; the last of a name counts, and an empty value not at all.
@@ -75,6 +66,22 @@ impl Fields {
     pub(super) fn read<T: Read>(mut self) -> Result<T> {
         let read = T::read(&mut self);
         if self.findings.is_empty() { Ok(read) } else { Err(Error::Invalid(self.findings)) }
+    }
+
+    /// An object in the object; what it lacks counts only if it is there.
+    pub(crate) fn object<T: Read>(&mut self, field: &'static str) -> T {
+        let (values, refusal) = match self.values.remove(field) {
+            Some(Value::Object(values)) => (values, None),
+            None | Some(Value::Null) => (Map::new(), Some(("missing", BLANK))),
+            Some(_) => (Map::new(), Some(("type", "must be an object"))),
+        };
+        let mut inner = Self { place: self.place, values, findings: Vec::new() };
+        let read = T::read(&mut inner);
+        match refusal {
+            Some((kind, text)) => self.find(kind, field, text),
+            None => self.findings.append(&mut inner.findings),
+        }
+        read
     }
 
     /// Whether a field is there, though it may be null.

@@ -56,7 +56,17 @@ pub(super) struct Articles {
     pub(super) articles_count: i64,
 }
 
-/// Lies in `article`.
+#[derive(Debug, ToSchema)]
+pub(super) struct NewArticleBody {
+    pub(super) article: NewArticle,
+}
+
+impl Read for NewArticleBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { article: fields.object("article") }
+    }
+}
+
 #[derive(Debug, ToSchema)]
 pub(super) struct NewArticle {
     /// 1 to 255 characters.
@@ -71,8 +81,6 @@ pub(super) struct NewArticle {
 }
 
 impl Read for NewArticle {
-    const WRAPPER: Option<&'static str> = Some("article");
-
     fn read(fields: &mut Fields) -> Self {
         Self {
             title: fields.text("title", 1..=255),
@@ -83,7 +91,18 @@ impl Read for NewArticle {
     }
 }
 
-/// Lies in `article`. What is absent stays.
+#[derive(Debug, ToSchema)]
+pub(super) struct ChangesBody {
+    pub(super) article: Changes,
+}
+
+impl Read for ChangesBody {
+    fn read(fields: &mut Fields) -> Self {
+        Self { article: fields.object("article") }
+    }
+}
+
+/// What is absent stays.
 #[derive(Debug, ToSchema)]
 pub(super) struct Changes {
     pub(super) title: Option<String>,
@@ -94,8 +113,6 @@ pub(super) struct Changes {
 }
 
 impl Read for Changes {
-    const WRAPPER: Option<&'static str> = Some("article");
-
     fn read(fields: &mut Fields) -> Self {
         Self {
             title: fields.changed_text("title", 1..=255),
@@ -123,10 +140,10 @@ pub(super) fn tag_list(tags: &[String]) -> String {
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// At least 1; more than 100 acts as 100.
-    #[param(default = 20)]
+    #[param(default = 20, required = false)]
     pub(super) limit: i64,
     /// How many to pass over.
-    #[param(default = 0)]
+    #[param(default = 0, required = false)]
     pub(super) offset: i64,
 }
 
