@@ -13,18 +13,22 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::Auth;
+use crate::cache::Cache;
 use crate::db::{Db, Sql, Statements as _};
 use crate::error::{Error, Form};
 use crate::front::Front;
 use crate::input::Json;
 use crate::settings::Settings;
-use crate::{blog, boot, conduit, cors, items, openapi, orders, simulate};
+use crate::shop::{self, Inventory};
+use crate::{blog, boot, conduit, cors, items, openapi, orders, simulate, sweeper};
 
 /// What the handlers of one worker share. Made after the fork: `main` opens nothing.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) auth: Auth,
+    pub(crate) cache: Cache,
+    pub(crate) inventory: Inventory,
     pub(crate) settings: Arc<Settings>,
     pub(crate) worker: WorkerInfo,
 }
@@ -40,14 +44,17 @@ impl App {
         let db = Db::new(&settings.database, settings.pool_size)?;
         let settings = Arc::new(settings);
         let auth = Auth::new(&settings);
-        let app = Self { db, auth, settings, worker };
+        let cache = Cache::new(settings.redis_url.as_ref())?;
+        let inventory = Inventory::new(settings.inventory_url.as_ref(), &worker.addresses);
+        let app = Self { db, auth, cache, inventory, settings, worker };
         boot::settle(&app).await?;
+        app.worker.background(sweeper::run(app.clone()));
         Ok(app)
     }
 
     /// Every endpoint, and what stands before them.
     pub(crate) fn into_front(self) -> Front {
-        let (mut router, document) = OpenApiRouter::with_openapi(openapi::document())
+        let mut router = OpenApiRouter::with_openapi(openapi::document())
             .routes(routes!(index))
             .routes(routes!(health))
             .routes(routes!(ready))
@@ -56,10 +63,12 @@ impl App {
             .merge(blog::router())
             .merge(items::router())
             .merge(orders::router())
-            .split_for_parts();
+            .merge(shop::router())
+            .merge(simulate::always());
         if self.settings.simulation {
             router = router.merge(simulate::router());
         }
+        let (router, document) = router.split_for_parts();
         let cors = cors::layer(&self.settings.allowed_origins);
         let router = router
             .merge(openapi::router(document))
@@ -117,13 +126,14 @@ async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
     let answers = app.db.query_one::<i64>(&ONE, &[]).await.is_ok();
     let database = if answers { app.db.system() } else { "unreachable" };
     let migrations = if app.db.is_current() { "current" } else { "pending" };
+    let cache = app.cache.state().await;
     let (code, status) = if answers {
         (StatusCode::OK, "ready")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
     let facts = json!({
-        "status": status, "database": database, "migrations": migrations, "cache": "none",
+        "status": status, "database": database, "migrations": migrations, "cache": cache,
     });
     (code, Json(facts))
 }

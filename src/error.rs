@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Invalid(Vec<Finding>),
     /// Refused for another reason; the conduit form puts the text under these fields.
     Refused { status: StatusCode, fields: &'static [&'static str], text: Cow<'static, str> },
+    /// The first request with the same `Idempotency-Key` has no answer yet.
+    StillRunning,
     /// Too many attempts: to come back after so many seconds.
     TooMany { retry_after: u64 },
     /// Not now: to come back after so many seconds.
@@ -83,6 +85,7 @@ impl Error {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Refused { status, .. } => *status,
+            Self::StillRunning => StatusCode::CONFLICT,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -156,6 +159,9 @@ impl Form {
                 let scheme = if self == Self::Conduit { "Token" } else { "Bearer" };
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
             }
+            Error::StillRunning => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(1));
+            }
             Error::TooMany { retry_after } | Error::Unavailable { retry_after } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.max(1)));
             }
@@ -182,6 +188,7 @@ fn conduit(status: StatusCode, error: &Error) -> Value {
         Error::Refused { fields, text, .. } => {
             fields.iter().map(|field| (*field, vec![text.clone().into_owned()])).collect()
         }
+        Error::StillRunning => one("request", STILL_RUNNING),
         Error::TooMany { .. } => one("credentials", "too many attempts"),
         Error::Unavailable { .. } => one("server", "is unavailable, retry"),
         Error::Internal => one("server", "internal error"),
@@ -205,11 +212,14 @@ fn detail(error: &Error) -> Value {
             })
             .collect(),
         Error::Refused { text, .. } => json!(text),
+        Error::StillRunning => json!(STILL_RUNNING),
         Error::TooMany { .. } => json!("Too many attempts."),
         Error::Unavailable { .. } => json!("Service unavailable, retry"),
         Error::Internal => json!("Internal Server Error"),
     }
 }
+
+const STILL_RUNNING: &str = "The first request with this Idempotency-Key is still running";
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::db::{FromRow, Row, Sql, Statements as _, params};
 use crate::error::{Error, Result};
 use crate::input::{Fields, Id, Json, Query, Read};
+use crate::money;
 use crate::time::now;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -29,7 +30,7 @@ struct Item {
 
 impl FromRow for Item {
     fn from_row(row: &mut Row) -> crate::db::Result<Self> {
-        Ok(Self { id: row.take()?, name: row.take()?, price: money(row.take()?) })
+        Ok(Self { id: row.take()?, name: row.take()?, price: money::dollars(row.take()?) })
     }
 }
 
@@ -195,21 +196,7 @@ fn named(text: &str) -> Result<&str> {
 }
 
 fn price(fields: &mut Fields) -> Option<Cents> {
-    fields.number("price", 0.0..=1_000_000.0).map(|price| {
-        #[expect(
-            clippy::as_conversions,
-            clippy::cast_possible_truncation,
-            reason = "at most 100,000,000, by the check above"
-        )]
-        let cents = (price * 100.0).round() as i64;
-        cents
-    })
-}
-
-/// Cents as the number that JSON has; exact for all that can be stored here.
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "far below 2⁵³ cents")]
-pub(crate) fn money(cents: i64) -> f64 {
-    cents as f64 / 100.0
+    fields.number("price", 0.0..=1_000_000.0).map(money::cents)
 }
 
 static LIST: Sql = Sql::select(

@@ -1,17 +1,18 @@
 //! Orders of items.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::{FromRow, Row, Sql, Statements as _, params};
+use crate::db::{FromRow, Row, Sql, Statements, Tx, params};
 use crate::error::{Error, Result};
+use crate::idempotency::{Answer, Key};
 use crate::input::{Fields, Id, Json, Read};
-use crate::items::money;
+use crate::money;
 use crate::time::now;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -36,13 +37,13 @@ impl FromRow for Order {
             id: row.take()?,
             item_id: row.take()?,
             quantity: row.take()?,
-            total_price: money(row.take()?),
+            total_price: money::dollars(row.take()?),
             status: status(row.take()?),
         })
     }
 }
 
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct NewOrder {
     item_id: Option<i64>,
     /// 1 to 1,000.
@@ -60,20 +61,44 @@ impl Read for NewOrder {
 }
 
 /// A new order
+///
+/// With an `Idempotency-Key` it can be repeated: the same key orders once, and gets the same answer.
 #[utoipa::path(post, path = "/api/orders", tag = "items", request_body = NewOrder,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses((status = 201, body = Order), (status = 404), (status = 422)))]
 async fn create(
     State(app): State<App>,
+    headers: HeaderMap,
     Json(new): Json<NewOrder>,
-) -> Result<(StatusCode, Json<Order>)> {
-    let price_cents: i64 = match new.item_id {
-        Some(id) => app.db.query_opt(&PRICE, params![id]).await?.ok_or_else(no_item)?,
-        None => 0,
-    };
+) -> Result<Answer> {
+    match Key::of("orders", &headers, &new)? {
+        Some(key) => app.db.transaction(|tx| once(tx, &key, &new)).await,
+        None => place(&app.db, &new).await,
+    }
+}
+
+/// Takes the key, does the work and keeps its answer: all of it or nothing.
+async fn once(tx: Tx, key: &Key, new: &NewOrder) -> Result<Answer> {
+    if !key.take(&tx, "").await? {
+        return key.answer(&tx).await?.ok_or(Error::StillRunning);
+    }
+    let answer = place(&tx, new).await?;
+    key.keep(&tx, &answer).await?;
+    Ok(answer)
+}
+
+async fn place(db: &impl Statements, new: &NewOrder) -> Result<Answer> {
+    let mut price_cents = 0;
+    if let Some(id) = new.item_id {
+        let Some(found) = db.query_opt(&PRICE, params![id]).await? else {
+            return Ok(Answer::refusal(StatusCode::NOT_FOUND, "Item not found"));
+        };
+        price_cents = found;
+    }
     let values = params![new.item_id, new.quantity, price_cents * new.quantity, now()];
-    let order: Order = app.db.query_one(&CREATE, values).await?;
+    let order: Order = db.query_one(&CREATE, values).await?;
     tracing::info!(order.id = order.id, "order created");
-    Ok((StatusCode::CREATED, Json(order)))
+    Answer::new(StatusCode::CREATED, &order)
 }
 
 /// One order
@@ -105,10 +130,6 @@ fn status(created_at: i64) -> &'static str {
 
 fn missing() -> Error {
     Error::detail(StatusCode::NOT_FOUND, "Order not found")
-}
-
-fn no_item() -> Error {
-    Error::detail(StatusCode::NOT_FOUND, "Item not found")
 }
 
 static PRICE: Sql = Sql::select("items_items", "SELECT price_cents FROM items_items WHERE id = $1");

@@ -29,10 +29,8 @@ pub(crate) struct Settings {
     pub(crate) password_concurrency: NonZeroUsize,
     pub(crate) allowed_origins: Origins,
     /// Redis as a cache.
-    #[expect(dead_code, reason = "read by the cache")]
     pub(crate) redis_url: Option<Secret>,
     /// Where the shop's inventory is, if it is not this server.
-    #[expect(dead_code, reason = "read by the shop")]
     pub(crate) inventory_url: Option<Uri>,
     /// Whether there are endpoints that fail on purpose.
     pub(crate) simulation: bool,

@@ -1,139 +1,170 @@
 //! Endpoints that are slow, busy, wrong or broken on purpose, so that every signal has something to show.
 //!
-//! All take `?seed=`: the same seed has the same outcome, on every worker.
+//! Where chance decides, `?seed=` decides instead: the same seed has the same outcome, on every worker.
 
+mod chaos;
+mod read;
+
+use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use num_bigint::BigUint;
-use serde_json::{Value, json};
+use fastrand::Rng;
+use serde::Serialize;
+use tracing::Instrument as _;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::input::{Fields, Json, Query, Read};
+pub(crate) use read::sweep;
 
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/slow", get(|parameters| delay(parameters, 500..=3_000)))
-        .route("/api/very-slow", get(|parameters| delay(parameters, 3_000..=8_000)))
-        .route("/api/cpu", get(cpu))
-        .route("/api/bad-request", get(|| async { refused(400, "Invalid parameters") }))
-        .route("/api/server-error", get(|| async { refused(500, "Internal server error") }))
-        .route("/api/exception", get(exception))
-        .route("/api/random", get(random))
+/// What exists when `SIMULATION` is on.
+pub(crate) fn router() -> OpenApiRouter<App> {
+    chaos::router().routes(routes!(latency)).routes(routes!(error)).routes(routes!(heavy_task))
 }
 
-#[derive(Debug)]
-struct Chosen {
-    seed: Option<u64>,
+/// What exists always.
+pub(crate) fn always() -> OpenApiRouter<App> {
+    read::router()
+}
+
+/// How long to wait.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wait {
+    /// Milliseconds; without it chance decides.
+    #[param(minimum = 0, maximum = 30_000)]
     ms: Option<u64>,
-    n: Option<u32>,
+    /// Decides instead of chance.
+    seed: Option<u64>,
 }
 
-impl Read for Chosen {
+impl Read for Wait {
     fn read(fields: &mut Fields) -> Self {
-        let mut number = |field, range| fields.integer(field, range);
-        let seed = number("seed", i64::MIN..=i64::MAX).map(i64::cast_unsigned);
-        let ms = number("ms", 0..=30_000).map(i64::cast_unsigned);
-        let n = number("n", 1..=500_000).and_then(|n| u32::try_from(n).ok());
-        Self { seed, ms, n }
+        Self { ms: fields.unsigned("ms", 0..=30_000), seed: seed(fields) }
     }
 }
 
-async fn delay(
-    Query(chosen): Query<Chosen>,
-    range: std::ops::RangeInclusive<u64>,
-) -> Result<Json<Value>> {
-    let milliseconds = chosen.ms.unwrap_or_else(|| rng(chosen.seed).u64(range));
-    let delay = Duration::from_millis(milliseconds);
-    tokio::time::sleep(delay).await;
-    Ok(Json(json!({ "delay": delay.as_secs_f64() })))
-}
-
-/// Computes on a blocking thread, so that the event loop stays free and the time belongs to this request.
-async fn cpu(Query(chosen): Query<Chosen>) -> Result<Json<Value>> {
-    let n = chosen.n.unwrap_or_else(|| rng(chosen.seed).u32(300_000..=500_000));
-    let _place = Place::take().ok_or(Error::Unavailable { retry_after: 1 })?;
-    let digits = saola::blocking(move || last_digits(&fibonacci(n))).await;
-    Ok(Json(json!({ "n": n, "last_digits": digits })))
-}
-
-async fn exception() -> Json<Value> {
-    tracing::error!(simulated = true, "about to panic");
-    #[expect(clippy::panic, reason = "the endpoint that shows what a panic does")]
-    {
-        panic!("simulated exception");
+impl Wait {
+    /// What is asked for, else something in `range`.
+    fn time(&self, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.ms.unwrap_or_else(|| rng(self.seed).u64(range)))
     }
 }
 
-async fn random(Query(chosen): Query<Chosen>) -> Result<Json<Value>> {
-    let mut rng = rng(chosen.seed);
-    tokio::time::sleep(Duration::from_millis(rng.u64(10..=500))).await;
-    match rng.u8(0..100) {
-        0..60 => Ok(Json(json!({ "result": "ok", "choice": "ok" }))),
-        60..75 => Err(refused(400, "Random bad request")),
-        75..90 => Err(refused(500, "Random server error")),
-        _ => {
-            tokio::time::sleep(Duration::from_millis(rng.u64(1_000..=4_000))).await;
-            Ok(Json(json!({ "result": "ok", "choice": "slow" })))
-        }
+#[derive(Debug, Serialize, ToSchema)]
+struct Slept {
+    /// Seconds.
+    slept_for: f64,
+}
+
+/// Answers late
+#[utoipa::path(get, path = "/simulate/latency", tag = "simulate", params(Wait),
+    responses((status = 200, body = Slept)))]
+async fn latency(Query(wait): Query<Wait>) -> Json<Slept> {
+    let time = wait.time(100..=2_000);
+    tracing::warn!(seconds = time.as_secs_f64(), "simulated latency");
+    tokio::time::sleep(time).await;
+    Json(Slept { slept_for: time.as_secs_f64() })
+}
+
+/// How likely it is to fail.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Odds {
+    /// The probability of a failure.
+    #[param(minimum = 0, maximum = 1, default = 0.7)]
+    p: f64,
+    /// Decides instead of chance.
+    seed: Option<u64>,
+}
+
+impl Read for Odds {
+    fn read(fields: &mut Fields) -> Self {
+        Self { p: fields.number("p", 0.0..=1.0).unwrap_or(0.7), seed: seed(fields) }
     }
 }
 
-/// One of the two places a worker has for computing.
-struct Place;
+#[derive(Debug, Serialize, ToSchema)]
+struct Luck {
+    status: &'static str,
+}
 
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
-const PLACES: usize = 2;
+/// Fails more often than not
+#[utoipa::path(get, path = "/simulate/error", tag = "simulate", params(Odds),
+    responses((status = 200, body = Luck), (status = 500, description = "As asked for")))]
+async fn error(Query(odds): Query<Odds>) -> Result<Json<Luck>> {
+    if rng(odds.seed).f64() < odds.p {
+        let text = "Simulated Backend Failure";
+        return Err(Error::detail(StatusCode::INTERNAL_SERVER_ERROR, text));
+    }
+    Ok(Json(Luck { status: "lucky" }))
+}
+
+/// How long the task takes.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Task {
+    /// Milliseconds.
+    #[param(minimum = 0, maximum = 30_000, default = 2000)]
+    ms: u64,
+}
+
+impl Read for Task {
+    fn read(fields: &mut Fields) -> Self {
+        Self { ms: fields.unsigned("ms", 0..=30_000).unwrap_or(2_000) }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Queued {
+    message: &'static str,
+}
+
+/// Answers at once, and goes on working
+#[utoipa::path(get, path = "/simulate/heavy-task", tag = "simulate", params(Task),
+    responses((status = 200, body = Queued), (status = 503, description = "Too many at once")))]
+async fn heavy_task(State(app): State<App>, Query(task): Query<Task>) -> Result<Json<Queued>> {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let place = Place::take(&RUNNING, 64)?;
+    let request_id = saola::trace().map(|trace| trace.request_id().to_owned());
+    let span = tracing::info_span!("background_processing", request.id = request_id);
+    let work = async move {
+        tokio::time::sleep(Duration::from_millis(task.ms)).await;
+        tracing::info!(ms = task.ms, "background task done");
+        drop(place);
+    };
+    app.worker.background(work.instrument(span));
+    Ok(Json(Queued { message: "Background task queued" }))
+}
+
+/// One of the places that a worker has for something.
+struct Place(&'static AtomicUsize);
 
 impl Place {
-    fn take() -> Option<Self> {
-        TAKEN
-            .fetch_update(Relaxed, Relaxed, |taken| (taken < PLACES).then_some(taken + 1))
-            .ok()
-            .map(|_| Self)
+    fn take(taken: &'static AtomicUsize, places: usize) -> Result<Self> {
+        let free = |taken| (taken < places).then_some(taken + 1);
+        let result = taken.fetch_update(Relaxed, Relaxed, free);
+        result.map(|_| Self(taken)).map_err(|_| Error::Unavailable { retry_after: 1 })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        TAKEN.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
-#[inline(never)]
-fn fibonacci(n: u32) -> BigUint {
-    let (mut last, mut next) = (BigUint::ZERO, BigUint::from(1_u8));
-    for _ in 0..n {
-        last += &next;
-        std::mem::swap(&mut last, &mut next);
-    }
-    last
+fn seed(fields: &mut Fields) -> Option<u64> {
+    fields.unsigned("seed", 0..=u64::MAX)
 }
 
-fn last_digits(number: &BigUint) -> String {
-    format!("{:010}", number % BigUint::from(10_000_000_000_u64))
-}
-
-fn rng(seed: Option<u64>) -> fastrand::Rng {
-    seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
-}
-
-fn refused(status: u16, text: &'static str) -> Error {
-    Error::detail(StatusCode::from_u16(status).unwrap_or_default(), text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fibonacci_numbers_are_right() {
-        assert_eq!(fibonacci(10), BigUint::from(55_u8));
-        assert_eq!(last_digits(&fibonacci(100)), "9261915075"); // of 354224848179261915075
-    }
+fn rng(seed: Option<u64>) -> Rng {
+    seed.map_or_else(Rng::new, Rng::with_seed)
 }

@@ -176,23 +176,31 @@ impl Fields {
         field: &'static str,
         range: RangeInclusive<i64>,
     ) -> Option<i64> {
-        let number = match self.values.remove(field)? {
-            Value::Null => return None,
-            Value::Number(number) => number.as_i64(),
-            Value::String(text) if self.is_text_only() => text.parse().ok(),
-            _ => None,
-        };
-        match number {
-            None => self.find("type", field, "must be an integer"),
-            Some(number) if number < *range.start() => {
-                self.refuse(field, format!("must be at least {}", range.start()));
-            }
-            Some(number) if number > *range.end() => {
-                self.refuse(field, format!("must be at most {}", range.end()));
-            }
-            Some(number) => return Some(number),
+        let range = i128::from(*range.start())..=i128::from(*range.end());
+        self.whole(field, &range).and_then(|number| number.try_into().ok())
+    }
+
+    /// The same of more bits.
+    pub(crate) fn unsigned(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let range = i128::from(*range.start())..=i128::from(*range.end());
+        self.whole(field, &range).and_then(|number| number.try_into().ok())
+    }
+
+    /// A whole number that must be there.
+    pub(crate) fn required_integer(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> i64 {
+        if self.values.get(field).is_none_or(Value::is_null) {
+            self.find("missing", field, BLANK);
+            return 0;
         }
-        None
+        self.integer(field, range).unwrap_or_default()
     }
 
     /// The number of an object, which must be there.
@@ -238,6 +246,26 @@ impl Fields {
             self.find("type", field, "must be true or false");
         }
         yes
+    }
+
+    fn whole(&mut self, field: &'static str, range: &RangeInclusive<i128>) -> Option<i128> {
+        let number = match self.values.remove(field)? {
+            Value::Null => return None,
+            Value::Number(number) => number.as_i128(),
+            Value::String(text) if self.is_text_only() => text.parse().ok(),
+            _ => None,
+        };
+        match number {
+            None => self.find("type", field, "must be an integer"),
+            Some(number) if number < *range.start() => {
+                self.refuse(field, format!("must be at least {}", range.start()));
+            }
+            Some(number) if number > *range.end() => {
+                self.refuse(field, format!("must be at most {}", range.end()));
+            }
+            Some(number) => return Some(number),
+        }
+        None
     }
 
     fn checked_text(
