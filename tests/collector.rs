@@ -212,6 +212,7 @@ fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
         Some(Value::BoolValue(yes)) => yes.to_string(),
+        Some(Value::DoubleValue(number)) => number.to_string(),
         other => format!("{other:?}"),
     };
     let count = pairs.len();
