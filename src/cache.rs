@@ -7,12 +7,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, RedisError};
 use saola::metrics::CounterVec;
+use serde::Serialize;
 use tracing::Instrument as _;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::secret::Secret;
 
 static REQUESTS: CounterVec<1> = CounterVec::new(
@@ -45,6 +49,21 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// JSON that is written already.
+pub(crate) struct Document(String);
+
+impl Document {
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self> {
+        serde_json::to_string(value).map(Self).map_err(|_| Error::Internal)
+    }
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
+}
+
 impl Cache {
     /// Connects at its first use, and again whenever it must.
     ///
@@ -63,26 +82,35 @@ impl Cache {
     }
 
     /// A list: from the cache, or made and kept for so long.
-    pub(crate) async fn list(
+    pub(crate) async fn list<T: Serialize>(
         &self,
         name: &str,
         lives: Duration,
-        make: impl Future<Output = Result<String>>,
-    ) -> Result<String> {
-        let Some(redis) = &self.0 else { return make.await };
-        let Some(generation) = redis.ask::<Option<i64>>("GET", Cmd::get(GENERATION)).await else {
-            REQUESTS.with(["error"]).inc();
-            return make.await;
-        };
-        let key = format!("saola:list:{}:{name}", generation.unwrap_or(0));
-        if let Found::Hit(list) = self.get(&key).await {
-            return Ok(list);
+        make: impl Future<Output = Result<T>>,
+    ) -> Result<Document> {
+        // Boxed: a statement's future is large, and would be in this one twice.
+        let make = Box::pin(make);
+        let key = self.list_key(name).await;
+        if let Some(key) = &key
+            && let Found::Hit(list) = self.get(key).await
+        {
+            return Ok(Document(list));
         }
-        let list = make.await?;
-        let seconds = lives.as_secs();
-        // Not kept, it is made again.
-        let _ = redis.ask::<()>("SET", Cmd::set_ex(key, &list, seconds)).await;
+        let list = Document::of(&make.await?)?;
+        if let (Some(redis), Some(key)) = (&self.0, key) {
+            // Not kept, it is made again.
+            let _ = redis.ask::<()>("SET", Cmd::set_ex(key, &list.0, lives.as_secs())).await;
+        }
         Ok(list)
+    }
+
+    /// The key of a list as it is now; none when nobody can be asked.
+    async fn list_key(&self, name: &str) -> Option<String> {
+        let generation = self.0.as_ref()?.ask::<Option<i64>>("GET", Cmd::get(GENERATION)).await;
+        if generation.is_none() {
+            REQUESTS.with(["error"]).inc();
+        }
+        Some(format!("saola:list:{}:{name}", generation?.unwrap_or(0)))
     }
 
     /// Makes every cached list old. To be awaited between the commit and the answer.

@@ -13,6 +13,7 @@ mod tools; // programs that are not on every machine
 // The facts, by theme.
 mod access; // who may do what
 mod blog; // posts and votes
+mod caching; // Redis, there or not
 mod canaries; // secrets that come out nowhere
 mod cancelled; // clients that leave in the middle
 mod conduit; // RealWorld

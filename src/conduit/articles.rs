@@ -4,6 +4,8 @@ mod queries;
 mod slug;
 mod wire;
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use tracing::Instrument as _;
@@ -16,6 +18,7 @@ use self::wire::{
 };
 use super::viewer::{SignedIn, Visitor};
 use crate::app::App;
+use crate::cache::Document;
 use crate::db::{self, Statements, Tx, Value, params};
 use crate::error::{Error, Result};
 use crate::input::{Json, Name, Query};
@@ -36,17 +39,25 @@ async fn list(
     State(app): State<App>,
     visitor: Visitor,
     Query(filter): Query<Filter>,
-) -> Result<Json<Articles>> {
-    let Filter { tag, author, favorited, page } = &filter;
+) -> Result<Document> {
+    let listing = list_of(&app, visitor.id(), &filter);
+    match visitor.id() {
+        0 => app.cache.list(&filter.cache_name(), CACHED, listing).await,
+        _ => Document::of(&listing.await?),
+    }
+}
+
+async fn list_of(app: &App, viewer: i64, filter: &Filter) -> Result<Articles> {
+    let Filter { tag, author, favorited, page } = filter;
     let wanted: Vec<Value> =
         [tag, author, favorited].into_iter().flatten().map(Value::from).collect();
     let shape = queries::shape(tag.is_some(), author.is_some(), favorited.is_some());
-    let mut values = vec![Value::from(visitor.id())];
+    let mut values = vec![Value::from(viewer)];
     values.extend(wanted.iter().cloned());
     values.extend([Value::from(page.limit), Value::from(page.offset)]);
     let articles = app.db.query(shape.list, &values).await?;
     let articles_count = app.db.query_one(shape.count, &wanted).await?;
-    Ok(Json(Articles { articles, articles_count }))
+    Ok(Articles { articles, articles_count })
 }
 
 /// Articles of those whom one follows, newest first
@@ -93,6 +104,7 @@ async fn create(
             Ok::<_, Error>((id, slug))
         };
         let (id, slug) = app.db.transaction(work).await?;
+        app.cache.invalidate_lists().await;
         tracing::Span::current().record("article.id", id);
         tracing::info!(article.id = id, "article created");
         Ok((StatusCode::CREATED, shown(&app.db, author, &slug).await?))
@@ -125,6 +137,7 @@ async fn update(
             Ok::<_, Error>((id, slug))
         };
         let (id, slug) = app.db.transaction(work).await?;
+        app.cache.invalidate_lists().await;
         tracing::Span::current().record("article.id", id);
         tracing::info!(article.id = id, "article changed");
         shown(&app.db, account.id, &slug).await
@@ -149,6 +162,7 @@ async fn remove(
         if app.db.execute(&queries::REMOVE, params![id]).await? == 0 {
             return Err(missing());
         }
+        app.cache.invalidate_lists().await;
         tracing::info!(article.id = id, "article removed");
         Ok(StatusCode::NO_CONTENT)
     }
@@ -171,6 +185,7 @@ async fn favorite(
         db::Error::ForeignKey => missing(),
         error => error.into(),
     })?;
+    app.cache.invalidate_lists().await;
     tracing::info!(article.id = id, user.id = account.id, "article favorited");
     shown(&app.db, account.id, &slug).await
 }
@@ -186,6 +201,7 @@ async fn unfavorite(
 ) -> Result<Json<ArticleBody>> {
     let (id, _) = find(&app.db, &slug).await?;
     app.db.execute(&queries::UNFAVORITE, params![account.id, id]).await?;
+    app.cache.invalidate_lists().await;
     tracing::info!(article.id = id, user.id = account.id, "article unfavorited");
     shown(&app.db, account.id, &slug).await
 }
@@ -261,6 +277,9 @@ async fn tag(db: &impl Statements, id: i64, tags: &[String]) -> Result<()> {
     }
     Ok(())
 }
+
+/// How long a page for anybody may be old when Redis was away as it changed.
+const CACHED: Duration = Duration::from_secs(10);
 
 fn missing() -> Error {
     super::missing(&["article"])

@@ -1,5 +1,7 @@
 //! The tags in use.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,9 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::cache::Document;
 use crate::db::{Sql, Statements as _};
 use crate::error::Result;
-use crate::input::Json;
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
@@ -22,12 +24,17 @@ struct Tags {
 
 /// Every tag of an article, in the order of their bytes
 #[utoipa::path(get, path = "/api/tags", tag = "conduit", responses((status = 200, body = Tags)))]
-async fn list(State(app): State<App>) -> Result<Json<Tags>> {
-    let mut tags: Vec<String> = app.db.query(&LIST, &[]).await?;
-    // Here, because a database sorts by its own locale.
-    tags.sort_unstable();
-    Ok(Json(Tags { tags }))
+async fn list(State(app): State<App>) -> Result<Document> {
+    let listing = async {
+        let mut tags: Vec<String> = app.db.query(&LIST, &[]).await?;
+        // Here, because a database sorts by its own locale.
+        tags.sort_unstable();
+        Ok(Tags { tags })
+    };
+    app.cache.list("tags", CACHED, listing).await
 }
+
+const CACHED: Duration = Duration::from_secs(30);
 
 static LIST: Sql =
     Sql::select("conduit_article_tags", "SELECT DISTINCT tag FROM conduit_article_tags");

@@ -244,6 +244,7 @@ async fn update(
     };
     // Gone since the token was looked at.
     let updated = updated.ok_or_else(|| super::missing(&["user"]))?;
+    app.cache.invalidate_lists().await;
     if updated.token_version != account.token_version {
         token = app.auth.issue(Audience::Conduit, updated.id, updated.token_version)?;
     }

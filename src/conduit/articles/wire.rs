@@ -5,6 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::conduit::profiles::Profile;
 use crate::db::{self, FromRow, Row};
+use crate::digest::sha256;
 use crate::input::{Fields, Read};
 use crate::time::Moment;
 
@@ -166,6 +167,15 @@ pub(super) struct Filter {
     pub(super) favorited: Option<String>,
     #[param(ignore)]
     pub(super) page: Page,
+}
+
+impl Filter {
+    /// What the cache calls the list of it.
+    pub(super) fn cache_name(&self) -> String {
+        let Self { tag, author, favorited, page } = self;
+        let Page { limit, offset } = page;
+        format!("articles:{}", sha256(format!("{limit} {offset} {tag:?} {author:?} {favorited:?}")))
+    }
 }
 
 impl Read for Filter {
