@@ -9,8 +9,10 @@
 )]
 
 mod drive;
+mod http;
 mod mix;
 mod report;
+mod world;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +33,14 @@ pub(crate) struct Plan {
     mix: Mix,
     seed: u64,
     json: bool,
+}
+
+impl Plan {
+    /// Whether request `number`, due at `offset`, is behind the end.
+    fn is_over(&self, number: u32, offset: Duration) -> bool {
+        self.count.is_some_and(|count| u64::from(number) >= count)
+            || self.seconds.is_some_and(|seconds| offset >= seconds)
+    }
 }
 
 /// The command line of `saola load`.

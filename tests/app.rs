@@ -20,6 +20,7 @@ mod conduit; // RealWorld
 mod document; // the API document and its page; CORS
 mod faults; // checkouts while workers, databases and the inventory fail
 mod hostile; // texts and numbers that want to be more
+mod loading; // saola load
 mod schema; // migrations, boot errors, settings
 mod services; // the harness itself
 mod shop; // checkouts, the stock, and keys that make them once

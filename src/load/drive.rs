@@ -1,34 +1,28 @@
-//! Sends the requests when they are due, over at most 64 connections, and collects what comes back.
+//! Sends the requests when they are due, and collects what comes back.
 
 use std::io::IsTerminal;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use tokio::net::TcpStream;
+use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::LocalSet;
-use tokio::time::{Instant, interval, sleep_until, timeout_at};
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, Interval, interval, sleep_until};
 
 use crate::load::Plan;
+use crate::load::http::{Call, Http};
+use crate::load::mix::KINDS;
 use crate::load::report::{Ended, Report};
+use crate::load::world::World;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
 /// Requests under way at once; one more is skipped, and counted.
 const MOST_IN_FLIGHT: u64 = 4_096;
 /// How long the last answers are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type Http = Client<HttpConnector, Full<Bytes>>;
+/// How often the users log in again: tokens live for an hour.
+const RENEWAL: Duration = Duration::from_mins(20);
 
 /// Why a run could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -43,130 +37,104 @@ pub(crate) enum Error {
 
 /// Runs a plan to its end.
 pub(crate) async fn drive(plan: &Plan) -> Result<Report, Error> {
-    let http: Http =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(CONNECTIONS).build_http();
-    greet(&plan.url).await?;
-    LocalSet::new().run_until(send(plan, Rc::new(http))).await
+    let http = Rc::new(Http::new(plan.url.clone()));
+    http.greet().await.map_err(|why| Error::Connect { url: plan.url.clone(), why })?;
+    let (world, refusals) = World::prepare(&http).await;
+    for refusal in refusals {
+        eprintln!("saola load: {refusal}; requests about it are left out");
+    }
+    let world = Rc::new(world);
+    let sending = send(plan, Rc::clone(&http), Rc::clone(&world));
+    let mut report = LocalSet::new().run_until(sending).await?;
+    world.clean(&http).await;
+    report.set_requests(http.count_sent());
+    Ok(report)
 }
 
-/// A connection before the first request: a server that is not there is said at once. It counts nowhere.
-async fn greet(url: &Uri) -> Result<(), Error> {
-    let port = url.port_u16().unwrap_or(80);
-    let connected = TcpStream::connect((url.host().unwrap_or_default(), port)).await;
-    let refused =
-        |error: &dyn std::error::Error| Error::Connect { url: url.clone(), why: innermost(error) };
-    connected.map(drop).map_err(|error| refused(&error))
-}
-
-async fn send(plan: &Plan, http: Rc<Http>) -> Result<Report, Error> {
-    let names = plan.mix.kinds.iter().map(|kind| kind.name).collect();
-    let mut report = Report::new(names).ok_or(Error::Latencies)?;
+async fn send(plan: &Plan, http: Rc<Http>, world: Rc<World>) -> Result<Report, Error> {
+    let mut report = Report::new().ok_or(Error::Latencies)?;
     let (ended_in, mut ended_out) = mpsc::unbounded_channel();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut rng = Rng::with_seed(plan.seed);
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut progress = Progress::new();
+    let mut renewal = interval(RENEWAL);
+    renewal.reset();
     let start = Instant::now();
     let mut number = 0_u32;
     loop {
-        let due = start + Duration::from_secs_f64(f64::from(number) / plan.rate);
-        if plan.count.is_some_and(|count| u64::from(number) >= count)
-            || plan.seconds.is_some_and(|seconds| due >= start + seconds)
-        {
+        let offset = Duration::from_secs_f64(f64::from(number) / plan.rate);
+        if plan.is_over(number, offset) {
             break;
         }
         tokio::select! {
-            biased;
             _ = int.recv() => break,
             _ = term.recv() => break,
             Some(ended) = ended_out.recv() => report.add(&ended),
             _ = progress.tick.tick() => progress.show(&report, start.elapsed()),
-            () = sleep_until(due) => {
+            _ = renewal.tick() => drop(spawn_local(Rc::clone(&world).renew(Rc::clone(&http)))),
+            () = sleep_until(start + offset) => {
                 number += 1;
                 if report.in_flight() >= MOST_IN_FLIGHT {
                     report.skipped();
                     continue;
                 }
                 report.sent();
-                let request = Ready { kind: plan.mix.draw(&mut rng), due, http: Rc::clone(&http), places: Arc::clone(&places) };
-                tokio::task::spawn_local(request.run(plan, &mut rng, ended_in.clone()));
+                let request = Due::draw(plan, (&http, &world), &mut rng, start + offset);
+                spawn_local(request.run(ended_in.clone()));
             }
         }
     }
     report.set_elapsed(start.elapsed());
     let deadline = Instant::now() + PATIENCE;
     while report.in_flight() > 0 {
-        match timeout_at(deadline, ended_out.recv()).await {
-            Ok(Some(ended)) => report.add(&ended),
-            Ok(None) | Err(_) => break,
+        tokio::select! {
+            Some(ended) = ended_out.recv() => report.add(&ended),
+            _ = int.recv() => break,
+            _ = term.recv() => break,
+            () = sleep_until(deadline) => break,
         }
     }
+    report.give_up();
     progress.end(&report, start.elapsed());
     Ok(report)
 }
 
 /// A request whose time has come.
-struct Ready {
+struct Due {
     kind: usize,
-    due: Instant,
+    call: Call,
+    at: Instant,
     http: Rc<Http>,
-    places: Arc<Semaphore>,
+    world: Rc<World>,
 }
 
-impl Ready {
-    /// Builds the request now, in the order of the draw, and gives back what sends it.
-    fn run(
-        self,
+impl Due {
+    /// Drawn when it is due, in the order of the numbers, so that a seed repeats the run.
+    fn draw(
         plan: &Plan,
+        (http, world): (&Rc<Http>, &Rc<World>),
         rng: &mut Rng,
-        ended: mpsc::UnboundedSender<Ended>,
-    ) -> impl Future<Output = ()> + use<> {
-        let kind = plan.mix.kinds[self.kind].clone();
-        let uri = at(&plan.url, &kind.path(rng));
-        async move {
-            let body = Full::new(Bytes::from_static(kind.body.unwrap_or_default().as_bytes()));
-            let mut request = Request::new(body);
-            *request.method_mut() = kind.method;
-            *request.uri_mut() = uri;
-            let json = hyper::header::HeaderValue::from_static("application/json");
-            request.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
-            // The semaphore is never closed: without a place the request waits, and its latency counts.
-            let _place = self.places.acquire().await;
-            let status = exchange(&self.http, request).await;
-            let is_expected = status.as_ref().is_ok_and(|status| kind.expected.contains(status));
-            let latency = self.due.elapsed();
-            // The receiver goes only after the last answer was waited for.
-            let _ = ended.send(Ended { kind: self.kind, status, latency, is_expected });
-        }
+        at: Instant,
+    ) -> Self {
+        let (kind, call) = plan.mix.draw(world, rng);
+        Self { kind, call, at, http: Rc::clone(http), world: Rc::clone(world) }
     }
-}
 
-async fn exchange(http: &Http, request: Request<Full<Bytes>>) -> Result<u16, String> {
-    let response = http.request(request).await.map_err(|error| innermost(&error))?;
-    let status = response.status().as_u16();
-    response.into_body().collect().await.map_err(|error| innermost(&error))?;
-    Ok(status)
-}
-
-fn at(url: &Uri, path: &str) -> Uri {
-    let base = url.path().trim_end_matches('/');
-    let mut parts = url.clone().into_parts();
-    parts.path_and_query = format!("{base}{path}").parse().ok();
-    Uri::from_parts(parts).unwrap_or_else(|_| url.clone())
-}
-
-/// The cause at the bottom says what happened: "connection refused".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+    async fn run(self, ended: mpsc::UnboundedSender<Ended>) {
+        let answer = self.http.send(self.call).await;
+        let latency = self.at.elapsed();
+        let Some(kind) = KINDS.get(self.kind) else { return };
+        self.world.learn(kind.then, answer.as_ref().ok());
+        let status = answer.map(|(status, _)| status);
+        let is_expected = status.as_ref().is_ok_and(|status| kind.expected.contains(status));
+        // The receiver is gone when the last answers are no longer waited for.
+        let _ = ended.send(Ended { kind: self.kind, status, latency, is_expected });
     }
-    cause.to_string()
 }
 
 /// A line rewritten each second on a terminal, else one each ten seconds.
 struct Progress {
-    tick: tokio::time::Interval,
+    tick: Interval,
     is_terminal: bool,
 }
 
@@ -184,11 +152,9 @@ impl Progress {
     }
 
     fn end(&self, report: &Report, elapsed: Duration) {
+        self.show(report, elapsed);
         if self.is_terminal {
-            self.show(report, elapsed);
             eprintln!();
-        } else if report.count_sent() > 0 {
-            self.show(report, elapsed);
         }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
+use crate::load::mix::KINDS;
+
 /// One request that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
@@ -20,11 +22,12 @@ pub(crate) struct Ended {
 
 /// All requests of a run.
 pub(crate) struct Report {
-    names: Vec<&'static str>,
     kinds: BTreeMap<usize, Sums>,
     all: Sums,
     sent: u64,
     skipped: u64,
+    /// With those that prepared the run and cleaned up after it.
+    requests: u64,
     elapsed: Duration,
     failures: BTreeMap<String, u64>,
 }
@@ -68,13 +71,13 @@ impl Sums {
 }
 
 impl Report {
-    pub(crate) fn new(names: Vec<&'static str>) -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Some(Self {
-            names,
             kinds: BTreeMap::new(),
             all: Sums::new()?,
             sent: 0,
             skipped: 0,
+            requests: 0,
             elapsed: Duration::ZERO,
             failures: BTreeMap::new(),
         })
@@ -88,8 +91,18 @@ impl Report {
         self.skipped += 1;
     }
 
-    pub(crate) fn count_sent(&self) -> u64 {
-        self.sent
+    /// Counts what is not answered yet as failed.
+    pub(crate) fn give_up(&mut self) {
+        let unanswered = self.in_flight();
+        if unanswered > 0 {
+            self.all.failed += unanswered;
+            self.all.unexpected += unanswered;
+            self.failures.insert("no answer when the run had ended".to_owned(), unanswered);
+        }
+    }
+
+    pub(crate) fn set_requests(&mut self, requests: u64) {
+        self.requests = requests;
     }
 
     pub(crate) fn in_flight(&self) -> u64 {
@@ -140,7 +153,7 @@ impl Report {
             "request", "ended", "2xx", "4xx", "5xx", "failed", "p50", "p95", "p99", "max"
         );
         for (kind, sums) in &self.kinds {
-            row(&mut text, self.names.get(*kind).copied().unwrap_or("?"), sums);
+            row(&mut text, name(*kind), sums);
         }
         row(&mut text, "all", &self.all);
         // Writing to a String cannot fail.
@@ -161,14 +174,12 @@ impl Report {
 
     /// The summary for programs.
     pub(crate) fn json(&self) -> String {
-        let kinds: Vec<_> = self
-            .kinds
-            .iter()
-            .map(|(kind, sums)| object(self.names.get(*kind).copied().unwrap_or("?"), sums))
-            .collect();
+        let kinds: Vec<_> =
+            self.kinds.iter().map(|(kind, sums)| object(name(*kind), sums)).collect();
         let document = json!({
             "sent": self.sent,
             "skipped": self.skipped,
+            "requests": self.requests,
             "unexpected": self.all.unexpected,
             "seconds": self.elapsed.as_secs_f64(),
             "rate": per_second(self.sent, self.elapsed),
@@ -178,6 +189,10 @@ impl Report {
         });
         format!("{document}\n")
     }
+}
+
+fn name(kind: usize) -> &'static str {
+    KINDS.get(kind).map_or("?", |kind| kind.name)
 }
 
 fn row(text: &mut String, name: &str, sums: &Sums) {
