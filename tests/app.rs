@@ -17,10 +17,12 @@ mod caching; // Redis, there or not
 mod canaries; // secrets that come out nowhere
 mod cancelled; // clients that leave in the middle
 mod conduit; // RealWorld
+mod conduit_collection; // the RealWorld project's own requests
 mod document; // the API document and its page; CORS
 mod faults; // checkouts while workers, databases and the inventory fail
 mod hostile; // texts and numbers that want to be more
 mod loading; // saola load
+mod outages; // databases and caches that are away, frozen or cut off
 mod schema; // migrations, boot errors, settings
 mod services; // the harness itself
 mod shop; // checkouts, the stock, and keys that make them once
