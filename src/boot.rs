@@ -65,9 +65,10 @@ async fn attempt(app: &App) -> Result<Result<(), String>, BoxError> {
     match result.await {
         Ok(()) if app.db.is_current() => Ok(Ok(())),
         Ok(()) => Ok(Err("its schema is not current: run `saola migrate`".to_owned())),
-        Err(Unfit::Database { error: error @ (Error::Away(_) | Error::Busy(_)), .. }) => {
-            Ok(Err(error.to_string()))
-        }
+        Err(Unfit::Database {
+            error: error @ (Error::Died(_) | Error::Away(_) | Error::Busy(_)),
+            ..
+        }) => Ok(Err(error.to_string())),
         Err(unfit) => Err(unfit.into()),
     }
 }

@@ -120,8 +120,8 @@ impl Statements for Db {
         };
         observe::statement(sql, &self.place, async {
             match once().await {
-                // Its connection has died of old age; a write may have been done all the same.
-                Err(Error::Away(_)) if sql.is_read() => once().await,
+                // Of old age, perhaps: another connection may be fine. A write may have been done all the same.
+                Err(Error::Died(_)) if sql.is_read() => once().await,
                 result => result,
             }
         })
@@ -183,7 +183,13 @@ impl Db {
         let link = match &self.pool {
             Pool::Postgres(pool) => match pool.connections.get().await {
                 Ok(object) => Link::Postgres(object, pool.clone()),
-                Err(PoolError::Backend(error)) => return Err(postgres::classify(&error)),
+                Err(PoolError::Backend(error)) => {
+                    return Err(match postgres::classify(&error) {
+                        // There is no other connection to try: this was a fresh one.
+                        Error::Died(why) => Error::Away(why),
+                        error => error,
+                    });
+                }
                 Err(error) => return Err(of_pool(&error)),
             },
             Pool::Sqlite(pool) => match pool.get().await {
@@ -243,7 +249,7 @@ impl Connection {
 
     /// Gives it back; one whose answer has not come is closed instead, for it may still come.
     fn end<T>(self, result: Result<T>) -> Result<T> {
-        if let Err(Error::Away(_)) = &result {
+        if result.as_ref().is_err_and(Error::is_without_answer) {
             self.close();
         }
         result

@@ -103,7 +103,9 @@ impl From<db::Error> for Error {
             db::Error::ForeignKey => {
                 Self::refused(StatusCode::NOT_FOUND, &["request"], "not found")
             }
-            db::Error::Away(_) | db::Error::Refused(_) => Self::Unavailable { retry_after: 2 },
+            db::Error::Died(_) | db::Error::Away(_) | db::Error::Refused(_) => {
+                Self::Unavailable { retry_after: 2 }
+            }
             db::Error::Busy(_) | db::Error::Conflict => Self::Unavailable { retry_after: 1 },
             db::Error::Failed(_) => Self::Internal,
         }

@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// Two transactions were in each other's way; the whole of it may be tried again.
     #[error("in conflict with another transaction")]
     Conflict,
+    /// The connection has died under the statement, which may have been done all the same.
+    #[error("the connection has died: {0}")]
+    Died(String),
     /// No answer in time, or nobody there.
     #[error("the database is away: {0}")]
     Away(String),
@@ -37,6 +40,7 @@ impl Error {
             Self::ForeignKey => "foreign_key",
             Self::Check => "check",
             Self::Conflict => "conflict",
+            Self::Died(_) => "died",
             Self::Away(_) => "away",
             Self::Busy(_) => "busy",
             Self::Refused(_) => "refused",
@@ -44,13 +48,21 @@ impl Error {
         }
     }
 
+    /// Whether the answer to what was asked may still come, or never.
+    pub(crate) fn is_without_answer(&self) -> bool {
+        matches!(self, Self::Died(_) | Self::Away(_))
+    }
+
     /// Whether it is the answer of a constraint, which a domain expects, rather than a failure.
     pub(crate) fn is_constraint(&self) -> bool {
         match self {
             Self::Unique | Self::ForeignKey | Self::Check => true,
-            Self::Conflict | Self::Away(_) | Self::Busy(_) | Self::Refused(_) | Self::Failed(_) => {
-                false
-            }
+            Self::Conflict
+            | Self::Died(_)
+            | Self::Away(_)
+            | Self::Busy(_)
+            | Self::Refused(_)
+            | Self::Failed(_) => false,
         }
     }
 }

@@ -146,8 +146,8 @@ pub(super) fn classify(error: &tokio_postgres::Error) -> Error {
     let Some(answer) = error.as_db_error() else {
         // The text of such an error is the driver's own: it names no values.
         let text = super::chain(error);
-        let is_away = error.is_closed() || is_of_the_network(error);
-        return if is_away { Error::Away(text) } else { Error::Failed(text) };
+        let has_died = error.is_closed() || is_of_the_network(error);
+        return if has_died { Error::Died(text) } else { Error::Failed(text) };
     };
     let code = answer.code();
     let text = || format!("{} ({})", answer.message(), code.code());
@@ -160,6 +160,7 @@ pub(super) fn classify(error: &tokio_postgres::Error) -> Error {
         | SqlState::INVALID_AUTHORIZATION_SPECIFICATION
         | SqlState::INVALID_CATALOG_NAME
         | SqlState::INSUFFICIENT_PRIVILEGE => Error::Refused(text()),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => Error::Died(text()),
         // Cancelled by its limit, no connection or disk left, shutting down or starting up, read only.
         SqlState::QUERY_CANCELED | SqlState::READ_ONLY_SQL_TRANSACTION => Error::Away(text()),
         _ if ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class)) => {

@@ -105,7 +105,7 @@ impl Statements for Tx {
         let mut state = self.shared.lock();
         state.is_in_conflict |= matches!(result, Err(Error::Conflict));
         // Without an answer its state is unknown: it stays out, and is closed here.
-        if !matches!(result, Err(Error::Away(_))) {
+        if !result.as_ref().is_err_and(Error::is_without_answer) {
             state.connection = Some(unfinished);
         }
         result
