@@ -4,6 +4,7 @@
 //! a transaction. It never names a driver.
 
 mod error;
+mod location;
 mod migrations;
 mod observe;
 mod postgres;
@@ -12,7 +13,6 @@ mod sql;
 mod sqlite;
 mod transaction;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,20 +21,12 @@ use std::time::Duration;
 use deadpool::managed::{Object, PoolError, TimeoutType};
 
 pub(crate) use error::Error;
+pub(crate) use location::Location;
 pub(crate) use migrations::Unfit;
 pub(crate) use sql::{Answer, Column, FromRow, Row, Sql, Value, params};
 pub(crate) use transaction::Tx;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Where a database is.
-#[derive(Clone)]
-pub(crate) enum Location {
-    /// The file of an SQLite database.
-    Sqlite(PathBuf),
-    /// A PostgreSQL server.
-    Postgres(Box<tokio_postgres::Config>),
-}
 
 /// The database of one worker; clones share its pool.
 #[derive(Clone)]
@@ -136,34 +128,21 @@ impl Db {
     ///
     /// The pool cannot be made; nothing is connected yet.
     pub(crate) fn new(location: &Location, connections: Option<usize>) -> Result<Self> {
-        let (pool, place) = match location {
-            Location::Sqlite(path) => {
-                let place = Place {
-                    system: "sqlite",
-                    namespace: path.display().to_string(),
-                    host: None,
-                    port: None,
-                };
-                let pool = sqlite::Pool::builder(sqlite::Manager::new(path.clone()))
+        let pool = match location {
+            Location::Sqlite(path) => Pool::Sqlite(
+                sqlite::Pool::builder(sqlite::Manager::new(path.clone()))
                     .max_size(connections.unwrap_or(SQLITE_CONNECTIONS))
                     .wait_timeout(Some(SQLITE_WAIT_LIMIT))
                     .runtime(deadpool::Runtime::Tokio1)
                     .build()
-                    .map_err(|error| Error::Failed(error.to_string()))?;
-                (Pool::Sqlite(pool), place)
-            }
+                    .map_err(|error| Error::Failed(error.to_string()))?,
+            ),
+            // One to begin with: how many the server allows is the first thing that it is asked.
             Location::Postgres(config) => {
-                let place = Place {
-                    system: "postgresql",
-                    namespace: config.get_dbname().unwrap_or_default().to_owned(),
-                    host: config.get_hosts().first().map(host),
-                    port: config.get_ports().first().map(|port| i64::from(*port)).or(Some(5432)),
-                };
-                // One to begin with: how many the server allows is the first thing that it is asked.
-                (Pool::Postgres(postgres::Pool::new(config, connections.unwrap_or(1))?), place)
+                Pool::Postgres(postgres::Pool::new(config, connections.unwrap_or(1))?)
             }
         };
-        let db = Self { pool, place: Arc::new(place), is_current: Arc::default() };
+        let db = Self { pool, place: Arc::new(location.place()), is_current: Arc::default() };
         observe::pool(&db.pool.status());
         Ok(db)
     }
@@ -281,13 +260,6 @@ fn of_pool<E>(error: &PoolError<E>) -> Error {
         }
         PoolError::Timeout(_) => Error::Away("no connection in time".into()),
         _ => Error::Away("its pool is closed".into()),
-    }
-}
-
-fn host(host: &tokio_postgres::config::Host) -> String {
-    match host {
-        tokio_postgres::config::Host::Tcp(name) => name.clone(),
-        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Uri};
@@ -130,30 +131,13 @@ impl Variables {
 
 fn database(variables: &mut Variables) -> Location {
     const NAME: &str = "DATABASE_URL";
-    const ALLOWED: &str = "sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME";
-    let default = || Location::Sqlite("saola.db".into());
-    let Some(url) = variables.text(NAME) else { return default() };
-    let (scheme, rest) = url.split_once(':').unwrap_or((&url, ""));
-    match scheme {
-        "sqlite" if rest.contains(":memory:") || rest.contains("mode=memory") => {
-            let allowed = "possible: each worker would see its own database; give it a path";
-            variables.refuse(NAME, "sqlite::memory:", allowed);
-        }
-        "sqlite" if !rest.is_empty() => {
-            return Location::Sqlite(rest.strip_prefix("//").unwrap_or(rest).into());
-        }
-        "postgres" | "postgresql" => match url.parse::<tokio_postgres::Config>() {
-            Ok(config) if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require => {
-                let allowed =
-                    "possible: sslmode=require asks for TLS, which this program is built without";
-                variables.refuse(NAME, "postgres://***", allowed);
-            }
-            Ok(config) => return Location::Postgres(Box::new(config)),
-            Err(_) => variables.refuse(NAME, "postgres://***", ALLOWED),
-        },
-        _ => variables.refuse(NAME, format_args!("{scheme}:***"), ALLOWED),
-    }
-    default()
+    let url = variables.text(NAME).unwrap_or_else(|| "sqlite:saola.db".to_owned());
+    Location::parse(&url).unwrap_or_else(|allowed| {
+        // What stands behind the scheme may be a password.
+        let scheme = url.split(':').next().unwrap_or_default();
+        variables.refuse(NAME, format_args!("{scheme}:***"), allowed);
+        Location::Sqlite(PathBuf::new())
+    })
 }
 
 fn pool_size(variables: &mut Variables) -> Option<usize> {
