@@ -157,7 +157,7 @@ fn a_new_generation_that_cannot_load_is_discarded_and_the_old_serves_without_a_f
     }
     load.stop().expect_no_loss();
     assert_eq!(workers(&server), old);
-    assert_eq!(server.lines_of("reload failed").len(), 2);
+    server.until_true("both failures are told", || server.lines_of("reload failed").len() == 2);
     assert_eq!(server.stop(), 0);
 }
 
