@@ -68,7 +68,8 @@ impl App {
         if self.settings.simulation {
             router = router.merge(simulate::router());
         }
-        let (router, document) = router.split_for_parts();
+        let (router, mut document) = router.split_for_parts();
+        openapi::complete(&mut document);
         let cors = cors::layer(&self.settings.allowed_origins);
         let router = router
             .merge(openapi::router(document))

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use tracing::field::Empty;
 
-pub(crate) use throttle::{Login, Verdict};
+pub(crate) use throttle::{Login, Verdict, sweep};
 pub(crate) use token::{Audience, Credentials, Presented};
 
 use crate::auth::password::Passwords;

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::response::Redirect;
 use axum::routing::get;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder, Response};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::App;
@@ -21,6 +21,31 @@ pub(crate) fn document() -> OpenApi {
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("bearer", bearer);
     OpenApiBuilder::new().info(info).components(Some(components)).build()
+}
+
+/// Adds what operations of a kind have in common, so that no declaration repeats it.
+pub(crate) fn complete(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let methods =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in methods.into_iter().flatten() {
+            let has_body = operation.request_body.is_some();
+            let has_parameters = operation.parameters.as_ref().is_some_and(|all| !all.is_empty());
+            for (status, text, is_possible) in [
+                ("413", "The body is too large", has_body),
+                ("415", "The body is of another type", has_body),
+                ("422", "Something in it does not fit", has_body || has_parameters),
+                ("503", "The database is away or busy: to be repeated", true),
+            ] {
+                if is_possible {
+                    let responses = &mut operation.responses.responses;
+                    responses
+                        .entry(status.to_owned())
+                        .or_insert_with(|| Response::new(text).into());
+                }
+            }
+        }
+    }
 }
 
 /// `/openapi.json`, the page at `/docs/`, and the paths of other pages that lead there: these would load their script from

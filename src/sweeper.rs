@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::{idempotency, shop, simulate};
+use crate::{auth, idempotency, shop, simulate};
 
 /// Sweeps until the worker drains.
 pub(crate) async fn run(app: App) {
@@ -17,6 +17,7 @@ pub(crate) async fn run(app: App) {
         let _ = shop::sweep(&app).await;
         let _ = idempotency::sweep(&app.db).await;
         let _ = simulate::sweep(&app.db).await;
+        let _ = auth::sweep(&app.db).await;
     }
 }
 

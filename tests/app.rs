@@ -20,6 +20,7 @@ mod conduit; // RealWorld
 mod conduit_collection; // the RealWorld project's own requests
 mod document; // the API document and its page; CORS
 mod faults; // checkouts while workers, databases and the inventory fail
+mod fuzzing; // what the API document promises, tried by schemathesis
 mod hostile; // texts and numbers that want to be more
 mod loading; // saola load
 mod outages; // databases and caches that are away, frozen or cut off
@@ -28,6 +29,7 @@ mod services; // the harness itself
 mod shop; // checkouts, the stock, and keys that make them once
 mod simulate; // seeds, and servers without simulation
 mod source; // statements are constant
+mod sweeping; // rows that have expired
 mod throttle; // passwords that are guessed
 mod tokens; // tokens that are not good
 mod traces; // one trace of a checkout

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::{Audience, Auth};
-use crate::db::{Db, FromRow, Row, Sql, Statements as _, params};
+use crate::db::{self, Db, FromRow, Row, Sql, Statements as _, params};
 use crate::digest::sha256;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
@@ -153,6 +153,15 @@ fn window() -> i64 {
     i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Deletes counts whose window is over.
+pub(crate) async fn sweep(db: &Db) -> db::Result<()> {
+    let over = now() - window();
+    if db.query_opt::<i64>(&HAS_OVER, params![over]).await?.is_some() {
+        db.execute(&DELETE_OVER, params![over]).await?;
+    }
+    Ok(())
+}
+
 /// From the first failure.
 const WINDOW: Duration = Duration::from_mins(15);
 const PAIR_LIMIT: i64 = 10;
@@ -174,6 +183,15 @@ static COUNT: Sql = Sql::insert(
 static TAKE_BACK: Sql = Sql::update(
     "app_auth_failures",
     "UPDATE app_auth_failures SET failures = failures - 1 WHERE key = $1 AND failures > 0",
+);
+static HAS_OVER: Sql = Sql::select(
+    "app_auth_failures",
+    "SELECT window_start FROM app_auth_failures WHERE window_start <= $1 LIMIT 1",
+);
+static DELETE_OVER: Sql = Sql::delete(
+    "app_auth_failures",
+    "DELETE FROM app_auth_failures WHERE key IN \
+     (SELECT key FROM app_auth_failures WHERE window_start <= $1 LIMIT 500)",
 );
 static CLEAR: Sql =
     Sql::delete("app_auth_failures", "DELETE FROM app_auth_failures WHERE key = $1");

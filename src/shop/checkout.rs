@@ -33,6 +33,7 @@ static ERRORS: CounterVec<2> = CounterVec::new(
 
 /// What is bought.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ShopOrder)]
 pub(super) struct Order {
     /// 1 to 64 characters.
     item: String,

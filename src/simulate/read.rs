@@ -73,6 +73,7 @@ pub(crate) async fn sweep(db: &Db) -> db::Result<()> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReadItem)]
 struct Item {
     item_id: i64,
     db_status: &'static str,

@@ -1,0 +1,48 @@
+//! What the API document promises, tried by schemathesis: it makes requests of the document, good and bad ones, and compares
+//! every answer with it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::app::database::each;
+use crate::app::person::Person;
+use crate::app::tools;
+use crate::server::Server;
+use crate::supervision_load::is_long;
+
+#[test]
+fn no_request_made_of_the_document_gets_an_answer_outside_it() {
+    let program = tools::find("schemathesis", &["target/tools/schemathesis/bin"]);
+    let Some(program) = program else { return };
+    each(|database| {
+        // What fails on purpose is left out; the rest never fails.
+        let server = database.setup().env("SIMULATION", "off").start();
+        let reader = Person::of_conduit(&server, "reader");
+        let blogger = Person::of_blog(&server, "blogger");
+        try_all(&program, &server, &reader, "--exclude-path-regex");
+        try_all(&program, &server, &blogger, "--include-path-regex");
+        let lines = server.lines();
+        let errors: Vec<_> = lines.iter().filter(|line| line.get("level") == "error").collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    });
+}
+
+/// As this person, all paths but those of the blog, or these.
+fn try_all(program: &Path, server: &Server, person: &Person, choice: &str) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let examples = if is_long() { "500" } else { "50" };
+    let mut run = Command::new(program);
+    run.args(["run", "--seed", "1", "--max-examples", examples, "--phases", "fuzzing"]);
+    run.args(["--workers", "2"]);
+    run.args(["--generation-database", "none", "--no-color", choice, BLOG]);
+    // The status, the type and the shape of each answer are in the document, and it is never a 5xx.
+    run.args(["--checks", CHECKS, "-H", &format!("Authorization: Bearer {}", person.token())]);
+    run.arg(format!("http://{}/openapi.json", server.address())).current_dir(folder.path());
+    let output = run.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains(" passed"), "{text}");
+}
+
+const BLOG: &str = "^/(users|posts|vote|login)";
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
