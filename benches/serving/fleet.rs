@@ -1,5 +1,6 @@
 //! The servers that are measured: processes of their own, whose time and memory `/proc` tells.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -34,11 +35,21 @@ impl Server {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         // target/release/deps/serving-… and target/release/examples/…
         let deps = std::env::current_exe().unwrap();
         let examples = deps.ancestors().nth(2).unwrap().join("examples");
-        let mut command = Command::new(examples.join(name));
+        Self::program(examples.join(name), workers, args, env)
+    }
+
+    /// A program that the library serves.
+    pub(crate) fn program(
+        path: impl AsRef<OsStr>,
+        workers: u32,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut command = Command::new(path);
         command.env_clear().envs(env.iter().copied());
         let workers = workers.to_string();
         command.args(["--bind", "127.0.0.1:0", "--admin-bind", "off", "--workers", &workers]);
