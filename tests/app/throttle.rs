@@ -37,6 +37,10 @@ fn of_a_thousand_guesses_ten_are_tried_and_others_sign_in_meanwhile() {
         // Past the window all is forgotten.
         database.query("UPDATE app_auth_failures SET window_start = window_start - 900000001");
         sign_in("ann", PASSWORD).expect_status(200);
+        // What nobody asks for again is swept away.
+        let old = "SELECT count(*) FROM app_auth_failures WHERE window_start < \
+                   (SELECT max(window_start) - 800000000 FROM app_auth_failures)";
+        server.until_true("old failures are gone", || database.number(old) == 0);
     });
 }
 
