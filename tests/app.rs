@@ -21,6 +21,7 @@ mod conduit_collection; // the RealWorld project's own requests
 mod document; // the API document and its page; CORS
 mod faults; // checkouts while workers, databases and the inventory fail
 mod fuzzing; // what the API document promises, tried by schemathesis
+mod guide; // the examples of docs/api.md
 mod hostile; // texts and numbers that want to be more
 mod loading; // saola load
 mod outages; // databases and caches that are away, frozen or cut off
