@@ -18,6 +18,7 @@ mod canaries; // secrets that come out nowhere
 mod cancelled; // clients that leave in the middle
 mod conduit; // RealWorld
 mod conduit_collection; // the RealWorld project's own requests
+mod conflicts; // transactions that lose a deadlock
 mod document; // the API document and its page; CORS
 mod faults; // checkouts while workers, databases and the inventory fail
 mod fuzzing; // what the API document promises, tried by schemathesis

@@ -67,11 +67,11 @@ impl Db {
                 Err(Error::Conflict) => Ok(None),
                 Err(error) => Err(error.into()),
             },
-            Err(_) if shared.lock().is_in_conflict => Ok(None),
             Err(error) => {
+                let is_in_conflict = shared.lock().is_in_conflict;
                 // What fails here closes the connection, which rolls back too.
                 let _ = self.end(&shared, ROLLBACK).await;
-                Err(error)
+                if is_in_conflict { Ok(None) } else { Err(error) }
             }
         }
     }
