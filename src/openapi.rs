@@ -31,7 +31,9 @@ pub(crate) fn complete(document: &mut OpenApi) {
         for operation in methods.into_iter().flatten() {
             let has_body = operation.request_body.is_some();
             let has_parameters = operation.parameters.as_ref().is_some_and(|all| !all.is_empty());
+            let has_security = operation.security.is_some();
             for (status, text, is_possible) in [
+                ("401", "No token, or no good one", has_security),
                 ("413", "The body is too large", has_body),
                 ("415", "The body is of another type", has_body),
                 ("422", "Something in it does not fit", has_body || has_parameters),

@@ -255,7 +255,8 @@ impl Fields {
             Value::String(text) if self.is_text_only() => text.parse().ok(),
             _ => None,
         };
-        match number {
+        // Beyond 64 bits JSON has floating numbers only.
+        match number.filter(|number| (i64::MIN.into()..=u64::MAX.into()).contains(number)) {
             None => self.find("type", field, "must be an integer"),
             Some(number) if number < *range.start() => {
                 self.refuse(field, format!("must be at least {}", range.start()));

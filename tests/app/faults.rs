@@ -110,7 +110,7 @@ fn survive(database: &Database, more_faults: impl Fn(&Server)) {
             wait::pause(std::time::Duration::from_millis(100));
             proxy.set(Mode::Pass);
             // What could not be given back waits for the sweep.
-            settle(database, &server);
+            settle(database);
             buyers.until_more(orders);
         }
         server.signal(Signal::SIGHUP);
@@ -118,11 +118,11 @@ fn survive(database: &Database, more_faults: impl Fn(&Server)) {
             metrics.sum("saola_generation") == generation
         });
         more_faults(&server);
-        settle(database, &server);
+        settle(database);
     }
     buyers.until_more(if is_long() { 4_000 } else { 20 });
     let acknowledged = buyers.stop();
-    settle(database, &server);
+    settle(database);
     assert_books(database, &acknowledged);
 }
 

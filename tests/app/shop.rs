@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::app::api::{at_once, post, try_post};
 use crate::app::database::{Database, each};
 use crate::app::proxy::{Mode, Proxy};
-use crate::server::Server;
 use crate::wait;
 
 /// All pieces of the catalogue.
@@ -25,13 +24,14 @@ pub(crate) fn assert_settled(database: &Database) {
 }
 
 /// Lets time pass for what is open now, and waits until the sweep has seen to it.
-pub(crate) fn settle(database: &Database, server: &Server) {
+pub(crate) fn settle(database: &Database) {
     let open = database.query("SELECT id FROM shop_orders WHERE status = 'PENDING'");
     let open = format!("status = 'PENDING' AND id IN ({})", open.replace('\n', ","));
     if open.ends_with("()") {
         return;
     }
-    server.until_true("no order of before is open", || {
+    // A worker that dies while it sees to an order has claimed it for 15 seconds.
+    wait::until_within(wait::DEADLINE * 4, "no order of before is open", || {
         database.query(&format!(
             "UPDATE shop_orders SET created_at = created_at - 40000000
              WHERE claimed_until IS NULL AND {open} RETURNING id"
@@ -168,7 +168,7 @@ fn what_could_not_be_given_back_is_swept_up_later() {
         // Nobody knows yet what became of it.
         assert_eq!(send().status, 409);
         proxy.set(Mode::Pass);
-        settle(database, &server);
+        settle(database);
         let order = database.number("SELECT id FROM shop_orders");
         assert_eq!(status_of(database, order), "FAILED");
         assert_settled(database);
