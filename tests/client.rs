@@ -109,10 +109,18 @@ pub(crate) fn get_http2(address: &str, paths: &[&str]) -> Vec<Answer> {
 
 /// Asks over HTTP/2, and leaves without the answer when `then` has returned.
 pub(crate) fn leave_http2(address: &str, path: &str, then: impl FnOnce()) {
+    let request = Request::get(format!("http://{address}{path}")).body("").unwrap();
+    send_and_leave_http2(address, request, then);
+}
+
+/// The same with any request.
+pub(crate) fn send_and_leave_http2<B>(address: &str, request: Request<B>, then: impl FnOnce())
+where
+    Full<Bytes>: From<B>,
+{
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let request =
-        Request::get(format!("http://{address}{path}")).body(Full::<Bytes>::default()).unwrap();
+    let request = request.map(Full::<Bytes>::from);
     let connect = async {
         let io = TokioIo::new(TcpStream::connect(address).await?);
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
