@@ -1,5 +1,6 @@
 //! One worker's application: its state, its router, and the layers around all surfaces.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -22,15 +23,25 @@ use crate::settings::Settings;
 use crate::shop::{self, Inventory};
 use crate::{blog, boot, conduit, cors, items, openapi, orders, simulate, sweeper};
 
-/// What the handlers of one worker share. Made after the fork: `main` opens nothing.
+/// What the handlers of one worker share; each request takes a reference. Made after the fork: `main` opens nothing.
 #[derive(Clone)]
-pub(crate) struct App {
+pub(crate) struct App(Arc<Shared>);
+
+pub(crate) struct Shared {
     pub(crate) db: Db,
     pub(crate) auth: Auth,
     pub(crate) cache: Cache,
     pub(crate) inventory: Inventory,
     pub(crate) settings: Arc<Settings>,
     pub(crate) worker: WorkerInfo,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl App {
@@ -46,7 +57,7 @@ impl App {
         let auth = Auth::new(&settings);
         let cache = Cache::new(settings.redis_url.as_ref())?;
         let inventory = Inventory::new(settings.inventory_url.as_ref(), &worker.addresses);
-        let app = Self { db, auth, cache, inventory, settings, worker };
+        let app = Self(Arc::new(Shared { db, auth, cache, inventory, settings, worker }));
         boot::settle(&app).await?;
         app.worker.background(sweeper::run(app.clone()));
         Ok(app)
