@@ -1,5 +1,6 @@
 //! Workers that are too old or too big, that die again and again, or that never come to serve.
 
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -188,4 +189,40 @@ fn a_long_boot_is_no_hang_and_one_without_end_is_ended() {
     load.stop().expect_no_loss();
     assert!(server.lines_of("worker stuck").is_empty());
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_machine_whose_cores_others_take_still_reaps_and_replaces() {
+    let server = Server::start(["--workers", "2"]);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let hogs: Vec<_> = (0..2 * cores).map(|_| Hog::start()).collect();
+    for killed in 1..=3 {
+        server.kill(Slot(0));
+        server.until("it is reaped and replaced", |metrics| {
+            metrics.sum(RESTARTS) == killed && metrics.sum("saola_worker_up") == 2
+        });
+        server.get("/").expect_status(200);
+    }
+    // Only those that were killed: nobody was taken for hung.
+    let killed =
+        server.lines_of("worker died").iter().filter(|line| line.get("cause") == "signal").count();
+    assert_eq!((killed, server.lines_of("worker died").len()), (3, 3));
+    drop(hogs);
+    assert_eq!(server.stop(), 0);
+}
+
+/// A process that takes all it gets of a core, until this is dropped.
+struct Hog(Child);
+
+impl Hog {
+    fn start() -> Self {
+        Self(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
