@@ -97,7 +97,7 @@ fn survive(database: &Database, more_faults: impl Fn(&Server)) {
     let proxy = Proxy::start();
     let server = database.setup().env("INVENTORY_URL", &proxy.url()).start();
     proxy.lead_to(&server.address());
-    let buyers = Buyers::start(&server.address(), 4);
+    let buyers = Buyers::start(&server.address(), if is_long() { 64 } else { 4 });
     let (rounds, orders) = rounds();
     for generation in 2..rounds + 2 {
         for slot in server.until_whole(2).workers.into_keys() {
@@ -120,8 +120,11 @@ fn survive(database: &Database, more_faults: impl Fn(&Server)) {
         more_faults(&server);
         settle(database);
     }
-    buyers.until_more(if is_long() { 4_000 } else { 20 });
+    for _ in 0..if is_long() { 20 } else { 1 } {
+        buyers.until_more(orders);
+    }
     let acknowledged = buyers.stop();
+    assert!(!is_long() || acknowledged.len() >= 10_000, "{} orders", acknowledged.len());
     settle(database);
     assert_books(database, &acknowledged);
 }

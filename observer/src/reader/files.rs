@@ -324,13 +324,13 @@ impl Rings for Files {
     }
 }
 
-/// Reads on in the sample ring of a slot.
 /// Says whether to read on, with so many entries left.
 fn on(left: &mut usize) -> Reading {
     *left = left.saturating_sub(1);
     if *left == 0 { Reading::Stop } else { Reading::On }
 }
 
+/// Reads on in the sample ring of a slot.
 fn read_samples(slot: &mut rings::Slot, profiles: &mut Profiles) {
     let (there, read) = (slot.samples(), slot.samples_read());
     if read == there.end {
