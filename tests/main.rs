@@ -40,6 +40,7 @@ mod run_directories;
 mod secrets; // canaries that must come out nowhere
 mod serving; // endpoints, protocols, addresses
 mod stopping; // signals that end a server
+mod supervision_clock;
 mod supervision_control; // operators' commands, reloads with other settings, recycling
 mod supervision_faults; // signals, hostile operators, missing resources
 mod supervision_limits; // workers that are too old, too big, or die again and again
