@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::app::database::{Database, each};
+use crate::app::database::each;
 use crate::app::person::Person;
 use crate::app::redis::Redis;
 use crate::server::Server;
+use crate::setup::Setup;
 
 /// As anybody sees them.
 fn articles(server: &Server) -> Value {
@@ -64,7 +65,7 @@ fn a_writer_reads_its_own_write_on_every_worker() {
 #[test]
 fn a_redis_that_is_away_frozen_or_empty_costs_no_request() {
     let Some(redis) = Redis::start() else { return };
-    let server = Database::sqlite().setup().env("REDIS_URL", &redis.url()).start();
+    let server = Setup::new().env("REDIS_URL", &redis.url()).start();
     let writer = Person::of_conduit(&server, "writer");
     let ask = |cache: &str| {
         for path in ["/cache/k1", "/api/tags", "/api/articles", "/health"] {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::app::api::at_once;
-use crate::app::database::{Database, each};
+use crate::app::database::each;
 use crate::app::redis::Redis;
 use crate::client;
 use crate::server::Server;
+use crate::setup::Setup;
 
 const SIMULATED: [&str; 10] = [
     "/api/slow",
@@ -26,7 +27,7 @@ fn without_simulation_there_is_none_of_it() {
     let production =
         [("APP_ENV", "production"), ("SECRET_KEY", "0123456789abcdef0123456789abcdef")];
     for env in [&[("SIMULATION", "off")][..], &production[..]] {
-        let mut setup = Database::sqlite().setup();
+        let mut setup = Setup::new();
         for (name, value) in env {
             setup = setup.env(name, value);
         }
