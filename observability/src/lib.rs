@@ -47,6 +47,7 @@ pub mod ids;
 pub mod in_flight;
 mod keys;
 mod layout;
+mod lock;
 mod map;
 pub mod metrics;
 pub mod names;

@@ -146,7 +146,7 @@ pub fn leftovers(run_dir: &Path) -> Vec<u64> {
     let Ok((_, in_use)) = current(run_dir) else { return Vec::new() };
     let is_observed = |directory: &Path| {
         let path = directory.join(file_name(Role::Observer, 0));
-        std::fs::File::open(path).is_ok_and(|file| crate::slot::is_locked(&file))
+        std::fs::File::open(path).is_ok_and(|file| crate::lock::is_held(&file))
     };
     let others = epochs(run_dir).into_iter().filter(|(epoch, _)| *epoch < in_use);
     others.filter(|(_, path)| !is_observed(path)).map(|(epoch, _)| epoch).collect()

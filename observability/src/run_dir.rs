@@ -8,13 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, openat};
-use nix::libc;
 use nix::sys::stat::Mode;
 
+use crate::lock;
 pub use crate::run_dir::choose::{Choice, Chosen, name};
-use crate::slot::whole_file;
 
 /// The file whose lock says that a supervisor lives.
 pub(crate) const LOCK: &str = "lock";
@@ -115,10 +113,8 @@ impl RunDir {
     pub fn lock(&mut self, version: &str) -> Result<(), RunDirError> {
         loop {
             let mut file = self.open_lock()?;
-            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-                Ok(_) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => return Err(self.in_use(&mut file)),
-                Err(errno) => return Err(self.failed("lock", errno)),
+            if !lock::take(&file).map_err(|errno| self.failed("lock", errno))? {
+                return Err(self.in_use(&mut file));
             }
             // The last owner removes the file at its end: a lock on a removed file locks nothing.
             if self.is_lock(&file) {
@@ -140,18 +136,16 @@ impl RunDir {
     ///
     /// [`RunDirError::NotSafe`] if the directory is not safe or the descriptor is not its lock, [`RunDirError::InUse`] if
     /// another process holds it, [`RunDirError::System`] if the system refuses.
-    pub fn adopt(path: &Path, lock: OwnedFd, version: &str) -> Result<Self, RunDirError> {
+    pub fn adopt(path: &Path, held: OwnedFd, version: &str) -> Result<Self, RunDirError> {
         let mut run_dir = Self::new(path.to_owned(), choose::open_checked(path)?);
-        let mut file = File::from(lock);
+        let mut file = File::from(held);
         if !run_dir.is_lock(&file) {
             let reason = "its lock is another file than the one that was inherited".to_owned();
             return Err(RunDirError::NotSafe { path: path.to_owned(), reason });
         }
         // The lock belongs to the description that was inherited: to take it once more changes nothing.
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-            Ok(_) => {}
-            Err(Errno::EAGAIN | Errno::EACCES) => return Err(run_dir.in_use(&mut file)),
-            Err(errno) => return Err(run_dir.failed("lock", errno)),
+        if !lock::take(&file).map_err(|errno| run_dir.failed("lock", errno))? {
+            return Err(run_dir.in_use(&mut file));
         }
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
             .map_err(|errno| run_dir.failed("keep from children the lock of", errno))?;
@@ -232,6 +226,6 @@ pub(crate) fn version(run_dir: &Path) -> Option<String> {
 pub fn is_locked(run_dir: &Path) -> bool {
     File::options().read(true).open(run_dir.join(LOCK)).is_ok_and(|file| {
         let mut first = [0];
-        file.read_exact_at(&mut first, 0).is_ok() && crate::slot::is_locked(&file)
+        file.read_exact_at(&mut first, 0).is_ok() && lock::is_held(&file)
     })
 }

@@ -7,9 +7,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Mutex, PoisonError};
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::bell::Bell;
@@ -24,6 +21,7 @@ use crate::layout::{
     LOOP_LAG_AT, LOOP_LAG_MAX_AT, NUMBER_AT, PID_AT, SAMPLES_DROPPED_AT, SINCE_AT, START_TIME_AT,
     STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_NO_SPACE_AT, long,
 };
+use crate::lock;
 use crate::map::Map;
 use crate::record::Kind;
 use crate::records::{Records, Shared};
@@ -161,7 +159,11 @@ impl Slot {
         let number = u32::from_ne_bytes([a, b, c, d]);
         let bad = |why| SlotError::Bad { number, why };
         let role = Role::from_number(role).ok_or(bad(WhyBad::Header))?;
-        lock(&file, number)?;
+        let is_ours =
+            lock::take(&file).map_err(|errno| SlotError::system("lock a slot file", errno))?;
+        if !is_ours {
+            return Err(SlotError::Locked(number));
+        }
         let epoch = map.load(EPOCH_AT);
         let sections = header::check(&map, length, epoch, number, role).map_err(bad)?;
         redo::replay(&map);
@@ -366,35 +368,6 @@ impl Liveness<'_> {
     pub fn set_connections(self, open: u64, limit: u64) {
         self.map.store(CONNECTIONS_AT, open);
         self.map.store(CONNECTIONS_LIMIT_AT, limit);
-    }
-}
-
-/// Takes the lock that says "this slot has a living owner". It belongs to the open file description: it ends with the
-/// process, whatever ends it, and no other descriptor's closing can lose it (unlike POSIX locks).
-fn lock(file: &File, number: u32) -> Result<(), SlotError> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-        Ok(_) => Ok(()),
-        Err(Errno::EAGAIN | Errno::EACCES) => Err(SlotError::Locked(number)),
-        Err(errno) => Err(SlotError::system("lock a slot file", errno)),
-    }
-}
-
-/// Says whether somebody holds the lock, without taking it.
-pub(crate) fn is_locked(file: &File) -> bool {
-    let mut lock = whole_file(libc::F_WRLCK);
-    match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
-        Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
-        Err(_) => true, // unknown: better to believe that it lives
-    }
-}
-
-pub(crate) fn whole_file(kind: i32) -> libc::flock {
-    libc::flock {
-        l_type: i16::try_from(kind).unwrap_or(i16::MAX),
-        l_whence: 0, // SEEK_SET
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
     }
 }
 

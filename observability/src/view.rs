@@ -17,9 +17,9 @@ use crate::layout::{
     GENERATION_AT, HANDLER_NS_AT, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, KEYS_LENGTH_AT,
     LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT, PID_AT, SINCE_AT, STATE_AT, Sections,
 };
+use crate::lock;
 use crate::map::Map;
 use crate::series::OTHER;
-use crate::slot::is_locked;
 
 /// A file of an epoch directory.
 pub(crate) struct View {
@@ -224,7 +224,7 @@ impl View {
 
     /// Says whether a process owns the slot now (F17): its state says so and its lock is held. Pids are never asked.
     pub(crate) fn is_live(&self) -> bool {
-        self.seen().state != SlotState::Free && is_locked(&self.file)
+        self.seen().state != SlotState::Free && lock::is_held(&self.file)
     }
 
     /// The running requests, oldest first. Strings that are new are read first.

@@ -60,7 +60,7 @@ fn finish(supervisor: &'static Slot, path: &Path, number: u64, lost: &mut Buried
     let Ok((views, _)) = open_new(path, number, true, |_, _| false) else { return true };
     let mut is_done = true;
     for mut view in views {
-        if crate::slot::is_locked(&view.file) {
+        if crate::lock::is_held(&view.file) {
             is_done = false;
             continue;
         }
