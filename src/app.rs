@@ -3,11 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::http::StatusCode;
 use saola::{BoxError, WorkerInfo};
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +13,7 @@ use utoipa_axum::routes;
 use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::db::{Db, Sql, Statements as _};
-use crate::error::{Error, Form};
+use crate::error::Error;
 use crate::front::Front;
 use crate::input::Json;
 use crate::settings::Settings;
@@ -86,24 +83,9 @@ impl App {
             .merge(openapi::router(document))
             .fallback(|| async { Error::NoRoute })
             .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
-            .layer(from_fn(finish))
             .with_state(self);
-        // Outermost, so that a page may also read why it was refused.
-        Front(match cors {
-            Some(cors) => router.layer(cors),
-            None => router,
-        })
+        Front { router, cors }
     }
-}
-
-/// What all answers have in common: refusals in the form of their surface, also for a panic.
-async fn finish(request: Request, next: Next) -> Response {
-    let form = Form::of(request.uri().path());
-    let response = saola::caught(next.run(request)).await;
-    let response = response.unwrap_or_else(|_| Error::Internal.into_response());
-    let mut response = form.write(response);
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 /// What runs here

@@ -1,12 +1,14 @@
 //! axum's router as an application: the template of the matched route becomes the label `http_route`.
 
+use std::task::{Context, Poll};
+
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
 use saola_worker::RequestBody;
 use tower::ServiceExt as _;
+use tower::layer::layer_fn;
 use tower::util::MapRequest;
+use tower_service::Service;
 
 use crate::application::Application;
 
@@ -16,15 +18,29 @@ impl Application for Router {
 
     fn into_service(self) -> Self::Service {
         // axum refuses a route layer on a router without routes.
-        let router = if self.has_routes() { self.route_layer(from_fn(name_route)) } else { self };
+        let router = if self.has_routes() { self.route_layer(layer_fn(Named)) } else { self };
         router.map_request(|request| request.map(axum::body::Body::new))
     }
 }
 
-/// Inside the router, because `MatchedPath` is visible only there. A request that no route matched never comes here.
-async fn name_route(request: Request, next: Next) -> Response {
-    if let Some(path) = request.extensions().get::<MatchedPath>() {
-        saola_worker::set_route(path.as_str());
+/// One route, which tells its template. Inside the router, because `MatchedPath` is visible only there: a request that no
+/// route matched never comes here. It hands on the future as it is: axum's own `from_fn` boxes it twice.
+#[derive(Clone)]
+struct Named<S>(S);
+
+impl<S: Service<Request>> Service<Request> for Named<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
     }
-    next.run(request).await
+
+    fn call(&mut self, request: Request) -> S::Future {
+        if let Some(path) = request.extensions().get::<MatchedPath>() {
+            saola_worker::set_route(path.as_str());
+        }
+        self.0.call(request)
+    }
 }
