@@ -51,7 +51,7 @@ impl Layer<Registry> for Ring {
         let above = span.parent().and_then(|above| above.extensions().get().map(Open::place));
         // A span outside any request belongs to no trace.
         let Some(place) = above.or_else(spans::of_request) else { return };
-        if let Some(mut open) = Open::new(place, span.metadata().name()) {
+        if let Some(mut open) = Open::new(place, span.metadata()) {
             open.record(|fields| given.record(fields));
             span.extensions_mut().insert(open);
         }
@@ -85,11 +85,11 @@ impl Layer<Registry> for Ring {
             wall_ns: clock::wall_ns(),
             level: level(event.metadata()),
             target: event.metadata().target(),
-            message: &fields.message,
+            message: fields.message(),
             trace: trace.map_or(TraceId::NONE, |trace| trace.trace_id),
             span: trace.map_or(SpanId::NONE, |trace| trace.span_id),
             request_id: trace.map_or("", |trace| trace.request_id()),
-            fields: &fields.borrowed(),
+            fields: &fields.pairs().collect::<Vec<_>>(),
         });
     }
 }

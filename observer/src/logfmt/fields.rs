@@ -116,7 +116,12 @@ const PREFIX: &[u8] = b"field_";
 /// `secret`, `token`, `authorization`, `cookie` or `api_key`, in any case.
 pub fn is_secret(key: &str) -> bool {
     let key = key.as_bytes();
+    let last = key.last().map(u8::to_ascii_lowercase);
     SECRET.iter().any(|ending| {
+        // The last letter excludes most, and this is asked of every field.
+        if last != ending.last().copied() {
+            return false;
+        }
         key.len().checked_sub(ending.len()).is_some_and(|at| key[at..].eq_ignore_ascii_case(ending))
     })
 }

@@ -1,36 +1,85 @@
 //! The fields of a `tracing` event or span, as a record holds them. A field whose name says that it is a secret is
 //! hidden here, before anything of it is written down.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::ops::Range;
 
 use saola_observability::Value;
-use saola_observability::record::OwnedValue;
 use saola_observer::logfmt::is_secret;
 use tracing::field::{Field, Visit};
 
 /// The fields of an event or a span: `message` apart, the others in their order.
 #[derive(Default)]
 pub(super) struct Fields {
-    pub(super) message: String,
-    pub(super) pairs: Vec<(&'static str, OwnedValue)>,
+    /// Every text, one behind the other: two allocations a span, however many fields it has.
+    texts: String,
+    message: Range<usize>,
+    pairs: Vec<(&'static str, Kept)>,
+}
+
+/// A value; texts are a part of [`Fields::texts`].
+enum Kept {
+    Text(Range<usize>),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+    Bool(bool),
 }
 
 impl Fields {
-    /// The fields as a writer of records wants them.
-    pub(super) fn borrowed(&self) -> Vec<(&str, Value<'_>)> {
-        self.pairs.iter().map(|(name, value)| (*name, borrowed(value))).collect()
+    /// None yet, with room for so many.
+    pub(super) fn with_room(count: usize) -> Self {
+        let texts = String::with_capacity(count.saturating_mul(TEXT));
+        Self { texts, message: 0..0, pairs: Vec::with_capacity(count) }
     }
 
-    fn push(&mut self, field: &Field, value: OwnedValue) {
-        let value = match value {
-            _ if is_secret(field.name()) => OwnedValue::Str(HIDDEN.to_owned()),
-            OwnedValue::Str(text) if field.name() == "message" => {
-                self.message = text;
-                return;
-            }
-            value => value,
-        };
-        // A span's field may be recorded again: the last word counts.
+    /// What an event says.
+    pub(super) fn message(&self) -> &str {
+        self.text(&self.message)
+    }
+
+    /// The fields as a writer of records wants them.
+    pub(super) fn pairs(&self) -> impl ExactSizeIterator<Item = (&'static str, Value<'_>)> {
+        self.pairs.iter().map(|(name, kept)| {
+            let value = match kept {
+                Kept::Text(range) => Value::Str(self.text(range)),
+                Kept::U64(number) => Value::U64(*number),
+                Kept::I64(number) => Value::I64(*number),
+                Kept::F64(number) => Value::F64(*number),
+                Kept::Bool(yes) => Value::Bool(*yes),
+            };
+            (*name, value)
+        })
+    }
+
+    fn text(&self, range: &Range<usize>) -> &str {
+        self.texts.get(range.clone()).unwrap_or_default()
+    }
+
+    fn push_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
+        let start = self.texts.len();
+        if is_secret(field.name()) {
+            self.texts.push_str(HIDDEN);
+        } else {
+            write(&mut self.texts);
+        }
+        let range = start..self.texts.len();
+        match field.name() {
+            "message" => self.message = range,
+            _ => self.set(field, Kept::Text(range)),
+        }
+    }
+
+    fn push(&mut self, field: &Field, value: Kept) {
+        if is_secret(field.name()) {
+            self.push_text(field, |_| ());
+        } else {
+            self.set(field, value);
+        }
+    }
+
+    /// A span's field may be recorded again: the last word counts.
+    fn set(&mut self, field: &Field, value: Kept) {
         match self.pairs.iter_mut().find(|(name, _)| *name == field.name()) {
             Some((_, known)) => *known = value,
             None => self.pairs.push((field.name(), value)),
@@ -38,40 +87,35 @@ impl Fields {
     }
 }
 
-fn borrowed(value: &OwnedValue) -> Value<'_> {
-    match value {
-        OwnedValue::Str(text) => Value::Str(text),
-        OwnedValue::U64(number) => Value::U64(*number),
-        OwnedValue::I64(number) => Value::I64(*number),
-        OwnedValue::F64(number) => Value::F64(*number),
-        OwnedValue::Bool(yes) => Value::Bool(*yes),
-    }
-}
-
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, OwnedValue::Str(format!("{value:?}")));
+        self.push_text(field, |texts| {
+            // A `Debug` that fails has said what it could.
+            let _ = write!(texts, "{value:?}");
+        });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, OwnedValue::Str(value.to_owned()));
+        self.push_text(field, |texts| texts.push_str(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, OwnedValue::U64(value));
+        self.push(field, Kept::U64(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, OwnedValue::I64(value));
+        self.push(field, Kept::I64(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, OwnedValue::F64(value));
+        self.push(field, Kept::F64(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, OwnedValue::Bool(value));
+        self.push(field, Kept::Bool(value));
     }
 }
 
 const HIDDEN: &str = "***";
+/// Bytes of a usual text.
+const TEXT: usize = 24;

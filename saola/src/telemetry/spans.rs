@@ -4,9 +4,9 @@
 //! `otel.status_description`, the names that the `tracing-opentelemetry` crate made usual.
 
 use saola_observability::closed::{SpanKind, SpanStatus};
-use saola_observability::record::OwnedValue;
-use saola_observability::{Slot, Span, SpanId, clock};
+use saola_observability::{Slot, Span, SpanId, Value, clock};
 use saola_worker::Trace;
+use tracing::Metadata;
 use tracing_subscriber::Registry;
 use tracing_subscriber::registry::LookupSpan as _;
 
@@ -49,14 +49,14 @@ pub(crate) fn current() -> Option<Place> {
 
 impl Open {
     /// A span that begins now; `None` when the kernel gives no random numbers to make its id of.
-    pub(super) fn new(above: Place, name: &'static str) -> Option<Self> {
+    pub(super) fn new(above: Place, metadata: &'static Metadata<'static>) -> Option<Self> {
         Some(Self {
             place: Place { trace: above.trace, span: saola_worker::new_span_id()? },
             parent: above.span,
-            name,
+            name: metadata.name(),
             start_wall_ns: clock::wall_ns(),
             start_ns: clock::monotonic_ns(),
-            fields: Fields::default(),
+            fields: Fields::with_room(metadata.fields().len()),
         })
     }
 
@@ -70,15 +70,16 @@ impl Open {
 
     /// Writes it down.
     pub(super) fn end(self, slot: &'static Slot) {
-        let named = |wanted: &str| {
-            let found = self.fields.pairs.iter().find(|(name, _)| *name == wanted);
-            found.and_then(|(_, value)| match value {
-                OwnedValue::Str(text) => Some(text.as_str()),
-                _ => None,
-            })
-        };
-        let mut attributes = self.fields.borrowed();
-        attributes.retain(|(name, _)| !SPECIAL.contains(name));
+        let fields = self.fields.pairs();
+        let (mut attributes, mut special) = (Vec::with_capacity(fields.len()), [None; 4]);
+        for (name, value) in fields {
+            match (SPECIAL.iter().position(|known| *known == name), value) {
+                (Some(at), Value::Str(text)) => special[at] = Some(text),
+                (Some(_), _) => (),
+                (None, value) => attributes.push((name, value)),
+            }
+        }
+        let [name, kind, status, status_text] = special;
         slot.records().span(&Span {
             start_ns: self.start_wall_ns,
             duration_ns: clock::monotonic_ns().saturating_sub(self.start_ns),
@@ -86,29 +87,27 @@ impl Open {
             span: self.place.span,
             parent: self.parent,
             request: self.place.trace.span_id,
-            kind: named(KIND).map_or(SpanKind::Internal, kind),
-            status: named(STATUS).map_or(SpanStatus::Unset, status),
-            status_text: named(STATUS_TEXT).unwrap_or(""),
-            name: named(NAME).unwrap_or(self.name),
+            kind: kind.map_or(SpanKind::Internal, kind_of),
+            status: status.map_or(SpanStatus::Unset, status_of),
+            status_text: status_text.unwrap_or_default(),
+            name: name.unwrap_or(self.name),
             attributes: &attributes,
         });
     }
 }
 
-fn kind(text: &str) -> SpanKind {
+fn kind_of(text: &str) -> SpanKind {
     let mut known = SpanKind::ALL.iter().copied();
     let found = known.find(|kind| text.eq_ignore_ascii_case(kind.as_str()));
     found.unwrap_or(SpanKind::Internal)
 }
 
-fn status(text: &str) -> SpanStatus {
+fn status_of(text: &str) -> SpanStatus {
     let mut known = SpanStatus::ALL.iter().copied();
     let found = known.find(|status| text.eq_ignore_ascii_case(status.as_str()));
     found.unwrap_or(SpanStatus::Unset)
 }
 
-const NAME: &str = "otel.name";
-const KIND: &str = "otel.kind";
-const STATUS: &str = "otel.status_code";
-const STATUS_TEXT: &str = "otel.status_description";
-const SPECIAL: [&str; 4] = [NAME, KIND, STATUS, STATUS_TEXT];
+/// Fields that say what a span is, in this order: name, kind, status and the status's text.
+const SPECIAL: [&str; 4] =
+    ["otel.name", "otel.kind", "otel.status_code", "otel.status_description"];
