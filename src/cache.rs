@@ -4,6 +4,7 @@
 //! The keys of lists contain a generation, which is read before the database is asked. Whoever changes what lists show
 //! raises it before the answer goes out, so a writer reads its own write.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,15 +82,13 @@ impl Cache {
         Ok(Self(Some(Arc::new(Redis { connection, health: Mutex::default() }))))
     }
 
-    /// A list: from the cache, or made and kept for so long.
+    /// A list: from the cache, or made and kept for so long. It is named only where there is a cache.
     pub(crate) async fn list<T: Serialize>(
         &self,
-        name: &str,
+        name: impl FnOnce() -> String,
         lives: Duration,
-        make: impl Future<Output = Result<T>>,
+        make: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> Result<Document> {
-        // Boxed: a statement's future is large, and would be in this one twice.
-        let make = Box::pin(make);
         let key = self.list_key(name).await;
         if let Some(key) = &key
             && let Found::Hit(list) = self.get(key).await
@@ -105,12 +104,12 @@ impl Cache {
     }
 
     /// The key of a list as it is now; none when nobody can be asked.
-    async fn list_key(&self, name: &str) -> Option<String> {
+    async fn list_key(&self, name: impl FnOnce() -> String) -> Option<String> {
         let generation = self.0.as_ref()?.ask::<Option<i64>>("GET", Cmd::get(GENERATION)).await;
         if generation.is_none() {
             REQUESTS.with(["error"]).inc();
         }
-        Some(format!("saola:list:{}:{name}", generation?.unwrap_or(0)))
+        Some(format!("saola:list:{}:{}", generation?.unwrap_or(0), name()))
     }
 
     /// Makes every cached list old. To be awaited between the commit and the answer.

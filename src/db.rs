@@ -13,6 +13,7 @@ mod sql;
 mod sqlite;
 mod transaction;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,14 +31,16 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The database of one worker; clones share its pool.
 #[derive(Clone)]
-pub(crate) struct Db {
+pub(crate) struct Db(Arc<Shared>);
+
+struct Shared {
     pool: Pool,
-    place: Arc<Place>,
+    connections: observe::Connections,
+    place: Place,
     /// Whether the schema is the one that the statements are written for; until then nothing is asked.
-    is_current: Arc<AtomicBool>,
+    is_current: AtomicBool,
 }
 
-#[derive(Clone)]
 enum Pool {
     Postgres(postgres::Pool),
     Sqlite(sqlite::Pool),
@@ -66,7 +69,10 @@ pub(crate) trait Statements: Sync {
         sql: &'static Sql,
         params: &[Value],
     ) -> impl Future<Output = Result<Vec<T>>> + Send {
-        async move { self.run(sql, params).await?.rows.iter_mut().map(T::from_row).collect() }
+        async move {
+            let mut answer = self.run(sql, params).await?;
+            answer.rows().map(|mut row| T::from_row(&mut row)).collect()
+        }
     }
 
     /// The first row, if there is one.
@@ -75,7 +81,7 @@ pub(crate) trait Statements: Sync {
         sql: &'static Sql,
         params: &[Value],
     ) -> impl Future<Output = Result<Option<T>>> + Send {
-        async move { self.run(sql, params).await?.rows.first_mut().map(T::from_row).transpose() }
+        async move { self.run(sql, params).await?.first(T::from_row) }
     }
 
     /// The row that is always there: a count, or what an insertion returns.
@@ -84,10 +90,7 @@ pub(crate) trait Statements: Sync {
         sql: &'static Sql,
         params: &[Value],
     ) -> impl Future<Output = Result<T>> + Send {
-        async move {
-            let mut answer = self.run(sql, params).await?;
-            answer.rows.first_mut().map_or_else(|| Err(NO_ROW()), T::from_row)
-        }
+        async move { self.run(sql, params).await?.first(T::from_row)?.ok_or_else(NO_ROW) }
     }
 
     /// How many rows were written.
@@ -105,19 +108,15 @@ impl Statements for Db {
         if !self.is_current() {
             return Err(Error::Away("its schema is not current".into()));
         }
-        let once = async || {
-            let mut connection = self.connection().await?;
-            let result = connection.run(sql, params).await;
-            connection.end(result)
-        };
-        observe::statement(sql, &self.place, async {
-            match once().await {
+        let work = pin!(async {
+            match self.once(sql, params).await {
                 // Of old age, perhaps: another connection may be fine. A write may have been done all the same.
-                Err(Error::Died(_)) if sql.is_read() => once().await,
+                // Boxed, for it is rare: every statement's future would have the room for it.
+                Err(Error::Died(_)) if sql.is_read() => Box::pin(self.once(sql, params)).await,
                 result => result,
             }
-        })
-        .await
+        });
+        observe::statement(sql, &self.0.place, work).await
     }
 }
 
@@ -142,24 +141,36 @@ impl Db {
                 Pool::Postgres(postgres::Pool::new(config, connections.unwrap_or(1))?)
             }
         };
-        let db = Self { pool, place: Arc::new(location.place()), is_current: Arc::default() };
-        observe::pool(&db.pool.status());
+        let db = Self(Arc::new(Shared {
+            pool,
+            connections: observe::Connections::new(),
+            place: location.place(),
+            is_current: AtomicBool::new(false),
+        }));
+        db.show_pool();
         Ok(db)
     }
 
     /// `sqlite` or `postgresql`.
     pub(crate) fn system(&self) -> &'static str {
-        self.place.system
+        self.0.place.system
     }
 
     /// Whether statements are let through.
     pub(crate) fn is_current(&self) -> bool {
-        self.is_current.load(Relaxed)
+        self.0.is_current.load(Relaxed)
+    }
+
+    /// Runs a statement on any connection.
+    async fn once(&self, sql: &'static Sql, params: &[Value]) -> Result<Answer> {
+        let mut connection = self.connection().await?;
+        let result = connection.run(sql, params).await;
+        connection.end(result)
     }
 
     async fn connection(&self) -> Result<Connection> {
         let _waiting = observe::Waiting::begin();
-        let link = match &self.pool {
+        let link = match &self.0.pool {
             Pool::Postgres(pool) => match pool.connections.get().await {
                 Ok(object) => Link::Postgres(object, pool.clone()),
                 Err(PoolError::Backend(error)) => {
@@ -177,8 +188,12 @@ impl Db {
                 Err(error) => return Err(of_pool(&error)),
             },
         };
-        observe::pool(&self.pool.status());
-        Ok(Connection { link, _shown: Shown(self.pool.clone()) })
+        self.show_pool();
+        Ok(Connection { link, _shown: Shown(self.clone()) })
+    }
+
+    fn show_pool(&self) {
+        self.0.connections.show(&self.0.pool.status());
     }
 }
 
@@ -244,11 +259,11 @@ impl Connection {
 }
 
 /// Says how the pool stands once a connection has gone back.
-struct Shown(Pool);
+struct Shown(Db);
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        observe::pool(&self.0.status());
+        self.0.show_pool();
     }
 }
 

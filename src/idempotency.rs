@@ -37,7 +37,7 @@ struct Kept {
 }
 
 impl FromRow for Kept {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self { request_hash: row.take()?, status: row.take()?, body: row.take()? })
     }
 }

@@ -29,7 +29,7 @@ struct Item {
 }
 
 impl FromRow for Item {
-    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> crate::db::Result<Self> {
         Ok(Self { id: row.take()?, name: row.take()?, price: money::dollars(row.take()?) })
     }
 }

@@ -32,7 +32,7 @@ struct Order {
 }
 
 impl FromRow for Order {
-    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> crate::db::Result<Self> {
         Ok(Self {
             id: row.take()?,
             item_id: row.take()?,

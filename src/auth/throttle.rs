@@ -46,7 +46,7 @@ struct Counted {
 }
 
 impl FromRow for Counted {
-    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> crate::db::Result<Self> {
         Ok(Self { key: row.take()?, failures: row.take()?, window_start: row.take()? })
     }
 }

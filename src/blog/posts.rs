@@ -32,7 +32,7 @@ struct Post {
 }
 
 impl FromRow for Post {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self {
             title: row.take()?,
             content: row.take()?,
@@ -54,7 +54,7 @@ struct Voted {
 }
 
 impl FromRow for Voted {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self { votes: row.take()?, post: Post::from_row(row)? })
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct User {
 }
 
 impl FromRow for User {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self { id: row.take()?, email: row.take()?, created_at: row.take()? })
     }
 }
@@ -174,7 +174,7 @@ struct Known {
 }
 
 impl FromRow for Known {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         let (id, token_version) = (row.take()?, row.take()?);
         Ok(Self { id, token_version, hash: Secret::new(row.take()?) })
     }

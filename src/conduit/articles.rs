@@ -4,6 +4,7 @@ mod queries;
 mod slug;
 mod wire;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -40,9 +41,9 @@ async fn list(
     visitor: Visitor,
     Query(filter): Query<Filter>,
 ) -> Result<Document> {
-    let listing = list_of(&app, visitor.id(), &filter);
+    let listing = pin!(list_of(&app, visitor.id(), &filter));
     match visitor.id() {
-        0 => app.cache.list(&filter.cache_name(), CACHED, listing).await,
+        0 => app.cache.list(|| filter.cache_name(), CACHED, listing).await,
         _ => Document::of(&listing.await?),
     }
 }

@@ -30,7 +30,7 @@ struct Comment {
 }
 
 impl FromRow for Comment {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self {
             id: row.take()?,
             created_at: row.take()?,

@@ -27,7 +27,7 @@ pub(super) struct Profile {
 }
 
 impl FromRow for Profile {
-    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> crate::db::Result<Self> {
         Ok(Self {
             username: row.take()?,
             bio: row.take()?,

@@ -270,7 +270,7 @@ struct WithHash {
 }
 
 impl FromRow for WithHash {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self { account: Account::from_row(row)?, hash: Secret::new(row.take()?) })
     }
 }

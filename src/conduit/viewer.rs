@@ -21,7 +21,7 @@ pub(super) struct Account {
 }
 
 impl FromRow for Account {
-    fn from_row(row: &mut Row) -> crate::db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> crate::db::Result<Self> {
         Ok(Self {
             id: row.take()?,
             email: row.take()?,

@@ -91,7 +91,7 @@ impl Db {
 
     /// The schema is current.
     pub(crate) fn let_through(&self) {
-        self.is_current.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0.is_current.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     async fn migrate_on(
@@ -158,11 +158,11 @@ impl Db {
     /// Version and checksum of each.
     async fn applied(&self, connection: &mut Connection) -> Result<Vec<(i64, String)>> {
         let has_table = if self.system() == "sqlite" { &SQLITE_TABLES } else { &POSTGRES_TABLES };
-        if connection.run(has_table, &[]).await?.rows.is_empty() {
+        if connection.run(has_table, &[]).await?.rows().next().is_none() {
             return Ok(Vec::new());
         }
-        let answer = connection.run(&VERSIONS, &[]).await?;
-        answer.rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+        let mut answer = connection.run(&VERSIONS, &[]).await?;
+        answer.rows().map(|mut row| Ok((row.take()?, row.take()?))).collect()
     }
 }
 

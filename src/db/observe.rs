@@ -1,12 +1,13 @@
 //! What the layer tells of itself: a span and a duration for each statement, and the state of the pool.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use deadpool::Status;
-use saola::metrics::{Counter, Gauge, GaugeVec, HistogramVec};
+use saola::metrics::{Counter, Gauge, GaugeHandle, GaugeVec, HistogramVec};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
@@ -34,11 +35,12 @@ static TIMEOUTS: Counter = Counter::new(
     "Waits for a connection of a pool that took too long.",
 );
 
-/// Runs a statement as a span and an observation.
+/// Runs a statement as a span and an observation. It takes the work by reference: a future that is moved into another one
+/// has its place in it twice.
 pub(super) async fn statement<T>(
     sql: &'static Sql,
     place: &Place,
-    work: impl Future<Output = Result<T, Error>>,
+    work: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
     let start = Instant::now();
     let span = span(sql, place);
@@ -96,12 +98,25 @@ fn is_new_minute() -> bool {
     LAST.swap(minute, Relaxed) != minute
 }
 
-/// Says how a pool stands.
-pub(super) fn pool(status: &Status) {
-    let used = status.size.saturating_sub(status.available);
-    CONNECTIONS.with(["used"]).set(number(used));
-    CONNECTIONS.with(["idle"]).set(number(status.size.saturating_sub(used)));
-    CONNECTIONS_MAX.set(number(status.max_size));
+/// The series of a pool, found once.
+pub(super) struct Connections {
+    used: GaugeHandle,
+    idle: GaugeHandle,
+}
+
+impl Connections {
+    pub(super) fn new() -> Self {
+        let [used, idle] = ["used", "idle"].map(|state| CONNECTIONS.with([state]));
+        Self { used, idle }
+    }
+
+    /// Says how the pool stands.
+    pub(super) fn show(&self, status: &Status) {
+        let used = status.size.saturating_sub(status.available);
+        self.used.set(number(used));
+        self.idle.set(number(status.size.saturating_sub(used)));
+        CONNECTIONS_MAX.set(number(status.max_size));
+    }
 }
 
 fn number(count: usize) -> f64 {

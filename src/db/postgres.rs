@@ -1,6 +1,6 @@
 //! PostgreSQL: a pool a worker, prepared statements, and no wait without an end.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Column, Config, NoTls, Row};
 
-use super::{Answer, Error, Row, Sql, Value};
+use super::{Answer, Error, Sql, Value};
 
 /// A pool, and how to reach its server besides.
 #[derive(Clone)]
@@ -46,12 +46,19 @@ impl Pool {
     /// connections open and says nothing.
     async fn patiently<T>(
         &self,
-        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+        mut work: Pin<&mut impl Future<Output = Result<T, tokio_postgres::Error>>>,
     ) -> Result<T, Error> {
-        let mut work = pin!(work);
-        if let Ok(result) = timeout(SILENCE_LIMIT, &mut work).await {
-            return result.map_err(|error| classify(&error));
+        match timeout(SILENCE_LIMIT, &mut work).await {
+            Ok(result) => result.map_err(|error| classify(&error)),
+            // Boxed, for it is rare: every statement's future would have the room for it.
+            Err(_) => Box::pin(self.through_silence(work)).await,
         }
+    }
+
+    async fn through_silence<T>(
+        &self,
+        mut work: Pin<&mut impl Future<Output = Result<T, tokio_postgres::Error>>>,
+    ) -> Result<T, Error> {
         if !matches!(timeout(SILENCE_LIMIT, self.config.connect(NoTls)).await, Ok(Ok(_))) {
             return Err(Error::Away("it does not answer".into()));
         }
@@ -68,24 +75,30 @@ impl Pool {
         sql: &'static Sql,
         params: &[Value],
     ) -> Result<Answer, Error> {
-        self.patiently(async {
+        let work = pin!(async {
             let statement = object.prepare_cached(sql.text).await?;
             let params: Vec<_> = params.iter().map(parameter).collect();
             if statement.columns().is_empty() {
                 let affected = object.execute(&statement, &params).await?;
-                return Ok(Answer { rows: Vec::new(), affected });
+                return Ok(Answer { affected, ..Answer::default() });
             }
             let rows = object.query(&statement, &params).await?;
             let affected = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-            let rows = rows.iter().map(row).collect::<Result<_, _>>()?;
-            Ok(Answer { rows, affected })
-        })
-        .await
+            let width = statement.columns().len();
+            let mut values = Vec::with_capacity(rows.len() * width);
+            for row in &rows {
+                for (index, column) in row.columns().iter().enumerate() {
+                    values.push(value(row, index, column)?);
+                }
+            }
+            Ok(Answer { values, width, affected })
+        });
+        self.patiently(work).await
     }
 
     /// Runs statements without parameters or rows.
     pub(super) async fn script(&self, object: &Object, text: &str) -> Result<(), Error> {
-        self.patiently(object.batch_execute(text)).await
+        self.patiently(pin!(object.batch_execute(text))).await
     }
 
     /// The same for what may wait for other processes.
@@ -101,17 +114,14 @@ fn parameter(value: &Value) -> &(dyn ToSql + Sync) {
     value
 }
 
-fn row(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
-    let value = |(index, column): (usize, &tokio_postgres::Column)| {
-        Ok(match *column.type_() {
-            Type::BOOL => row.try_get::<_, Option<bool>>(index)?.into(),
-            Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
-            Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
-            // What is none of these fails here, and so in the first test of its statement.
-            _ => row.try_get::<_, Option<String>>(index)?.into(),
-        })
-    };
-    row.columns().iter().enumerate().map(value).collect::<Result<_, _>>().map(Row::new)
+fn value(row: &Row, index: usize, column: &Column) -> Result<Value, tokio_postgres::Error> {
+    Ok(match *column.type_() {
+        Type::BOOL => row.try_get::<_, Option<bool>>(index)?.into(),
+        Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
+        Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
+        // What is none of these fails here, and so in the first test of its statement.
+        _ => row.try_get::<_, Option<String>>(index)?.into(),
+    })
 }
 
 impl ToSql for Value {

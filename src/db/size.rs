@@ -1,6 +1,6 @@
 //! How many connections a worker may have, so that all workers of two generations fit into what the server allows.
 
-use super::{Db, Pool, Result, Sql, Unfit};
+use super::{Db, FromRow as _, Pool, Result, Sql, Unfit};
 
 impl Db {
     /// Sizes the pool: as it is told, or as the server allows for so many workers.
@@ -9,16 +9,17 @@ impl Db {
     ///
     /// The server is away, or does not allow so many.
     pub(crate) async fn fit(&self, size: Option<usize>, workers: u32) -> Result<(), Unfit> {
-        let Pool::Postgres(pool) = &self.pool else { return Ok(()) };
+        let Pool::Postgres(pool) = &self.0.pool else { return Ok(()) };
         let doing =
             |error| Unfit::Database { doing: "ask for the limit of connections".into(), error };
         let mut connection = self.connection().await.map_err(doing)?;
         let answer = connection.run(&USABLE, &[]).await;
         let mut answer = connection.end(answer).map_err(doing)?;
-        let usable: i64 = answer.rows.first_mut().map_or(Ok(0), super::Row::take).map_err(doing)?;
+        let usable = answer.first(i64::from_row).map_err(doing)?.unwrap_or(0);
         let usable = usize::try_from(usable).unwrap_or(0);
         let workers = usize::try_from(workers).unwrap_or(usize::MAX);
         pool.connections.resize(fitting(size, workers, usable)?);
+        self.show_pool();
         Ok(())
     }
 }

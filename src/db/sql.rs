@@ -116,20 +116,17 @@ macro_rules! params {
 pub(crate) use params;
 
 /// A row, read from left to right.
-pub(crate) struct Row(std::vec::IntoIter<Value>);
+pub(crate) struct Row<'a>(std::slice::IterMut<'a, Value>);
 
-impl Row {
-    pub(crate) fn new(values: Vec<Value>) -> Self {
-        Self(values.into_iter())
-    }
-
+impl Row<'_> {
     /// The next column.
     ///
     /// # Errors
     ///
     /// There is none, or it is of another type: the statement and its reader disagree.
     pub(crate) fn take<T: Column>(&mut self) -> Result<T, Error> {
-        self.0.next().and_then(T::from_value).ok_or(Error::Failed("a row of another shape".into()))
+        let value = self.0.next().map(|value| std::mem::replace(value, Value::Null));
+        value.and_then(T::from_value).ok_or_else(|| Error::Failed("a row of another shape".into()))
     }
 }
 
@@ -171,17 +168,17 @@ impl<T: Column> Column for Option<T> {
 
 /// What a row is read into; a domain implements it beside its statements.
 pub(crate) trait FromRow: Sized {
-    fn from_row(row: &mut Row) -> Result<Self, Error>;
+    fn from_row(row: &mut Row<'_>) -> Result<Self, Error>;
 }
 
 impl<T: Column> FromRow for T {
-    fn from_row(row: &mut Row) -> Result<Self, Error> {
+    fn from_row(row: &mut Row<'_>) -> Result<Self, Error> {
         row.take()
     }
 }
 
 impl<A: FromRow, B: FromRow> FromRow for (A, B) {
-    fn from_row(row: &mut Row) -> Result<Self, Error> {
+    fn from_row(row: &mut Row<'_>) -> Result<Self, Error> {
         Ok((A::from_row(row)?, B::from_row(row)?))
     }
 }
@@ -189,7 +186,25 @@ impl<A: FromRow, B: FromRow> FromRow for (A, B) {
 /// What a statement gave.
 #[derive(Default)]
 pub(crate) struct Answer {
-    pub(crate) rows: Vec<Row>,
+    /// Those of the first row, then those of the second, and so on.
+    pub(super) values: Vec<Value>,
+    /// Columns of a row.
+    pub(super) width: usize,
     /// Rows that were written; of a read it means nothing.
     pub(crate) affected: u64,
+}
+
+impl Answer {
+    /// The rows in their order.
+    pub(crate) fn rows(&mut self) -> impl Iterator<Item = Row<'_>> {
+        self.values.chunks_exact_mut(self.width.max(1)).map(|values| Row(values.iter_mut()))
+    }
+
+    /// The first row, read; `None` when there is none.
+    pub(crate) fn first<T>(
+        &mut self,
+        read: impl FnOnce(&mut Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        self.rows().next().map(|mut row| read(&mut row)).transpose()
+    }
 }

@@ -10,7 +10,7 @@ use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{ErrorCode, ffi, params_from_iter};
 
-use super::{Answer, Error, Row, Sql, Value};
+use super::{Answer, Error, Sql, Value};
 
 pub(super) type Pool = managed::Pool<Manager>;
 
@@ -82,11 +82,12 @@ pub(super) async fn run(
     on_its_thread(object, move |connection| {
         let mut statement = connection.prepare_cached(sql.for_sqlite())?;
         let width = statement.column_count();
-        let mut answer = Answer::default();
+        let mut answer = Answer { width, ..Answer::default() };
         let mut rows = statement.query(params_from_iter(params))?;
         while let Some(row) = rows.next()? {
-            let values = (0..width).map(|column| value(row.get_ref(column)?));
-            answer.rows.push(Row::new(values.collect::<Result<_, rusqlite::Error>>()?));
+            for column in 0..width {
+                answer.values.push(value(row.get_ref(column)?)?);
+            }
         }
         drop(rows);
         drop(statement);

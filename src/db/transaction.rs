@@ -1,14 +1,15 @@
 //! Transactions: all of their statements, or none.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Answer, Connection, Db, Error, Place, Result, Sql, Statements, Value, observe};
+use super::{Answer, Connection, Db, Error, Result, Sql, Statements, Value, observe};
 
 /// A transaction that has begun. Dropped before its end, it closes its connection, and so rolls back.
 pub(crate) struct Tx {
     shared: Arc<Shared>,
-    place: Arc<Place>,
+    db: Db,
 }
 
 /// Its connection, between two statements.
@@ -60,7 +61,7 @@ impl Db {
     {
         let connection = Some(self.begin().await?);
         let shared = Arc::new(Shared(Mutex::new(State { connection, is_in_conflict: false })));
-        let result = work(Tx { shared: Arc::clone(&shared), place: Arc::clone(&self.place) }).await;
+        let result = work(Tx { shared: Arc::clone(&shared), db: self.clone() }).await;
         match result {
             Ok(value) => match self.end(&shared, COMMIT).await {
                 Ok(()) => Ok(Some(value)),
@@ -101,7 +102,10 @@ impl Statements for Tx {
     async fn run(&self, sql: &'static Sql, params: &[Value]) -> Result<Answer> {
         let mut unfinished = self.shared.take()?;
         let connection = unfinished.0.as_mut().ok_or(LOST)?;
-        let result = observe::statement(sql, &self.place, connection.run(sql, params)).await;
+        let result = {
+            let work = pin!(connection.run(sql, params));
+            observe::statement(sql, &self.db.0.place, work).await
+        };
         let mut state = self.shared.lock();
         state.is_in_conflict |= matches!(result, Err(Error::Conflict));
         // Without an answer its state is unknown: it stays out, and is closed here.

@@ -28,7 +28,7 @@ pub(super) struct Article {
 }
 
 impl FromRow for Article {
-    fn from_row(row: &mut Row) -> db::Result<Self> {
+    fn from_row(row: &mut Row<'_>) -> db::Result<Self> {
         Ok(Self {
             slug: row.take()?,
             title: row.take()?,
