@@ -174,11 +174,7 @@ impl Db {
             Pool::Postgres(pool) => match pool.connections.get().await {
                 Ok(object) => Link::Postgres(object, pool.clone()),
                 Err(PoolError::Backend(error)) => {
-                    return Err(match postgres::classify(&error) {
-                        // There is no other connection to try: this was a fresh one.
-                        Error::Died(why) => Error::Away(why),
-                        error => error,
-                    });
+                    return Err(postgres::classify_connecting(&error));
                 }
                 Err(error) => return Err(of_pool(&error)),
             },

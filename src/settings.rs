@@ -261,7 +261,8 @@ mod tests {
             ("sqlite::memory:", false),
             ("sqlite:", false),
             ("postgres://a:b@c/d", true),
-            ("postgresql://a:b@c/d?sslmode=require", false),
+            ("postgresql://a:b@c/d?sslmode=require", true),
+            ("postgresql://a:b@c/d?sslmode=perhaps", false),
             ("postgres://a:b@c:port/d", false),
         ] {
             assert_eq!(read(&[("DATABASE_URL", url)]).is_ok(), is_good, "{url}");

@@ -20,6 +20,7 @@ mod conduit; // RealWorld
 mod conduit_collection; // the RealWorld project's own requests
 mod conflicts; // transactions that lose a deadlock
 mod document; // the API document and its page; CORS
+mod encrypted; // PostgreSQL over TLS
 mod faults; // checkouts while workers, databases and the inventory fail
 mod fuzzing; // what the API document promises, tried by schemathesis
 mod guide; // the examples of docs/api.md

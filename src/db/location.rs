@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 
 use super::Place;
 
@@ -33,9 +33,6 @@ impl Location {
             }
             "postgres" | "postgresql" => {
                 let config: Config = url.parse().map_err(|_| FORMS)?;
-                if config.get_ssl_mode() == SslMode::Require {
-                    return Err("possible: sslmode=require asks for TLS, which is not built in");
-                }
                 Ok(Self::Postgres(Box::new(config)))
             }
             _ => Err(FORMS),

@@ -1,5 +1,6 @@
 //! PostgreSQL: a pool a worker, prepared statements, and no wait without an end.
 
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use deadpool_postgres::{Manager, ManagerConfig, Object, RecyclingMethod};
 use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Column, Config, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Answer, Error, Sql, Value};
 
@@ -18,9 +21,15 @@ use super::{Answer, Error, Sql, Value};
 pub(crate) struct Pool {
     pub(super) connections: deadpool_postgres::Pool,
     config: Arc<Config>,
+    /// With `sslmode=require`. Otherwise in the clear: `prefer`, the driver's default, protects from nobody who can change
+    /// what is sent, and would refuse servers whose certificate nobody has signed.
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Pool {
+    /// # Errors
+    ///
+    /// TLS is asked for, and this machine knows no authority to check a certificate with.
     pub(super) fn new(config: &Config, size: usize) -> Result<Self, Error> {
         let mut config = config.clone();
         config.connect_timeout(CONNECT_LIMIT);
@@ -28,18 +37,22 @@ impl Pool {
         config.options(format!("{options} -c statement_timeout={}ms", STATEMENT_LIMIT.as_millis()));
         config.application_name("saola");
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let connections = deadpool_postgres::Pool::builder(Manager::from_config(
-            config.clone(),
-            NoTls,
-            recycling,
-        ))
-        .max_size(size)
-        .wait_timeout(Some(WAIT_LIMIT))
-        .create_timeout(Some(CONNECT_LIMIT))
-        .runtime(deadpool_postgres::Runtime::Tokio1)
-        .build()
-        .map_err(|error| Error::Failed(error.to_string()))?;
-        Ok(Self { connections, config: Arc::new(config) })
+        let tls = match config.get_ssl_mode() {
+            SslMode::Require => Some(tls()?),
+            _ => None,
+        };
+        let manager = match &tls {
+            Some(tls) => Manager::from_config(config.clone(), tls.clone(), recycling),
+            None => Manager::from_config(config.clone(), NoTls, recycling),
+        };
+        let connections = deadpool_postgres::Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(WAIT_LIMIT))
+            .create_timeout(Some(CONNECT_LIMIT))
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .build()
+            .map_err(|error| Error::Failed(error.to_string()))?;
+        Ok(Self { connections, config: Arc::new(config), tls })
     }
 
     /// Waits for an answer, as long as the server shows that it lives: one that is stopped, or cut off, keeps its
@@ -59,7 +72,13 @@ impl Pool {
         &self,
         mut work: Pin<&mut impl Future<Output = Result<T, tokio_postgres::Error>>>,
     ) -> Result<T, Error> {
-        if !matches!(timeout(SILENCE_LIMIT, self.config.connect(NoTls)).await, Ok(Ok(_))) {
+        let connecting = async {
+            match &self.tls {
+                Some(tls) => self.config.connect(tls.clone()).await.map(drop),
+                None => self.config.connect(NoTls).await.map(drop),
+            }
+        };
+        if !matches!(timeout(SILENCE_LIMIT, connecting).await, Ok(Ok(()))) {
             return Err(Error::Away("it does not answer".into()));
         }
         match timeout(CALL_LIMIT, &mut work).await {
@@ -110,6 +129,22 @@ impl Pool {
     }
 }
 
+/// Certificates are checked, and the server's name with them: by the authorities of this machine, or those in the file that
+/// `SSL_CERT_FILE` names.
+fn tls() -> Result<MakeRustlsConnect, Error> {
+    let (tls, problems) = MakeRustlsConnect::with_native_certs().map_err(|problems| {
+        let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Error::Refused(format!(
+            "sslmode=require: no certificate authority to check the server with; install \
+             ca-certificates or set SSL_CERT_FILE ({problems})"
+        ))
+    })?;
+    for problem in problems {
+        tracing::warn!(error = %problem, "certificate authority left out");
+    }
+    Ok(tls)
+}
+
 fn parameter(value: &Value) -> &(dyn ToSql + Sync) {
     value
 }
@@ -156,7 +191,7 @@ pub(super) fn classify(error: &tokio_postgres::Error) -> Error {
     let Some(answer) = error.as_db_error() else {
         // The text of such an error is the driver's own: it names no values.
         let text = super::chain(error);
-        let has_died = error.is_closed() || is_of_the_network(error);
+        let has_died = error.is_closed() || network(error).is_some();
         return if has_died { Error::Died(text) } else { Error::Failed(text) };
     };
     let code = answer.code();
@@ -181,15 +216,28 @@ pub(super) fn classify(error: &tokio_postgres::Error) -> Error {
     }
 }
 
-fn is_of_the_network(error: &tokio_postgres::Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
+/// Why there is no connection. Waiting helps where nobody answers, not where the two do not get on: over the password, the
+/// database, the certificate.
+pub(super) fn classify_connecting(error: &tokio_postgres::Error) -> Error {
+    // A certificate that is not believed comes as bad data.
+    let is_distrust = network(error).is_some_and(|error| error.kind() == ErrorKind::InvalidData);
+    match classify(error) {
+        Error::Died(why) if !is_distrust => Error::Away(why),
+        Error::Died(why) | Error::Failed(why) => Error::Refused(why),
+        error => error,
+    }
+}
+
+/// What the network said, if it was that.
+fn network(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<std::io::Error>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);

@@ -36,9 +36,7 @@ impl Cluster {
         let server = tools::find("postgres", &["/usr/lib/postgresql/*/bin"])?;
         let programs = server.parent().unwrap().to_owned();
         let folder = TempDir::with_prefix("saola-postgres-").unwrap().keep();
-        if let Some(user) = servant() {
-            chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-        }
+        give_to_servant(&folder);
         let data = folder.join("data");
         let mut init = as_servant(&programs.join("initdb"));
         init.extend(
@@ -171,6 +169,13 @@ fn servant() -> Option<User> {
     nix::unistd::Uid::effective()
         .is_root()
         .then(|| find("postgres").or_else(|| find("nobody")).unwrap())
+}
+
+/// Makes a file one that PostgreSQL may own.
+pub(crate) fn give_to_servant(path: &Path) {
+    if let Some(user) = servant() {
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    }
 }
 
 fn as_servant(program: &Path) -> Vec<String> {
