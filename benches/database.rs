@@ -28,7 +28,8 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 9;
 const CLIENTS: usize = 8;
-const REQUESTS: usize = 250;
+/// Of each client in a round: what a server does when it falls idle is to weigh little.
+const REQUESTS: usize = 1_000;
 const ARTICLES: usize = 100;
 /// Before the URL: this program is to be the handler.
 const BARE: &str = "bare:";
