@@ -60,6 +60,7 @@ pub(crate) struct Connection {
     /// Since when a head is due or incomplete; `None` while idle or inside a message.
     head_since: Cell<Option<Instant>>,
     has_head_byte: Cell<bool>,
+    /// When a request last began or ended, or the connection itself.
     idle_since: Cell<Instant>,
     lingering: Cell<Option<Lingering>>,
     /// What hyper has for the client and the kernel does not take: while it waits the connection is not idle.
@@ -172,7 +173,10 @@ impl Connection {
 
     /// When the request that begins now begins: in HTTP/1 its head has just been completed, which was a look at the clock.
     pub(crate) fn begin_of(&self, version: Version) -> Instant {
-        if version == Version::HTTP_2 { Instant::now() } else { self.idle_since.get() }
+        if version == Version::HTTP_2 {
+            self.idle_since.set(Instant::now());
+        }
+        self.idle_since.get()
     }
 
     pub(crate) fn lingers_since_now(&self) {

@@ -81,7 +81,7 @@ impl Connection {
             .map(|running| running.waits_for_client().filter(|_| running.is_stream()))
             .collect::<Option<Vec<_>>>()
             .and_then(|since| since.into_iter().max())
-            .map(|since| since + timeout);
+            .map(|since| since.max(self.idle_since.get()) + timeout);
         unsent.into_iter().chain(streams).min()
     }
 
