@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     /// What comes in after the last answer is read and thrown away.
     pub(crate) linger: Cell<bool>,
     /// The timer wants the gate to answer an unfinished head.
-    pub(crate) ordered_refusal: Cell<Option<Refusal>>,
+    pub(crate) is_head_late: Cell<bool>,
     open: RefCell<Vec<Rc<Running>>>,
     requests_left: Cell<u32>,
     /// When the part before HTTP must be over; `None` when it is.
@@ -100,7 +100,7 @@ impl Connection {
             is_upgraded: Cell::new(false),
             last_request: Cell::new(false),
             linger: Cell::new(false),
-            ordered_refusal: Cell::new(None),
+            is_head_late: Cell::new(false),
             open: RefCell::new(Vec::new()),
             requests_left: Cell::new(requests),
             opening: Cell::new(None),
@@ -196,6 +196,7 @@ impl Connection {
     /// The kernel takes no more for now.
     pub(crate) fn blocked(&self, io: &impl Stream) {
         self.unsent.blocks(Instant::now(), io.unacknowledged(), || io.segment());
+        self.open.borrow().iter().for_each(|running| running.forgets_loop());
     }
 
     /// The kernel took so many bytes.
@@ -260,7 +261,7 @@ impl Connection {
             peer: None,
         };
         self.head_complete();
-        let holder = Holder(Running::begin(self, head));
+        let holder = Holder(Running::begin(self, head, None));
         let running = &holder.0;
         running.responds(refusal.status.as_u16());
         if refusal == Refusal::HEAD_TIMEOUT {

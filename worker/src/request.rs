@@ -17,11 +17,11 @@ pub(crate) mod scope;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -38,6 +38,7 @@ use facts::{Facts, Head};
 use fields::Fields;
 use forwarded::Peer;
 use ids::Origin;
+use reading::Reading;
 use scope::{Holder, Running, Waiting, caught};
 
 /// What hyper calls: one a connection, around a clone of the user's service.
@@ -57,52 +58,87 @@ where
     type Error = std::convert::Infallible;
     type Future = RequestScope<S, S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (mut parts, incoming) = request.into_parts();
-        let mut fields = Fields::read(&parts.headers);
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let reading = Reading::of(request.body(), self.worker.config.limit_request_body);
+        let mut fields = Fields::read(request.headers());
         let (mut peer, mut forwarded) = (None, Ok(()));
         if fields.marks.has_forwarding {
-            (peer, forwarded) = self.forwarded(&mut parts.headers);
-            fields = Fields::read(&parts.headers);
+            (peer, forwarded) = self.forwarded(request.headers_mut());
+            fields = Fields::read(request.headers());
         }
-        let (method, uri) = (&parts.method, Some(&parts.uri));
-        let head = Head { method, version: parts.version, uri, fields: &fields, peer };
-        let running = Running::begin(&self.connection, head);
+        let (method, uri) = (request.method(), Some(request.uri()));
+        let head = Head { method, version: request.version(), uri, fields: &fields, peer };
+        let running = Running::begin(&self.connection, head, reading);
         let facts = &running.facts;
-        let verdict = forwarded.and_then(|()| admit(&self.worker, facts, &mut parts));
+        let verdict = forwarded.and_then(|()| admit(&self.worker, facts, &mut request));
         if facts.id_origin == Origin::Made {
-            parts.headers.insert(ids::REQUEST_ID, facts.request_id.clone());
+            request.headers_mut().insert(ids::REQUEST_ID, facts.request_id.clone());
         }
-        let (body, reading) = RequestBody::new(incoming, self.worker.config.limit_request_body);
-        *running.reading.borrow_mut() = reading;
-        running.can_upgrade.set(parts.extensions.get::<OnUpgrade>().is_some());
-        let state = match verdict {
-            Err(refusal) => State::Refused { refusal },
-            Ok(()) => match self.metrics(&parts) {
+        running.can_upgrade.set(request.extensions().get::<OnUpgrade>().is_some());
+        let mut scope =
+            RequestScope { state: State::Over, holder: Some(Holder(Rc::clone(&running))) };
+        match verdict {
+            Err(refusal) => scope.state = State::Refused { refusal },
+            Ok(()) => match self.metrics(&request) {
                 Some(join) => {
                     running.set_route("/metrics");
                     running.waiting.set(Waiting::Response);
-                    State::Metrics { join }
+                    scope.state = State::Metrics { join };
                 }
-                // A clone for each request: after a panic none of it is used again.
-                None => State::Ready {
-                    service: self.service.clone(),
-                    request: Some(Request::from_parts(parts, body)),
-                },
+                None => self.call_if_ready(&running, request, &mut scope.state),
             },
-        };
-        RequestScope { holder: Some(Holder(running)), state }
+        }
+        scope
     }
 }
 
 /// Limits and policy, before anything of the service is touched.
-fn admit(worker: &Worker, facts: &Facts, parts: &mut http::request::Parts) -> Result<(), Refusal> {
+fn admit<B>(worker: &Worker, facts: &Facts, request: &mut Request<B>) -> Result<(), Refusal> {
     let host = facts.host.as_ref().filter(|_| facts.marks.has_host);
-    check::check(parts, host, facts.marks, worker.config.header_map)?;
+    check::check(request, host, facts.marks, worker.config.header_map)?;
     if worker.open_requests() > worker.config.limit_concurrency {
         return Err(Refusal::OVERLOAD);
     }
     Ok(())
+}
+
+impl<S, B> Front<S>
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone,
+{
+    /// Calls a service that is ready, as most are always: so the request is moved into its future at once. One that is
+    /// not is asked again by the scope, which can be woken.
+    fn call_if_ready(
+        &self,
+        running: &Rc<Running>,
+        request: Request<Incoming>,
+        state: &mut State<S, S::Future>,
+    ) {
+        let mut request = Some(request);
+        running.takes_loop();
+        let is_caught = caught(running, || {
+            let Some(request) = request.take() else { return };
+            let reading = running.reading.clone();
+            let request = request.map(|incoming| RequestBody::new(incoming, reading));
+            // A clone for each request: after a panic none of it is used again.
+            let mut service = self.service.clone();
+            let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+            *state = match ready {
+                Poll::Ready(Ok(())) => {
+                    let future = service.call(request);
+                    running.waiting.set(Waiting::Response);
+                    State::Called { future }
+                }
+                Poll::Ready(Err(error)) => State::Refused { refusal: unready(running, error) },
+                Poll::Pending => State::Unready { call: Box::new(Some((service, request))) },
+            };
+        });
+        if is_caught.is_err() {
+            *state = State::Refused { refusal: Refusal::FAILED };
+        }
+        running.keeps_loop();
+    }
 }
 
 impl<S> Front<S> {
@@ -115,13 +151,14 @@ impl<S> Front<S> {
         }
     }
 
-    fn metrics(&self, parts: &http::request::Parts) -> Option<JoinHandle<Response<Bytes>>> {
+    fn metrics<B>(&self, request: &Request<B>) -> Option<JoinHandle<Response<Bytes>>> {
         let answer = self.worker.config.metrics.as_ref()?;
-        if parts.uri.path() != "/metrics" || !matches!(parts.method, Method::GET | Method::HEAD) {
+        let is_asked = matches!(*request.method(), Method::GET | Method::HEAD);
+        if request.uri().path() != "/metrics" || !is_asked {
             return None;
         }
         let (answer, fields, method) =
-            (std::sync::Arc::clone(answer), parts.headers.clone(), parts.method.clone());
+            (std::sync::Arc::clone(answer), request.headers().clone(), request.method().clone());
         Some(tokio::task::spawn_blocking(move || answer(&fields, &method)))
     }
 }
@@ -141,6 +178,7 @@ pin_project_lite::pin_project! {
             if let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) {
                 // Given up: its destructors run as this request, and a panic in one is caught like any other.
                 // The panic is marked on the record, and nobody is left to be told.
+                running.takes_loop();
                 let _ = caught(&running, || this.state.set(State::Over));
             }
         }
@@ -151,17 +189,12 @@ pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S, F> {
         Refused { refusal: Refusal },
-        Ready { service: S, request: Option<Request<RequestBody>> },
+        // `None` only for the moment of the call.
+        Unready { call: Box<Option<(S, Request<RequestBody>)>> },
         Called { #[pin] future: F },
         Metrics { join: JoinHandle<Response<Bytes>> },
         Over,
     }
-}
-
-/// What a poll of the state gave.
-enum Step<B> {
-    Own(Refusal),
-    Answer(Response<Source<B>>),
 }
 
 impl<S, B> Future for RequestScope<S, S::Future>
@@ -177,11 +210,11 @@ where
             return Poll::Pending;
         };
         running.remember(cx.waker());
-        let late = running.expired.take();
         let mut polled = Poll::Pending;
+        running.takes_loop();
         let is_caught = caught(&running, || {
-            polled = match late {
-                Some(late) => Poll::Ready(Step::Own(running.refuses_late(late))),
+            polled = match running.expired.take() {
+                Some(late) => Poll::Ready(Err(running.refuses_late(late))),
                 None => step(this.state.as_mut(), &running, cx),
             };
             if polled.is_ready() {
@@ -190,72 +223,81 @@ where
             }
         });
         if is_caught.is_err() {
-            polled = Poll::Ready(Step::Own(Refusal::FAILED));
+            polled = Poll::Ready(Err(Refusal::FAILED));
             // What has panicked is dropped now, and may panic once more.
             let _ = caught(&running, || this.state.set(State::Over));
         }
-        let step = ready!(polled);
+        let Poll::Ready(answer) = polled else {
+            running.leaves_loop();
+            return Poll::Pending;
+        };
+        running.keeps_loop();
         // Whatever the service says. A request that never came to it was refused for another reason.
         let was_called = running.waiting.get() == Waiting::Response;
-        let is_allowed =
-            running.reading.borrow().as_ref().is_none_or(|reading| reading.is_allowed());
-        let response = match step {
-            _ if was_called && !is_allowed => refused(&running, Refusal::BODY_TOO_LARGE),
-            Step::Own(refusal) => refused(&running, refusal),
-            Step::Answer(response) => response,
+        let is_allowed = running.reading.as_ref().is_none_or(|reading| reading.is_allowed());
+        let is_too_large = was_called && !is_allowed;
+        let response = match answer {
+            Ok(response) if !is_too_large => response,
+            Err(refusal) if !is_too_large => refused(&running, refusal),
+            _ => refused(&running, Refusal::BODY_TOO_LARGE),
         };
         let Some(holder) = this.holder.take() else { return Poll::Pending };
         Poll::Ready(Ok(respond(holder, response)))
     }
 }
 
-/// Goes as far as it can; runs the service's code, so it may panic.
+/// Goes as far as it can; runs the service's code, so it may panic. An `Err` is what the worker says in its place.
 fn step<S, B>(
     mut state: Pin<&mut State<S, S::Future>>,
     running: &Rc<Running>,
     cx: &mut Context<'_>,
-) -> Poll<Step<B>>
+) -> Poll<Result<Response<Source<B>>, Refusal>>
 where
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
 {
     loop {
         let polled = match state.as_mut().project() {
-            StateProjection::Refused { refusal } => return Poll::Ready(Step::Own(*refusal)),
+            StateProjection::Refused { refusal } => return Poll::Ready(Err(*refusal)),
             StateProjection::Over => return Poll::Pending,
             StateProjection::Metrics { join } => {
-                let answer = |response: Response<Bytes>| Step::Answer(response.map(Source::own));
-                return Pin::new(join)
-                    .poll(cx)
-                    .map(|result| result.map_or(Step::Own(Refusal::FAILED), answer));
+                let joined = ready!(Pin::new(join).poll(cx));
+                let answer = joined.map_err(|_| Refusal::FAILED);
+                return Poll::Ready(answer.map(|response| response.map(Source::own)));
             }
-            StateProjection::Ready { service, request } => match service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {
-                    let Some(request) = request.take() else { return Poll::Pending };
-                    let future = service.call(request);
-                    running.waiting.set(Waiting::Response);
-                    state.set(State::Called { future });
-                    continue;
+            StateProjection::Unready { call } => {
+                let Some((mut service, request)) = call.take() else { return Poll::Pending };
+                match service.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => {
+                        let future = service.call(request);
+                        running.waiting.set(Waiting::Response);
+                        state.set(State::Called { future });
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(unready(running, error))),
+                    Poll::Pending => {
+                        **call = Some((service, request));
+                        running.connection.look();
+                        return Poll::Pending;
+                    }
                 }
-                Poll::Ready(Err(error)) => {
-                    running.failed("the service is not ready", &error.into());
-                    return Poll::Ready(Step::Own(Refusal::OVERLOAD));
-                }
-                Poll::Pending => {
-                    running.connection.look();
-                    return Poll::Pending;
-                }
-            },
+            }
             StateProjection::Called { future } => ready!(future.poll(cx)),
         };
         return Poll::Ready(match polled {
-            Ok(response) => Step::Answer(response.map(|body| Source::Service { body })),
+            Ok(response) => Ok(response.map(|body| Source::Service { body })),
             Err(error) => {
                 running.failed("the service failed", &error.into());
                 running.exception.set(Some("service"));
-                Step::Own(Refusal::FAILED)
+                Err(Refusal::FAILED)
             }
         });
     }
+}
+
+/// The service will never take this request.
+fn unready(running: &Running, error: impl Into<BoxError>) -> Refusal {
+    running.failed("the service is not ready", &error.into());
+    Refusal::OVERLOAD
 }
 
 fn refused<B>(running: &Running, refusal: Refusal) -> Response<Source<B>> {
@@ -275,29 +317,30 @@ fn refused<B>(running: &Running, refusal: Refusal) -> Response<Source<B>> {
 /// Adds what every response carries, and moves the record into its body.
 fn respond<B: HttpBody>(
     holder: Holder,
-    response: Response<Source<B>>,
+    mut response: Response<Source<B>>,
 ) -> Response<ResponseBody<B>> {
-    let running = Rc::clone(&holder.0);
-    let (mut parts, source) = response.into_parts();
-    running.responds(parts.status.as_u16());
-    parts.headers.insert(ids::REQUEST_ID, running.facts.request_id.clone());
-    if let Some(server) = &running.worker.config.server_header {
-        parts.headers.entry(SERVER).or_insert_with(|| server.clone());
+    let (running, status) = (&holder.0, response.status());
+    running.responds(status.as_u16());
+    let fields = response.headers_mut();
+    fields.insert(ids::REQUEST_ID, running.facts.request_id.clone());
+    if let Some(server) = &running.worker.config.server_header
+        && let Some(own) = fields.insert(SERVER, server.clone())
+    {
+        // The service's word counts. One look-up more for it is one less for all others.
+        fields.insert(SERVER, own);
     }
+    let is_alone = !running.is_stream();
     // An early answer: what the client still sends is read and thrown away after the answer (W60).
-    if running.is_body_unread() && running.facts.version != Version::HTTP_2 {
+    if is_alone && running.is_body_unread() {
         running.connection.last_request.set(true);
         running.connection.linger.set(true);
     }
-    let upgrades = parts.status == StatusCode::SWITCHING_PROTOCOLS && running.can_upgrade.get();
-    if upgrades {
+    if status == StatusCode::SWITCHING_PROTOCOLS && running.can_upgrade.get() {
         running.connection.upgrades();
-    } else if running.facts.version != Version::HTTP_2
-        && running.connection.is_last(&running.worker)
-    {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if is_alone && running.connection.is_last(&running.worker) {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let (is_empty, exact) = match &source {
+    let (is_empty, exact) = match response.body() {
         Source::Own { bytes } => {
             let length = bytes.as_ref().map_or(0, Bytes::len);
             (length == 0, u64::try_from(length).ok())
@@ -305,15 +348,15 @@ fn respond<B: HttpBody>(
         Source::Service { body } => (body.is_end_stream(), body.size_hint().exact()),
     };
     let has_no_body = running.facts.method == Method::HEAD
-        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || parts.status.is_informational();
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || status.is_informational();
     if has_no_body || is_empty {
         // hyper never polls these, so the end is known here.
         running.completes();
     }
-    let stated = || parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    let stated = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
     let promised = if has_no_body { None } else { exact.or_else(stated) };
-    Response::from_parts(parts, ResponseBody::new(source, promised, holder))
+    response.map(|source| ResponseBody::new(source, promised, holder))
 }
 
 impl Running {

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::Connection;
 use crate::metrics;
-use crate::request::answer::Refusal;
 
 /// What the clock says about a connection.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -75,7 +74,8 @@ impl Connection {
         let timeout = self.worker.config.write_timeout;
         let unsent = self.unsent.deadline(now, timeout);
         let open = self.open.borrow();
-        // One paused stream beside living ones is the client's right; all of them paused is a stall.
+        // One paused stream beside living ones is the client's right, also when those are short; all of them paused, and
+        // nothing asked for meanwhile, is a stall.
         let streams = open
             .iter()
             .map(|running| running.waits_for_client().filter(|_| running.is_stream()))
@@ -123,7 +123,7 @@ impl Connection {
                 Owed::Nothing => {}
             }
             if owed == Owed::RestOfHead {
-                self.ordered_refusal.set(Some(Refusal::HEAD_TIMEOUT));
+                self.is_head_late.set(true);
                 return Due::Again;
             }
         }

@@ -15,6 +15,7 @@ use super::opening::Speaks;
 use super::scratch::{gathered, poll_scratch, scratched};
 use super::serve::Place;
 use crate::accept::Stream;
+use crate::request::answer::Refusal;
 
 /// What a new connection turned out to speak.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -72,8 +73,8 @@ impl<I: Stream> Gate<I> {
     /// Waits until the protocol is known and the first head is complete, so that hyper's buffers wait for it too.
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Opening>> {
         loop {
-            if let Some(refusal) = self.connection.ordered_refusal.take() {
-                self.refuse(refusal);
+            if self.connection.is_head_late.take() {
+                self.refuse(Refusal::HEAD_TIMEOUT);
             }
             if self.mode == Mode::Refused {
                 ready!(self.poll_finish(cx))?;
@@ -113,8 +114,11 @@ impl<I: Stream> Gate<I> {
 
     /// Looks whether what is held is a complete head, and sets the mode accordingly.
     fn judge(&mut self) {
-        if let Some(refusal) = self.connection.ordered_refusal.take() {
-            return self.refuse(refusal);
+        if self.connection.is_head_late.take() {
+            return self.refuse(Refusal::HEAD_TIMEOUT);
+        }
+        if self.held.is_empty() && self.empty_lines == 0 {
+            return;
         }
         while self.empty_lines < 2 && self.held.starts_with(b"\r\n") {
             self.held.advance(2);
@@ -177,7 +181,7 @@ impl<I: Stream> Gate<I> {
         self.held.extend_from_slice(later);
     }
 
-    fn refuse(&mut self, refusal: crate::request::answer::Refusal) {
+    fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(self.connection.refuse(refusal));
         self.connection.linger.set(true);
         self.held = BytesMut::new();

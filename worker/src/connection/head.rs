@@ -39,7 +39,9 @@ impl Scan {
     pub(crate) fn advance(&mut self, bytes: &[u8], config: &Config) -> Verdict {
         loop {
             let rest = bytes.get(self.seen..).unwrap_or_default();
-            let Some(at) = memchr::memchr(b'\n', rest) else {
+            // A line is seldom cut, and seldom holds a tab: then its end is the first control character in it.
+            let plain = if self.seen == self.line_start { plain_line(rest) } else { None };
+            let Some(at) = plain.or_else(|| memchr::memchr(b'\n', rest)) else {
                 self.seen = bytes.len();
                 // The first half of a line end does not count, whether or not the second has come.
                 let line = bytes.get(self.line_start..).unwrap_or_default();
@@ -56,8 +58,10 @@ impl Scan {
             }
             self.line_start = end;
             self.seen = end;
-            if self.mistake.is_none() {
-                self.mistake = self.read(line).err();
+            if self.mistake.is_none()
+                && let Err(mistake) = self.read(line, plain.is_some())
+            {
+                self.mistake = Some(mistake);
             }
             if matches!(line, b"\n" | b"\r\n") {
                 return self.complete(end);
@@ -66,13 +70,14 @@ impl Scan {
         }
     }
 
-    /// Reads a complete line, its end included; `Err` is the answer to a head that must not be served.
-    fn read(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    /// Reads a complete line, its end included; `Err` is the answer to a head that must not be served. A plain line is
+    /// known to have no control character.
+    fn read(&mut self, line: &[u8], is_plain: bool) -> Result<(), Refusal> {
         let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("a line must end with CR LF"))?;
         match self.version {
             None => self.version = Some(request_line(line)?),
             Some(_) if line.is_empty() => {}
-            Some(_) => self.fields.take(line)?,
+            Some(_) => self.fields.take(line, is_plain)?,
         }
         Ok(())
     }
@@ -102,6 +107,32 @@ impl Scan {
             _ => None,
         }
     }
+}
+
+/// Where the line feed of a line stands that is whole and has no other control character than those of its end.
+fn plain_line(bytes: &[u8]) -> Option<usize> {
+    let end = uncontrolled(bytes);
+    bytes.get(end..)?.starts_with(b"\r\n").then_some(end.saturating_add(1))
+}
+
+/// How many bytes stand before the first control character, a tab being one.
+fn uncontrolled(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (start, word) in (0_usize..).step_by(8).zip(words) {
+        // Eight bytes at once. A borrow reaches only bytes behind one that is found, and the first is what counts.
+        let word = u64::from_le_bytes(*word);
+        let low = word.wrapping_sub(ONES * 32) & !word;
+        let differs = word ^ (ONES * 127);
+        let delete = differs.wrapping_sub(ONES) & !differs;
+        let found = (low | delete) & (ONES << 7);
+        if found != 0 {
+            let bits = usize::try_from(found.trailing_zeros()).unwrap_or(0);
+            return start.saturating_add(bits / 8);
+        }
+    }
+    let end = rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len());
+    bytes.len().saturating_sub(rest.len()).saturating_add(end)
 }
 
 /// Refuses what another reader could take for a line end.
@@ -184,9 +215,11 @@ enum Coding {
 }
 
 impl Fields {
-    fn take(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn take(&mut self, line: &[u8], is_plain: bool) -> Result<(), Refusal> {
         let (name, rest) = charset::TOKEN.split(line);
-        printable(rest)?;
+        if !is_plain {
+            printable(rest)?;
+        }
         let value = match rest {
             [b':', value @ ..] if !name.is_empty() => value,
             // A token has no space: this also refuses folded lines and a space before the colon (section 5.1, 5.2).

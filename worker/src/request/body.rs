@@ -41,12 +41,9 @@ impl RequestBody {
         Self { incoming: None, reading: None }
     }
 
-    pub(crate) fn new(incoming: Incoming, limit: u64) -> (Self, Option<Arc<Reading>>) {
-        if incoming.is_end_stream() {
-            return (Self::empty(), None);
-        }
-        let reading = Arc::new(Reading::new(limit, incoming.size_hint().lower()));
-        (Self { incoming: Some(incoming), reading: Some(Arc::clone(&reading)) }, Some(reading))
+    /// Without a [`Reading`] there is nothing to read.
+    pub(crate) fn new(incoming: Incoming, reading: Option<Arc<Reading>>) -> Self {
+        Self { incoming: reading.is_some().then_some(incoming), reading }
     }
 }
 
@@ -203,6 +200,7 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             SourceProjection::Service { body } => body,
         };
         let (mut polled, mut is_last) = (Poll::Pending, false);
+        running.takes_loop();
         let is_caught = caught(&running, || {
             polled = body.as_mut().poll_frame(cx);
             is_last = body.is_end_stream();
@@ -210,6 +208,11 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
         if let Err(panicked) = is_caught {
             // The connection is cut: the head has gone, nothing else can tell the client.
             return Poll::Ready(Some(Err(panicked.into())));
+        }
+        if is_last {
+            running.keeps_loop();
+        } else {
+            running.leaves_loop();
         }
         let Poll::Ready(polled) = polled else {
             running.gave_frame(false);

@@ -2,9 +2,8 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use http::header::HOST;
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::answer::Refusal;
 use super::fields::Marks;
@@ -12,24 +11,24 @@ use crate::config::HeaderMapping;
 use crate::connection::charset;
 
 /// Refuses what no service should see; brings an absolute target into origin form.
-pub(crate) fn check(
-    parts: &mut Parts,
+pub(crate) fn check<B>(
+    request: &mut Request<B>,
     host: Option<&HeaderValue>,
     marks: Marks,
     mapping: HeaderMapping,
 ) -> Result<(), Refusal> {
     if marks.has_underscore {
-        underscores(&mut parts.headers, mapping)?;
+        underscores(request.headers_mut(), mapping)?;
     }
-    if parts.method == Method::CONNECT || parts.method == Method::TRACE {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Refusal::METHOD);
     }
-    target(parts)?;
+    target(request.method(), request.uri())?;
     if marks.has_many_hosts {
         return Err(Refusal::bad("Host more than once"));
     }
-    authority(parts, host)?;
-    if marks.expects_the_unknown && parts.version != Version::HTTP_10 {
+    authority(request, host)?;
+    if marks.expects_the_unknown && request.version() != Version::HTTP_10 {
         return Err(Refusal::EXPECTATION);
     }
     Ok(())
@@ -51,14 +50,14 @@ fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Ref
     Ok(())
 }
 
-fn target(parts: &Parts) -> Result<(), Refusal> {
-    let path = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
-    match parts.uri.scheme_str() {
+fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
+    let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    match uri.scheme_str() {
         None | Some("http" | "https") => {}
         Some(_) => return Err(Refusal::bad("the scheme of the target is not http")),
     }
     if path == "*" {
-        let allowed = parts.method == Method::OPTIONS && parts.uri.scheme().is_none();
+        let allowed = *method == Method::OPTIONS && uri.scheme().is_none();
         return if allowed { Ok(()) } else { Err(Refusal::bad("the target * is for OPTIONS")) };
     }
     if !path.starts_with('/') {
@@ -77,15 +76,15 @@ fn target(parts: &Parts) -> Result<(), Refusal> {
 }
 
 /// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
-fn authority(parts: &mut Parts, host: Option<&HeaderValue>) -> Result<(), Refusal> {
+fn authority<B>(request: &mut Request<B>, host: Option<&HeaderValue>) -> Result<(), Refusal> {
     if let Some(host) = host
         && !is_host(host.as_bytes())
     {
         return Err(Refusal::bad("Host is malformed"));
     }
-    let named = parts.uri.authority().map(Authority::as_str).map(str::to_owned);
+    let named = request.uri().authority().map(Authority::as_str).map(str::to_owned);
     let Some(named) = named else {
-        let is_required = parts.version != Version::HTTP_10;
+        let is_required = request.version() != Version::HTTP_10;
         return if host.is_none() && is_required {
             Err(Refusal::bad("Host is missing"))
         } else {
@@ -96,26 +95,26 @@ fn authority(parts: &mut Parts, host: Option<&HeaderValue>) -> Result<(), Refusa
         return Err(Refusal::bad("the authority is malformed"));
     }
     let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
-    if parts.version == Version::HTTP_2 && differs {
+    if request.version() == Version::HTTP_2 && differs {
         return Err(Refusal::bad("Host and :authority differ"));
     }
     if host.is_none() || differs {
         // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
         let value =
             HeaderValue::try_from(named).map_err(|_| Refusal::bad("the authority is malformed"))?;
-        parts.headers.insert(HOST, value);
+        request.headers_mut().insert(HOST, value);
     }
-    if parts.version != Version::HTTP_2
-        && let Some(path) = parts.uri.path_and_query().cloned()
+    if request.version() != Version::HTTP_2
+        && let Some(path) = request.uri().path_and_query().cloned()
     {
-        parts.uri = Uri::from(path);
+        *request.uri_mut() = Uri::from(path);
     }
     Ok(())
 }
 
 /// `reg-name`, IPv4 or `[IPv6]`, with an optional port (RFC 3986 section 3.2.2). User information is refused.
 pub(crate) fn is_host(text: &[u8]) -> bool {
-    let (name, port) = match text {
+    let port = match text {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };
             let (address, port) = rest.split_at(close);
@@ -123,11 +122,14 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
             if address.parse::<std::net::Ipv6Addr>().is_err() {
                 return false;
             }
-            (&b"ip"[..], port.get(1..).unwrap_or_default())
+            port.get(1..).unwrap_or_default()
         }
-        _ => text.split_at(memchr::memchr(b':', text).unwrap_or(text.len())),
+        _ => match charset::NAME.split(text) {
+            ([], _) => return false,
+            (_, port) => port,
+        },
     };
-    charset::NAME.is_all_of(name) && is_port(port)
+    is_port(port)
 }
 
 fn is_port(text: &[u8]) -> bool {
@@ -145,20 +147,20 @@ mod tests {
     use super::*;
     use crate::request::fields::Fields;
 
-    fn read_and_check(parts: &mut Parts, mapping: HeaderMapping) -> Result<(), Refusal> {
-        let fields = Fields::read(&parts.headers);
+    fn read_and_check(request: &mut Request<()>, mapping: HeaderMapping) -> Result<(), Refusal> {
+        let fields = Fields::read(request.headers());
         let (host, marks) = (fields.host.cloned(), fields.marks);
-        check(parts, host.as_ref(), marks, mapping)
+        check(request, host.as_ref(), marks, mapping)
     }
 
-    fn run(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Result<Parts, u16> {
+    fn run(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Result<Request<()>, u16> {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        read_and_check(&mut parts, HeaderMapping::Drop)
-            .map(|()| parts)
+        let mut request = request.body(()).unwrap();
+        read_and_check(&mut request, HeaderMapping::Drop)
+            .map(|()| request)
             .map_err(|refusal| refusal.status.as_u16())
     }
 
@@ -195,19 +197,18 @@ mod tests {
 
     #[test]
     fn an_absolute_target_replaces_host() {
-        let parts = run("GET", "http://real:81/x?y", &[("host", "other")]).unwrap();
-        assert_eq!(parts.headers.get(HOST).unwrap(), "real:81");
-        assert_eq!(parts.uri, "/x?y");
+        let request = run("GET", "http://real:81/x?y", &[("host", "other")]).unwrap();
+        assert_eq!(request.headers().get(HOST).unwrap(), "real:81");
+        assert_eq!(request.uri(), "/x?y");
     }
 
     #[test]
     fn underscores_in_names() {
         let mapped = |mapping| {
             let request = http::Request::get("/").header("host", "a").header("x-a", "1");
-            let request = request.header("x_a", "2").header("x_a", "3").body(()).unwrap();
-            let (mut parts, ()) = request.into_parts();
-            read_and_check(&mut parts, mapping)
-                .map(|()| parts.headers.len())
+            let mut request = request.header("x_a", "2").header("x_a", "3").body(()).unwrap();
+            read_and_check(&mut request, mapping)
+                .map(|()| request.headers().len())
                 .map_err(|refusal| refusal.status)
         };
         assert_eq!(mapped(HeaderMapping::Drop), Ok(2));

@@ -151,7 +151,7 @@ pub(crate) fn begin_draining(is_draining: bool) {
 /// request it does nothing.
 pub fn body_limit(bytes: u64) {
     if let Some(running) = scope::current()
-        && let Some(reading) = running.reading.borrow().as_deref()
+        && let Some(reading) = running.reading.as_deref()
     {
         reading.set_limit(bytes);
     }

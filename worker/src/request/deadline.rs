@@ -34,8 +34,7 @@ impl Running {
         if self.expired.get().is_some() {
             return None;
         }
-        let reading = self.reading.borrow();
-        let reading = reading.as_deref();
+        let reading = self.reading.as_deref();
         let config = &self.worker.config;
         let body = reading
             .and_then(|reading| reading.deadline(now, config))

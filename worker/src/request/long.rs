@@ -1,6 +1,8 @@
-//! A poll of a request that holds the event loop is named: while it lasts, every other request of the worker waits.
+//! A request that holds the event loop is named: while it does, every other request of the worker waits.
+//!
+//! A look at the clock costs as much as everything else here. One that is answered in one go, as most are, needs none:
+//! it began when its head was complete, and ends when its record does, which are looked up anyway.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -8,40 +10,55 @@ use saola_observability::closed::Level;
 
 use super::scope::Running;
 
-/// One poll. Its end is looked at when this is dropped, also by unwinding.
-pub(super) struct Watched<'r> {
-    running: &'r Rc<Running>,
-    begin: Duration,
-}
-
 /// What is longer is work for the blocking pool.
 const LONG: Duration = Duration::from_millis(10);
 /// A worker says it no oftener.
 const SELDOM: Duration = Duration::from_secs(1);
 
-impl<'r> Watched<'r> {
-    pub(super) fn begin(running: &'r Rc<Running>) -> Self {
-        Self { running, begin: coarse() }
+impl Running {
+    /// Its code is about to run. What ran before it without a pause counts too.
+    pub(super) fn takes_loop(&self) {
+        if self.holds_since.get().is_none() {
+            self.holds_since.set(Some(coarse()));
+        }
     }
-}
 
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        let now = coarse();
-        let (worker, lasted) = (&self.running.worker, now.saturating_sub(self.begin));
-        if lasted < LONG || now.saturating_sub(worker.last_long_poll.get()) < SELDOM {
+    /// Its code has returned, and waits for something: others have their turn.
+    pub(super) fn leaves_loop(&self) {
+        if self.holds_since.get().is_some() {
+            self.leaves_loop_at(coarse());
+        }
+    }
+
+    /// As [`Running::leaves_loop`], of one whose connection goes on with it at once. Streams go on in their own turns.
+    pub(super) fn keeps_loop(&self) {
+        if self.is_stream() {
+            self.leaves_loop();
+        }
+    }
+
+    /// As [`Running::leaves_loop`], by a look at the clock that is there already.
+    pub(super) fn leaves_loop_at(&self, now: Duration) {
+        let Some(since) = self.holds_since.take() else { return };
+        let held = now.saturating_sub(since);
+        let said = &self.worker.last_long_poll;
+        if held < LONG || now.saturating_sub(said.get()) < SELDOM {
             return;
         }
-        worker.last_long_poll.set(now);
-        let milliseconds = lasted.as_millis().to_string();
+        said.set(now);
+        let milliseconds = held.as_millis().to_string();
         let fields = [("held_ms", milliseconds.as_str())];
-        let message = "a request held the event loop";
-        worker.event_of(Level::Warn, message, Some(self.running), &fields);
+        self.worker.event_of(Level::Warn, "a request held the event loop", Some(self), &fields);
+    }
+
+    /// Its client takes no more for now. The pause is nobody's fault here.
+    pub(crate) fn forgets_loop(&self) {
+        self.holds_since.set(None);
     }
 }
 
-/// To a few milliseconds, for a tenth of what an exact look costs.
+/// To a few milliseconds, for a fraction of what an exact look costs.
 fn coarse() -> Duration {
-    // The clock exists on every Linux; without it no poll is long.
+    // The clock exists on every Linux; without it nothing is long.
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default()
 }

@@ -1,8 +1,11 @@
 //! How far a request body has been read, and how long its reader has waited for the client. Any thread may read it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http_body::Body as _;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -35,7 +38,13 @@ fn bound(limit: u64) -> u64 {
 }
 
 impl Reading {
-    pub(crate) fn new(limit: u64, declared: u64) -> Self {
+    /// `None` for a body without a byte.
+    pub(crate) fn of(body: &Incoming, limit: u64) -> Option<Arc<Self>> {
+        let is_empty = body.is_end_stream();
+        (!is_empty).then(|| Arc::new(Self::new(limit, body.size_hint().lower())))
+    }
+
+    fn new(limit: u64, declared: u64) -> Self {
         Self {
             limit: AtomicU64::new(bound(limit)),
             declared,

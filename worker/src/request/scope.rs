@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use super::deadline::Late;
 use super::facts::{Facts, Head};
 use super::forwarded::Peer;
-use super::long::Watched;
 use super::reading::Reading;
 use super::sampling::Ended;
 use crate::connection::Connection;
@@ -32,7 +31,7 @@ pub(crate) struct Running {
     pub(crate) status: Cell<Option<u16>>,
     pub(crate) outcome: Cell<Option<Outcome>>,
     pub(crate) exception: Cell<Option<&'static str>>,
-    pub(crate) reading: RefCell<Option<Arc<Reading>>>,
+    pub(crate) reading: Option<Arc<Reading>>,
     pub(crate) can_upgrade: Cell<bool>,
     pub(crate) waiting: Cell<Waiting>,
     /// Its deadline has passed; the scope sees this at its next poll.
@@ -44,6 +43,8 @@ pub(crate) struct Running {
     /// What samples of its polls are taken under.
     label: Cell<Option<Label>>,
     response_bytes: Cell<u64>,
+    /// Since when the event loop does nothing else; `None` while it may.
+    pub(super) holds_since: Cell<Option<Duration>>,
     pub(super) waker: RefCell<Option<Waker>>,
 }
 
@@ -60,7 +61,11 @@ pub(crate) enum Waiting {
 
 impl Running {
     /// Begins a request: from here it is in the in-flight table, and it will be ended.
-    pub(crate) fn begin(connection: &Rc<Connection>, head: Head<'_>) -> Rc<Self> {
+    pub(crate) fn begin(
+        connection: &Rc<Connection>,
+        head: Head<'_>,
+        reading: Option<Arc<Reading>>,
+    ) -> Rc<Self> {
         let worker = &connection.worker;
         let running = Rc::new(Self {
             worker: Rc::clone(worker),
@@ -69,7 +74,7 @@ impl Running {
             status: Cell::new(None),
             outcome: Cell::new(None),
             exception: Cell::new(None),
-            reading: RefCell::new(None),
+            reading,
             can_upgrade: Cell::new(false),
             waiting: Cell::new(Waiting::Service),
             expired: Cell::new(None),
@@ -78,11 +83,15 @@ impl Running {
             entry: RefCell::new(None),
             label: Cell::new(None),
             response_bytes: Cell::new(0),
+            holds_since: Cell::new(None),
             waker: RefCell::new(None),
         });
+        if !running.is_stream() {
+            running.holds_since.set(Some(Duration::from_nanos(running.facts.start_ns)));
+        }
         let entry = running.facts.enter_table(connection);
         running.label.set(entry.label());
-        *running.entry.borrow_mut() = Some(entry);
+        running.entry.replace(Some(entry));
         worker.request_begins();
         connection.begins(&running);
         running
@@ -171,13 +180,14 @@ impl Running {
 
     /// Says whether bytes of the request are still to come from the client.
     pub(crate) fn is_body_unread(&self) -> bool {
-        self.reading.borrow().as_ref().is_some_and(|reading| !reading.is_read())
+        self.reading.as_ref().is_some_and(|reading| !reading.is_read())
     }
 
     fn end(self: &Rc<Self>) {
         let Some(entry) = self.entry.borrow_mut().take() else { return };
         let (facts, now) = (&self.facts, Instant::now());
         let end_ns = self.worker.clock.monotonic_ns(now);
+        self.leaves_loop_at(Duration::from_nanos(end_ns));
         let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
         if outcome == Outcome::Aborted && self.worker.is_forced.get() {
             self.exception.set(Some("drain_deadline"));
@@ -191,7 +201,7 @@ impl Running {
             end_ns,
             outcome,
             status: self.status.get(),
-            request_bytes: self.reading.borrow().as_ref().map_or(0, |reading| reading.bytes()),
+            request_bytes: self.reading.as_ref().map_or(0, |reading| reading.bytes()),
             response_bytes: self.response_bytes.get(),
             exception: self.exception.get(),
             ..End::default()
@@ -262,7 +272,6 @@ impl Drop for Entered {
 /// Calls into the service's code as this request; a panic in it becomes an error and is marked.
 pub(crate) fn caught<T>(running: &Rc<Running>, call: impl FnOnce() -> T) -> Result<T, Panicked> {
     let _entered = enter(running);
-    let _watched = Watched::begin(running);
     // May be asserted: what the closure touched is the request's own and is dropped after a panic, never called again.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         running.outcome.set(Some(Outcome::Panic));

@@ -35,6 +35,16 @@ fn with(fields: &str) -> u16 {
     status(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
 }
 
+proptest! {
+    #[test]
+    fn the_first_control_character_is_found_wherever_it_stands(
+        bytes in proptest::collection::vec(prop_oneof![8 => 32_u8..=255, 1 => any::<u8>()], 0..40),
+    ) {
+        let first = bytes.iter().position(u8::is_ascii_control);
+        prop_assert_eq!(uncontrolled(&bytes), first.unwrap_or(bytes.len()));
+    }
+}
+
 #[test]
 fn request_lines() {
     let line = |line: &str| status(&format!("{line}\r\nHost: a\r\n\r\n"));
