@@ -331,7 +331,8 @@ fn timestamp(wall_ns: u64) -> jiff::Timestamp {
     jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(jiff::Timestamp::MAX)
 }
 
-fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
+/// An address as text.
+pub(crate) fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
     use std::io::Write as _;
     if let std::net::IpAddr::V4(address) = address {
         for (at, octet) in address.octets().into_iter().enumerate() {

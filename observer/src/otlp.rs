@@ -1,36 +1,39 @@
 //! Spans: records in, batches to a collector out. A collector that hangs or is away costs spans, nothing else.
 
+mod batch;
 mod children;
+mod client;
 mod export;
 mod queue;
 mod resource;
+mod retry;
 mod settings;
 mod span;
 mod transport;
-mod witness;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use opentelemetry::KeyValue;
-use opentelemetry_sdk::trace::SpanData;
 use saola_observability::closed::{Level, Sampling};
 use saola_observability::record::{Record, RequestRecord, SpanRecord};
 use saola_observability::{SpanId, TraceId};
 use tokio::sync::{Notify, watch};
 
+use batch::Envelope;
 use children::{Arrived, Children};
+pub(crate) use client::install_tls;
+use client::{Client, ClientError};
 pub(crate) use export::Exporter;
 pub(crate) use queue::{Fate, Reason};
 use queue::{Queue, Ticket, Worth};
 pub use resource::Resource;
 pub use settings::{Compression, OtlpSettings, SpanLimits};
-use span::{Builder, Inside, Note};
-use transport::ClientError;
+use span::{Builder, Encoded, Inside, Note};
+pub(crate) use transport::NO_TLS;
 pub use transport::{Certificates, Protocol};
-pub(crate) use transport::{NO_TLS, install_tls};
 
 use crate::metrics;
 use crate::profile::Profiles;
@@ -71,7 +74,8 @@ impl Traces {
         let forgotten = self.queue.borrow_mut().forget_taken();
         self.tally.lose(Reason::Rejected, forgotten);
         Ok(Exporter {
-            client: transport::client(&self.settings, resource)?,
+            client: Client::new(&self.settings)?,
+            envelope: Envelope::new(resource),
             settings: self.settings.clone(),
             queue: Rc::clone(&self.queue),
             arrived: Rc::clone(&self.arrived),
@@ -202,7 +206,7 @@ impl Traces {
         self.queue.borrow().len()
     }
 
-    fn push(&self, span: SpanData, ticket: Ticket, worth: Worth) {
+    fn push(&self, span: Encoded, ticket: Ticket, worth: Worth) {
         let mut queue = self.queue.borrow_mut();
         let dropped = queue.push(span, ticket, worth, Instant::now());
         self.tally.lose(Reason::Queue, dropped);
@@ -266,28 +270,5 @@ impl Tally {
 
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error.borrow().clone()
-    }
-}
-
-impl Resource {
-    /// The same as the SDK's type, with what Saola adds.
-    fn sdk(&self) -> opentelemetry_sdk::Resource {
-        let own = [
-            ("service.name", self.name.as_str()),
-            ("service.version", &self.version),
-            ("service.instance.id", &self.instance),
-            ("host.name", &self.host),
-            ("process.runtime.name", "rust"),
-            ("telemetry.sdk.name", "saola"),
-            ("telemetry.sdk.language", "rust"),
-            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        ];
-        let given = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let all = given.chain(own).filter(|(_, value)| !value.is_empty());
-        opentelemetry_sdk::Resource::builder_empty()
-            .with_attributes(
-                all.map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned())),
-            )
-            .build()
     }
 }

@@ -342,7 +342,7 @@ fn the_longest_hostile_values_still_give_one_whole_line() {
 }
 
 /// Text that an attacker would try, and any other text.
-fn hostile() -> impl Strategy<Value = String> {
+pub(crate) fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\r\nlevel=error msg=forged".to_owned()),
         Just("\" level=error x=\"".to_owned()),

@@ -2,28 +2,28 @@
 
 use std::cell::RefCell;
 use std::future;
-use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::SpanExporter as _;
 use saola_observability::closed::Level;
 use saola_observability::record::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
-use tracing::instrument::WithSubscriber;
 
 use super::Tally;
+use super::batch::Envelope;
+use super::client::{Client, Taken};
 use super::queue::{Queue, Reason, Waiting};
+use super::retry::{Failure, random_to};
 use super::settings::OtlpSettings;
-use super::witness::Witness;
+use crate::bridge;
 use crate::environment::without_user;
 use crate::voice::{Reminder, Voice};
 
 /// Sends what is in the queue until it is told to stop.
 pub(crate) struct Exporter {
-    pub(crate) client: SpanExporter,
+    pub(super) client: Client,
+    pub(super) envelope: Envelope,
     pub(crate) settings: OtlpSettings,
     pub(crate) queue: Rc<RefCell<Queue>>,
     pub(crate) arrived: Rc<Notify>,
@@ -110,19 +110,18 @@ impl Exporter {
     }
 
     async fn call(&self, batch: &[Waiting]) -> Answer {
-        let spans = batch.iter().map(|waiting| waiting.span.clone()).collect();
-        let witness = Witness::default();
-        let export = self.client.export(spans).with_subscriber(witness.clone());
-        // The crate's own deadline does not cancel an attempt in flight.
-        let limited = timeout(self.settings.export_timeout, export);
+        let batch = self.envelope.close(batch.iter().map(|waiting| &*waiting.span));
+        let sent = self.client.send(batch, self.settings.timeout);
+        // No attempt begins after the timeout, but one may end long after it.
+        let limited = timeout(self.settings.export_timeout, sent);
         let result = tokio::select! {
             result = limited => result,
             () = deadline(self.stop.clone()) => return Answer::GivenUp,
         };
         match result {
-            Ok(Ok(())) => Answer::Taken { rejected: witness.rejected() },
-            Ok(Err(error)) if witness.is_final() => Answer::Refused(error.to_string()),
-            Ok(Err(error)) => Answer::Failed(error.to_string()),
+            Ok(Ok(taken)) => Answer::Taken { rejected: hear(&taken) },
+            Ok(Err(Failure { is_final: true, error })) => Answer::Refused(error),
+            Ok(Err(Failure { is_final: false, error })) => Answer::Failed(error),
             Err(_) => {
                 Answer::Failed(format!("no answer within {:?}", self.settings.export_timeout))
             }
@@ -200,6 +199,14 @@ impl Exporter {
     }
 }
 
+/// How many spans a collector refused while it took the others. What it says about that stands nowhere else.
+fn hear(taken: &Taken) -> u64 {
+    if let Some(words) = taken.words() {
+        bridge::hear(Level::Warn, "collector", words);
+    }
+    taken.rejected()
+}
+
 /// Pends until a stop was ordered and its deadline has passed.
 async fn deadline(mut stop: watch::Receiver<Option<Instant>>) {
     let by = stop.wait_for(Option::is_some).await.ok().and_then(|by| *by);
@@ -212,8 +219,7 @@ async fn deadline(mut stop: watch::Receiver<Option<Instant>>) {
 
 /// Plus or minus a fifth, so that many servers do not come back at once.
 fn jittered(pause: Duration) -> Duration {
-    let random = u32::try_from(RandomState::new().hash_one(0) % 401).unwrap_or(200);
-    pause * (800 + random) / 1_000
+    pause * (800 + random_to(400)) / 1_000
 }
 
 const PAUSES: [u32; 5] = [1, 2, 5, 10, 30];

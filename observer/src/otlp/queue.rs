@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_sdk::trace::SpanData;
+use super::span::Encoded;
 
 /// Why a span was not exported; the label `reason` of `saola_spans_dropped_total`.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -104,7 +104,7 @@ impl Drop for Ticket {
 /// A span and what the queue must know of it.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) span: SpanData,
+    pub(crate) span: Encoded,
     /// Held, not read: it tells the reader of the ring when this span has gone.
     _ticket: Ticket,
     worth: Worth,
@@ -123,6 +123,8 @@ pub(crate) struct Queue {
     taken: usize,
     taken_bytes: usize,
     turn: u64,
+    /// When it was last looked for spans that are too old.
+    looked: Option<Instant>,
     most_spans: usize,
     most_bytes: usize,
 }
@@ -136,6 +138,7 @@ impl Queue {
             taken: 0,
             taken_bytes: 0,
             turn: 0,
+            looked: None,
             most_spans,
             most_bytes: MOST_BYTES,
         }
@@ -144,12 +147,12 @@ impl Queue {
     /// Takes a span in; returns how many had to go for it.
     pub(crate) fn push(
         &mut self,
-        span: SpanData,
+        span: Encoded,
         ticket: Ticket,
         worth: Worth,
         now: Instant,
     ) -> usize {
-        let bytes = super::span::bytes(&span);
+        let bytes = size_of::<Waiting>() + span.len();
         self.insert(Waiting { span, _ticket: ticket, worth, born: now, bytes, turn: 0 })
     }
 
@@ -199,8 +202,12 @@ impl Queue {
         batch.into_iter().map(|waiting| self.insert(waiting)).sum()
     }
 
-    /// Drops what is older than [`OLDEST`]; returns how many.
+    /// Drops what is older than [`OLDEST`]; returns how many. Looks once a second.
     pub(crate) fn expire(&mut self, now: Instant) -> usize {
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_EVERY) {
+            return 0;
+        }
+        self.looked = Some(now);
         let before = self.len();
         let mut bytes = 0;
         for lane in [&mut self.sampled, &mut self.notable] {
@@ -251,25 +258,29 @@ impl Queue {
 
 /// A collector that is away longer loses spans.
 pub(crate) const OLDEST: Duration = Duration::from_mins(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Of spans as they are sent, with what the queue notes of each.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::trace::v1::Span;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
     use crate::logfmt::tests::request;
     use crate::otlp::settings::SpanLimits;
     use crate::otlp::span::{Builder, Inside};
 
-    fn span(name: &str) -> SpanData {
+    fn span(name: &str) -> Encoded {
         let mut record = request();
         record.route = name.to_owned();
         Builder::new(SpanLimits::default()).request(None, &record, &Inside::default())
     }
 
-    fn names(batch: &[Waiting]) -> Vec<&str> {
-        batch.iter().map(|waiting| waiting.span.name.as_ref()).collect()
+    fn names(batch: &[Waiting]) -> Vec<String> {
+        batch.iter().map(|waiting| Span::decode(&*waiting.span).unwrap().name).collect()
     }
 
     #[test]

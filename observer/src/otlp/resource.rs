@@ -44,6 +44,30 @@ impl Resource {
         if env.errors.is_empty() { Ok(resource) } else { Err(env.errors) }
     }
 
+    /// All attributes with what Saola adds, each once; those without a value are left out.
+    pub(super) fn all(&self) -> Vec<(&str, &str)> {
+        let own = [
+            ("service.name", self.name.as_str()),
+            ("service.version", &self.version),
+            ("service.instance.id", &self.instance),
+            ("host.name", &self.host),
+            ("process.runtime.name", "rust"),
+            ("telemetry.sdk.name", "saola"),
+            ("telemetry.sdk.language", "rust"),
+            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        ];
+        let given = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let mut all: Vec<(&str, &str)> = Vec::new();
+        for (key, value) in given.chain(own).filter(|(_, value)| !value.is_empty()) {
+            match all.iter_mut().find(|(known, _)| *known == key) {
+                // The last one counts.
+                Some((_, former)) => *former = value,
+                None => all.push((key, value)),
+            }
+        }
+        all
+    }
+
     /// The value of an attribute that has no field of its own.
     pub fn attribute(&self, key: &str) -> Option<&str> {
         self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())

@@ -1,36 +1,33 @@
-//! A request record becomes a server span, and a span record one of its children: built directly, without the SDK's
-//! tracer and sampler.
+//! A request record becomes a server span, and a span record one of its children: each is encoded once, straight from its
+//! record, as the collector will get it.
 
 mod attributes;
 mod note;
+mod tracestate;
 
 use std::borrow::Cow;
-use std::str::FromStr;
-use std::time::Duration;
 
-use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use saola_observability::closed::{self, Method, Outcome, SpanStatus};
+use saola_observability::closed::{Method, Outcome, SpanKind, SpanStatus};
 use saola_observability::record::{RequestRecord, SpanRecord};
+use saola_observability::{SpanId, TraceId};
 
 use super::settings::SpanLimits;
-use attributes::Attributes;
+use super::wire::{self, Field};
+pub(super) use attributes::Attributes;
 pub(crate) use note::Note;
 
-/// Builds spans within their limits.
-#[derive(Clone, Debug)]
+/// A span as bytes of `opentelemetry.proto.trace.v1.Span`.
+pub(crate) type Encoded = Box<[u8]>;
+
+/// Encodes spans within their limits.
+#[derive(Copy, Clone, Debug)]
 pub(crate) struct Builder {
     limits: SpanLimits,
-    scope: InstrumentationScope,
 }
 
 impl Builder {
     pub(crate) fn new(limits: SpanLimits) -> Self {
-        let scope = InstrumentationScope::builder("saola").with_version(env!("CARGO_PKG_VERSION"));
-        Self { limits, scope: scope.build() }
+        Self { limits }
     }
 
     /// How many events a span may have.
@@ -44,94 +41,69 @@ impl Builder {
         worker: Option<u32>,
         record: &RequestRecord,
         inside: &Inside<'_>,
-    ) -> SpanData {
+    ) -> Encoded {
         let method = match record.method {
             // Semantic conventions: a name never holds a method that is not known.
             Method::Other => "HTTP",
             known => known.as_str(),
         };
-        let is_error = error_type(record).is_some() && record.outcome != Outcome::Aborted;
-        let mut span = self.span(Facts {
-            trace: record.trace.0,
-            span: record.span.0,
-            parent: record.parent.0,
-            start_ns: record.start_wall_ns,
-            duration_ns: record.duration_ns,
-            kind: SpanKind::Server,
-            name: format!("{method} {}", record.route),
-            tracestate: &record.tracestate,
-        });
-        span.parent_span_is_remote = record.remote_parent;
-        if is_error {
-            span.status = Status::error("");
-        }
-        let mut attributes = Attributes::new(self.limits);
+        let mut out = Vec::with_capacity(USUAL_BYTES);
+        head(
+            &mut out,
+            &Head {
+                trace: record.trace,
+                span: record.span,
+                parent: record.parent,
+                start_ns: record.start_wall_ns,
+                end_ns: record.end_wall_ns(),
+                kind: SpanKind::Server,
+                name: &[method, " ", &record.route],
+                tracestate: &record.tracestate,
+            },
+        );
+        let mut attributes = Attributes::new(&mut out, ATTRIBUTES, self.limits);
         request_attributes(&mut attributes, worker, record);
         if inside.is_profiled {
             attributes.text("pyroscope.profile.id", &record.span.to_string());
         }
-        (span.attributes, span.dropped_attributes_count) = attributes.finish();
-        let events = inside.notes.iter().map(|note| note.event(self.limits));
-        let said = (inside.dropped > 0)
-            .then(|| note::children_dropped(record.end_wall_ns(), inside.dropped));
-        span.events.events = events.chain(said).collect();
-        span
+        attributes.finish(DROPPED_ATTRIBUTES);
+        for note in inside.notes {
+            wire::bytes(&mut out, EVENTS, &note.event(self.limits));
+        }
+        if inside.dropped > 0 {
+            let said = note::children_dropped(record.end_wall_ns(), inside.dropped);
+            wire::bytes(&mut out, EVENTS, &said);
+        }
+        if error_type(record).is_some() && record.outcome != Outcome::Aborted {
+            status(&mut out, SpanStatus::Error, "");
+        }
+        wire::fixed32(&mut out, FLAGS, flags(record.remote_parent));
+        out.into_boxed_slice()
     }
 
     /// A child span.
-    pub(crate) fn child(&self, worker: Option<u32>, record: &SpanRecord) -> SpanData {
-        let mut span = self.span(Facts {
-            trace: record.trace.0,
-            span: record.span.0,
-            parent: record.parent.0,
-            start_ns: record.start_ns,
-            duration_ns: record.duration_ns,
-            kind: match record.kind {
-                closed::SpanKind::Internal => SpanKind::Internal,
-                closed::SpanKind::Client => SpanKind::Client,
-                closed::SpanKind::Server => SpanKind::Server,
-                closed::SpanKind::Producer => SpanKind::Producer,
-                closed::SpanKind::Consumer => SpanKind::Consumer,
+    pub(crate) fn child(&self, worker: Option<u32>, record: &SpanRecord) -> Encoded {
+        let mut out = Vec::with_capacity(USUAL_BYTES);
+        head(
+            &mut out,
+            &Head {
+                trace: record.trace,
+                span: record.span,
+                parent: record.parent,
+                start_ns: record.start_ns,
+                end_ns: record.start_ns.saturating_add(record.duration_ns),
+                kind: record.kind,
+                name: &[&record.name],
+                tracestate: "",
             },
-            name: record.name.clone(),
-            tracestate: "",
-        });
-        span.status = match record.status {
-            SpanStatus::Unset => Status::Unset,
-            SpanStatus::Ok => Status::Ok,
-            SpanStatus::Error => Status::error(record.status_text.clone()),
-        };
-        let mut attributes = Attributes::new(self.limits);
+        );
+        let mut attributes = Attributes::new(&mut out, ATTRIBUTES, self.limits);
         attributes.given(&record.attributes);
         attributes.worker(worker);
-        (span.attributes, span.dropped_attributes_count) = attributes.finish();
-        span
-    }
-
-    fn span(&self, facts: Facts<'_>) -> SpanData {
-        let start_time = note::time(facts.start_ns);
-        SpanData {
-            span_context: SpanContext::new(
-                TraceId::from_bytes(facts.trace),
-                SpanId::from_bytes(facts.span),
-                TraceFlags::SAMPLED,
-                false,
-                // The worker dropped what was too long; what still does not parse is left out.
-                TraceState::from_str(facts.tracestate).unwrap_or_default(),
-            ),
-            parent_span_id: SpanId::from_bytes(facts.parent),
-            parent_span_is_remote: false,
-            span_kind: facts.kind,
-            name: Cow::Owned(facts.name),
-            start_time,
-            end_time: start_time + Duration::from_nanos(facts.duration_ns),
-            attributes: Vec::new(),
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: self.scope.clone(),
-        }
+        attributes.finish(DROPPED_ATTRIBUTES);
+        status(&mut out, record.status, &record.status_text);
+        wire::fixed32(&mut out, FLAGS, flags(false));
+        out.into_boxed_slice()
     }
 }
 
@@ -146,51 +118,96 @@ pub(crate) struct Inside<'a> {
     pub(crate) is_profiled: bool,
 }
 
-/// About how much memory a span takes, for the bound of the queue.
-pub(crate) fn bytes(span: &SpanData) -> usize {
-    let text =
-        |value: &Value| if let Value::String(text) = value { text.as_str().len() } else { 0 };
-    let attribute = size_of::<KeyValue>();
-    let attributes =
-        span.attributes.iter().map(|pair| attribute + text(&pair.value)).sum::<usize>();
-    let events = span.events.iter().map(|event| {
-        128 + event.attributes.iter().map(|pair| attribute + text(&pair.value)).sum::<usize>()
-    });
-    size_of::<SpanData>() + span.name.len() + attributes + events.sum::<usize>()
-}
-
-struct Facts<'a> {
-    trace: [u8; 16],
-    span: [u8; 8],
-    parent: [u8; 8],
+/// What every span begins with.
+struct Head<'a> {
+    trace: TraceId,
+    span: SpanId,
+    parent: SpanId,
     start_ns: u64,
-    duration_ns: u64,
+    end_ns: u64,
     kind: SpanKind,
-    name: String,
+    /// In parts.
+    name: &'a [&'a str],
     tracestate: &'a str,
 }
 
-fn request_attributes(attributes: &mut Attributes, worker: Option<u32>, record: &RequestRecord) {
-    attributes.push("http.request.method", record.method.as_str());
+fn head(out: &mut Vec<u8>, head: &Head<'_>) {
+    wire::bytes(out, TRACE_ID, &head.trace.0);
+    wire::bytes(out, SPAN_ID, &head.span.0);
+    if !head.tracestate.is_empty() {
+        wire::bytes(out, TRACE_STATE, tracestate::checked(head.tracestate).as_bytes());
+    }
+    if !head.parent.is_none() {
+        wire::bytes(out, PARENT_SPAN_ID, &head.parent.0);
+    }
+    wire::begin(out, NAME, head.name.iter().map(|part| part.len()).sum());
+    for part in head.name {
+        out.extend_from_slice(part.as_bytes());
+    }
+    wire::number(out, KIND, kind_number(head.kind));
+    wire::fixed64(out, START, head.start_ns);
+    wire::fixed64(out, END, head.end_ns);
+}
+
+/// A status with the application's words; none unless it is set.
+fn status(out: &mut Vec<u8>, status: SpanStatus, text: &str) {
+    let (code, text) = match status {
+        SpanStatus::Unset => return,
+        // The words belong to an error (OpenTelemetry, "Set Status").
+        SpanStatus::Ok => (1, ""),
+        SpanStatus::Error => (2, text),
+    };
+    let mut message = Vec::new();
+    if !text.is_empty() {
+        wire::bytes(&mut message, STATUS_MESSAGE, text.as_bytes());
+    }
+    wire::number(&mut message, STATUS_CODE, code);
+    wire::bytes(out, STATUS, &message);
+}
+
+/// Sampled, or it would not be here; and whether the parent is of another process, which is always known.
+fn flags(is_parent_remote: bool) -> u32 {
+    const SAMPLED: u32 = 1;
+    const KNOWN: u32 = 0x100;
+    const REMOTE: u32 = 0x200;
+    SAMPLED | KNOWN | if is_parent_remote { REMOTE } else { 0 }
+}
+
+fn kind_number(kind: SpanKind) -> u64 {
+    match kind {
+        SpanKind::Internal => 1,
+        SpanKind::Server => 2,
+        SpanKind::Client => 3,
+        SpanKind::Producer => 4,
+        SpanKind::Consumer => 5,
+    }
+}
+
+fn request_attributes(
+    attributes: &mut Attributes<'_>,
+    worker: Option<u32>,
+    record: &RequestRecord,
+) {
+    attributes.text("http.request.method", record.method.as_str());
     attributes.text_if_any("http.request.method_original", &record.method_text);
     attributes.text("http.route", &record.route);
     attributes.text_if_any("url.path", &record.path);
     // The table that a lost request is known from does not say.
     if record.outcome != Outcome::Lost {
-        attributes.push("url.scheme", if record.is_https { "https" } else { "http" });
+        attributes.text("url.scheme", if record.is_https { "https" } else { "http" });
     }
     if let Some(status) = record.status {
-        attributes.push("http.response.status_code", i64::from(status));
+        attributes.number("http.response.status_code", status.into());
     }
     attributes.text_if_any("server.address", &record.server_address);
     if record.server_port != 0 {
-        attributes.push("server.port", i64::from(record.server_port));
+        attributes.number("server.port", record.server_port.into());
     }
     if let Some(client) = record.client {
-        attributes.text("client.address", &client.to_string());
+        attributes.address("client.address", client);
     }
     attributes.text_if_any("user_agent.original", &record.user_agent);
-    attributes.push("network.protocol.version", record.protocol.as_str());
+    attributes.text("network.protocol.version", record.protocol.as_str());
     if let Some(error_type) = error_type(record) {
         attributes.text("error.type", &error_type);
     }
@@ -213,66 +230,25 @@ fn error_type(record: &RequestRecord) -> Option<Cow<'static, str>> {
     }
 }
 
+/// Room for a span as most are, so that it need not grow while it is written.
+const USUAL_BYTES: usize = 1_024;
+
+// opentelemetry/proto/trace/v1/trace.proto, Span and Status
+const TRACE_ID: Field = 1;
+const SPAN_ID: Field = 2;
+const TRACE_STATE: Field = 3;
+const PARENT_SPAN_ID: Field = 4;
+const NAME: Field = 5;
+const KIND: Field = 6;
+const START: Field = 7;
+const END: Field = 8;
+const ATTRIBUTES: Field = 9;
+const DROPPED_ATTRIBUTES: Field = 10;
+const EVENTS: Field = 11;
+const STATUS: Field = 15;
+const FLAGS: Field = 16;
+const STATUS_MESSAGE: Field = 2;
+const STATUS_CODE: Field = 3;
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logfmt::tests::request;
-
-    fn value<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
-        span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| &pair.value)
-    }
-
-    fn built(record: &RequestRecord) -> SpanData {
-        Builder::new(SpanLimits::default()).request(Some(2), record, &Inside::default())
-    }
-
-    #[test]
-    fn a_request_becomes_a_server_span() {
-        let span = built(&request());
-        assert_eq!(span.name, "GET /items/{id}");
-        assert_eq!(span.span_kind, SpanKind::Server);
-        assert_eq!(span.status, Status::Unset);
-        assert_eq!(span.end_time.duration_since(span.start_time).unwrap().as_nanos(), 3_210_000);
-        assert_eq!(value(&span, "http.response.status_code"), Some(&Value::I64(200)));
-        assert_eq!(value(&span, "saola.worker"), Some(&Value::I64(2)));
-        assert_eq!(value(&span, "url.path"), Some(&Value::from("/items/7")));
-        assert_eq!(value(&span, "client.address"), Some(&Value::from("127.0.0.1")));
-        assert_eq!(value(&span, "error.type"), None);
-    }
-
-    #[test]
-    fn what_failed_is_an_error_and_what_the_client_did_is_not() {
-        let of = |outcome, status| built(&RequestRecord { outcome, status, ..request() });
-        let kind = |span: &SpanData| value(span, "error.type").map(ToString::to_string);
-        let failed = of(Outcome::Ok, Some(503));
-        assert_eq!((kind(&failed).as_deref(), &failed.status), (Some("503"), &Status::error("")));
-        for outcome in [Outcome::Panic, Outcome::Timeout, Outcome::Lost] {
-            let span = of(outcome, None);
-            assert_eq!(kind(&span).as_deref(), Some(outcome.as_str()));
-            assert_eq!(span.status, Status::error(""));
-        }
-        let aborted = of(Outcome::Aborted, None);
-        assert_eq!((kind(&aborted).as_deref(), &aborted.status), (Some("aborted"), &Status::Unset));
-        let missing = of(Outcome::Ok, Some(404));
-        assert_eq!((kind(&missing), &missing.status), (None, &Status::Unset));
-    }
-
-    #[test]
-    fn limits_hold() {
-        let limits = SpanLimits { attributes: 3, value_bytes: 4, events: 0 };
-        let span = Builder::new(limits).request(None, &request(), &Inside::default());
-        assert_eq!(span.attributes.len(), 3);
-        assert!(span.dropped_attributes_count > 5);
-        assert_eq!(value(&span, "http.route"), Some(&Value::from("/ite")));
-    }
-
-    #[test]
-    fn an_unknown_method_stays_out_of_the_name() {
-        let record =
-            RequestRecord { method: Method::Other, method_text: "BREW".into(), ..request() };
-        let span = built(&record);
-        assert_eq!(span.name, "HTTP /items/{id}");
-        assert_eq!(value(&span, "http.request.method"), Some(&Value::from("_OTHER")));
-        assert_eq!(value(&span, "http.request.method_original"), Some(&Value::from("BREW")));
-    }
-}
+mod tests;

@@ -1,17 +1,9 @@
-//! How the exporter reaches a collector: gRPC or HTTP, in the clear or over TLS.
+//! Where a collector is and how it is spoken to, as the environment says: gRPC or HTTP, in the clear or over TLS.
 
 use std::fmt;
 
-use http::{HeaderMap, Uri};
-use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::{
-    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
-};
-use opentelemetry_sdk::trace::SpanExporter as _;
+use http::Uri;
 
-use super::resource::Resource;
-use super::settings::{Compression, OtlpSettings};
 use crate::environment::{Env, without_user};
 
 /// What is spoken with the collector.
@@ -39,110 +31,6 @@ impl fmt::Debug for Certificates {
             .field("client", &self.client.is_some())
             .finish()
     }
-}
-
-/// The exporter could not be built.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    #[error(transparent)]
-    Exporter(#[from] ExporterBuildError),
-    #[error("cannot build the HTTP client")]
-    Http(#[from] reqwest::Error),
-}
-
-/// Installs the one TLS provider of the process. An application that has chosen another one keeps it.
-pub(crate) fn install_tls() {
-    #[cfg(feature = "tls")]
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-/// Builds the client. It must be built, used and dropped in one runtime.
-pub(crate) fn client(
-    settings: &OtlpSettings,
-    resource: &Resource,
-) -> Result<SpanExporter, ClientError> {
-    let mut client = match settings.protocol {
-        Protocol::Grpc => grpc(settings)?,
-        Protocol::Http => http(settings)?,
-    };
-    client.set_resource(&resource.sdk());
-    Ok(client)
-}
-
-fn grpc(settings: &OtlpSettings) -> Result<SpanExporter, ClientError> {
-    let headers: HeaderMap = settings.headers.iter().cloned().collect();
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_metadata(MetadataMap::from_headers(headers))
-        .with_retry_policy(RetryPolicy::recommended());
-    if settings.compression == Compression::Gzip {
-        builder = builder.with_compression(opentelemetry_otlp::Compression::Gzip);
-    }
-    #[cfg(feature = "tls")]
-    if settings.endpoint.starts_with("https:") {
-        builder = builder.with_tls_config(grpc_tls(&settings.certificates));
-    }
-    Ok(builder.build()?)
-}
-
-#[cfg(feature = "tls")]
-fn grpc_tls(
-    certificates: &Certificates,
-) -> opentelemetry_otlp::tonic_types::transport::ClientTlsConfig {
-    use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
-    let tls = ClientTlsConfig::new();
-    let tls = match &certificates.authorities {
-        Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
-        None => tls.with_native_roots(),
-    };
-    match &certificates.client {
-        Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key)),
-        None => tls,
-    }
-}
-
-fn http(settings: &OtlpSettings) -> Result<SpanExporter, ClientError> {
-    // Followed, a redirect would take the headers, which are secrets, to where nobody has sent them.
-    let client = reqwest::Client::builder()
-        .timeout(settings.timeout)
-        .redirect(reqwest::redirect::Policy::none());
-    #[cfg(feature = "tls")]
-    let client = http_tls(client, settings)?;
-    let text = |value: &http::HeaderValue| value.to_str().ok().map(str::to_owned);
-    let headers = settings.headers.iter();
-    let headers = headers.filter_map(|(name, value)| Some((name.to_string(), text(value)?)));
-    let mut builder = SpanExporter::builder()
-        .with_http()
-        .with_http_client(client.build()?)
-        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-        .with_endpoint(&settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_headers(headers.collect())
-        .with_retry_policy(RetryPolicy::recommended());
-    if settings.compression == Compression::Gzip {
-        builder = builder.with_compression(opentelemetry_otlp::Compression::Gzip);
-    }
-    Ok(builder.build()?)
-}
-
-#[cfg(feature = "tls")]
-fn http_tls(
-    mut client: reqwest::ClientBuilder,
-    settings: &OtlpSettings,
-) -> Result<reqwest::ClientBuilder, ClientError> {
-    if let Some(pem) = &settings.certificates.authorities {
-        client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
-    } else if !settings.endpoint.starts_with("https:") {
-        // Else a system without any authority, such as a small container, could not even speak in the clear.
-        client = client.tls_certs_only([]);
-    }
-    if let Some((certificate, key)) = &settings.certificates.client {
-        let both = [certificate.as_slice(), b"\n", key].concat();
-        client = client.identity(reqwest::Identity::from_pem(&both)?);
-    }
-    Ok(client)
 }
 
 impl Env<'_> {
