@@ -180,18 +180,13 @@ fn instruction_table(text: &mut String, instructions: &Instructions) -> anyhow::
     };
     writeln!(
         text,
-        "User-space instructions for a request on one connection in memory, the client included (callgrind).\n"
+        "User-space instructions for a request (callgrind): in a worker on one connection in memory, the client included; and in an observer\n\
+         from its record in the ring to the written line, and to the collector's answer.\n"
     )?;
-    writeln!(text, "| target | instructions | more than bare hyper |\n|---|---|---|")?;
-    let base = counted.first().map_or(0.0, |row| row.instructions);
+    writeln!(text, "| target | instructions | more than |\n|---|---|---|")?;
     for row in counted {
-        writeln!(
-            text,
-            "| {} | {:.0} | {:+.0} |",
-            row.name,
-            row.instructions,
-            row.instructions - base
-        )?;
+        let more = row.more.map_or(String::new(), |(more, base)| format!("{more:+.0} {base}"));
+        writeln!(text, "| {} | {:.0} | {more} |", row.name, row.instructions)?;
     }
     Ok(())
 }
