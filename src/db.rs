@@ -42,7 +42,7 @@ struct Shared {
 }
 
 enum Pool {
-    Postgres(postgres::Pool),
+    Postgres(Arc<postgres::Pool>),
     Sqlite(sqlite::Pool),
 }
 
@@ -138,7 +138,8 @@ impl Db {
             ),
             // One to begin with: how many the server allows is the first thing that it is asked.
             Location::Postgres(config) => {
-                Pool::Postgres(postgres::Pool::new(config, connections.unwrap_or(1))?)
+                let pool = postgres::Pool::new(config, connections.unwrap_or(1))?;
+                Pool::Postgres(Arc::new(pool))
             }
         };
         let db = Self(Arc::new(Shared {
@@ -172,7 +173,7 @@ impl Db {
         let _waiting = observe::Waiting::begin();
         let link = match &self.0.pool {
             Pool::Postgres(pool) => match pool.connections.get().await {
-                Ok(object) => Link::Postgres(object, pool.clone()),
+                Ok(object) => Link::Postgres(object, Arc::clone(pool)),
                 Err(PoolError::Backend(error)) => {
                     return Err(postgres::classify_connecting(&error));
                 }
@@ -210,7 +211,7 @@ struct Connection {
 }
 
 enum Link {
-    Postgres(deadpool_postgres::Object, postgres::Pool),
+    Postgres(deadpool_postgres::Object, Arc<postgres::Pool>),
     Sqlite(Object<sqlite::Manager>),
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,10 +16,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{Answer, Error, Sql, Value};
 
 /// A pool, and how to reach its server besides.
-#[derive(Clone)]
 pub(crate) struct Pool {
     pub(super) connections: deadpool_postgres::Pool,
-    config: Arc<Config>,
+    config: Config,
     /// With `sslmode=require`. Otherwise in the clear: `prefer`, the driver's default, protects from nobody who can change
     /// what is sent, and would refuse servers whose certificate nobody has signed.
     tls: Option<MakeRustlsConnect>,
@@ -52,7 +50,7 @@ impl Pool {
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Failed(error.to_string()))?;
-        Ok(Self { connections, config: Arc::new(config), tls })
+        Ok(Self { connections, config, tls })
     }
 
     /// Waits for an answer, as long as the server shows that it lives: one that is stopped, or cut off, keeps its
