@@ -6,6 +6,7 @@ mod deaths;
 pub(crate) mod event;
 mod fill;
 pub(crate) mod handover;
+mod limits;
 mod observer;
 mod orders;
 mod pace;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use cause::Cause;
 use event::{Blow, Command, Event, Notice, SlotNumber};
+pub(crate) use limits::Limits;
 use observer::ObserverLife;
 use pace::{Budget, Jitter};
 use place::{Place, State};
@@ -33,36 +35,6 @@ use recycle::Recycling;
 use reload::{Again, Reload};
 use stop::Stopping;
 use upgrade::Upgrade;
-
-/// The settings that decisions depend on.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) workers: u32,
-    pub(crate) max_workers: u32,
-    /// Zero switches the heartbeat ladder off.
-    pub(crate) timeout: Duration,
-    pub(crate) boot_timeout: Duration,
-    pub(crate) graceful_timeout: Duration,
-    pub(crate) abort_grace: Duration,
-    pub(crate) pre_stop_delay: Duration,
-    pub(crate) max_old_generations: u32,
-    /// No limit when zero, as the four below it.
-    pub(crate) max_lifetime: Duration,
-    pub(crate) min_lifetime: Duration,
-    pub(crate) max_memory: u64,
-    pub(crate) max_memory_hard: u64,
-    pub(crate) give_up: Duration,
-    pub(crate) has_observer: bool,
-    /// How long the old workers of an upgrade stand by.
-    pub(crate) upgrade_probation: Duration,
-}
-
-impl Limits {
-    /// The most slots that may ever be in use (S25).
-    pub(crate) fn slots(&self) -> u32 {
-        self.max_workers.saturating_mul(self.max_old_generations.saturating_add(1))
-    }
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Lifecycle {
