@@ -54,6 +54,7 @@ mod tracing_children; // spans and errors inside handlers
 mod tracing_faults; // collectors that do not work
 mod usage; // the command line, the settings and what they refuse
 mod watching; // saola top
+mod worker_accept; // exclusive or not: what a worker holds, and what is lost with it
 mod worker_corpus; // the corpus of raw requests against the echo
 mod worker_drain; // HTTP/2 clients while workers are replaced
 mod worker_floods; // HTTP/2 clients that send frames without end

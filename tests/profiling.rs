@@ -1,6 +1,7 @@
 //! Profiles: at the profile server, with the ids of the requests they were taken of, and on the admin listener.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hyper::Request;
 
@@ -11,6 +12,7 @@ use crate::load::{Connections, Load};
 use crate::profile_server::{Mode, ProfileServer, Sample, decoded, samples};
 use crate::server::Server;
 use crate::setup::Setup;
+use crate::supervision_load::is_long;
 use crate::wait;
 
 /// An application that burns CPU where it is told, profiled at the highest rate.
@@ -75,6 +77,52 @@ fn a_span_and_the_profile_of_its_request_point_at_each_other() {
     let busy: Vec<_> =
         of_span.iter().filter(|sample| is_in(sample, "burn_heavily")).cloned().collect();
     assert!(value(&busy) * 10 > value(&of_span) * 9, "the handler is where the time went");
+}
+
+#[test]
+fn no_sample_of_32_requests_at_once_has_the_span_of_another() {
+    const WORK: [(&str, &str, &str); 3] = [
+        ("/heavy", "/heavy?ms=20", "burn_heavily"),
+        ("/steady", "/steady?ms=20", "burn_steadily"),
+        ("/pooled", "/pooled?ms=20", "burn_in_pool"),
+    ];
+    let wanted = if is_long() { 1_000 } else { 150 };
+    // Only requests whose traces are kept are named.
+    let (collector, profiles) =
+        (Collector::start(collector::Mode::Answer), ProfileServer::start(Mode::Take));
+    let server = pushing(&profiles)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
+        .args(["--trace-rate-limit", "0"])
+        .start();
+    let loads: Vec<_> = WORK
+        .iter()
+        .zip([11, 11, 10])
+        .map(|((_, path, _), clients)| {
+            Load::start(&server.address(), clients, Connections::Kept, path)
+        })
+        .collect();
+    let done_by = |sample: &Sample| {
+        WORK.iter().find(|(_, _, function)| is_in(sample, function)).map(|(route, ..)| *route)
+    };
+    let mut seen = BTreeMap::new();
+    wait::until_within(Duration::from_mins(1), "enough samples in each handler", || {
+        seen.clear();
+        for sample in profiles.samples() {
+            let (Some(route), Some(span)) = (done_by(&sample), sample.labels.get("span_name"))
+            else {
+                continue;
+            };
+            assert_eq!(span, route, "{sample:?}");
+            // One each 4 ms.
+            *seen.entry(route).or_insert(0) += sample.value / 4_000_000;
+        }
+        seen.len() == WORK.len() && seen.values().sum::<i64>() >= wanted
+    });
+    println!("samples with the right span: {seen:?}");
+    for load in loads {
+        load.stop().expect_no_loss();
+    }
+    assert_eq!(server.stop(), 0);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::output::thread;
 use crate::server::Server;
 use crate::wait;
+use crate::wire::Wire;
 
 const CLIENTS: usize = 4;
 const STREAMS: usize = 8;
@@ -96,4 +97,23 @@ async fn asks(mut sender: SendRequest<Empty<Bytes>>, address: String, books: Arc
         response.into_body().collect().await.unwrap();
         books.answered.fetch_add(1, Relaxed);
     }
+}
+
+#[test]
+fn each_kept_connection_is_answered_once_more_with_one_goodbye() {
+    let server = Server::start(["--workers", "3"]);
+    let mut wires: Vec<_> = (0..24).map(|_| Wire::connect(&server.address()).unwrap()).collect();
+    let closing = |wires: &mut Vec<Wire>| {
+        let replies = wires.iter_mut().map(|wire| wire.get("/", "kept").unwrap());
+        let closes: Vec<_> = replies.map(|reply| (reply.status, reply.closes())).collect();
+        assert!(closes.iter().all(|(status, _)| *status == 200), "{closes:?}");
+        closes.iter().filter(|(_, closes)| *closes).count()
+    };
+    assert_eq!(closing(&mut wires), 0);
+    server.signal(Signal::SIGHUP);
+    server.until("the new workers serve", |metrics| metrics.sum("saola_generation") == 2);
+    server.until_true("the old ones have been told", || server.lines_of("reloaded").len() == 1);
+    assert_eq!(closing(&mut wires), 24, "each is told with its next answer");
+    assert!(wires.iter_mut().all(Wire::ends_cleanly), "and then it ends, without a reset");
+    assert_eq!(server.stop(), 0);
 }

@@ -1,7 +1,11 @@
 //! Too many clients, too few descriptors, and handlers that hold the event loop.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use crate::server::{Server, Slot};
 use crate::setup::Setup;
+use crate::wait::DEADLINE;
 use crate::wire::Wire;
 
 #[test]
@@ -49,5 +53,34 @@ fn a_handler_that_holds_the_event_loop_is_named() {
     let line = server.until_line("it is named", |line| line.is("a request held the event loop"));
     assert_eq!(line.get("request_id"), answer.request_id());
     assert!(line.get("held_ms").parse::<u64>().unwrap() >= 40);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn an_upload_that_nobody_reads_never_costs_its_client_the_status() {
+    // By each of four clients, of each size.
+    const EACH: usize = 125;
+    let server = Setup::of_example("misfit").args(["--access-log", "off"]).start();
+    let address = server.address();
+    // Within the limit and not wanted; over the limit.
+    for (size, status) in [(1 << 20, "404"), (4 << 20, "413")] {
+        let body = vec![b'x'; size];
+        let upload = || {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            let head =
+                format!("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&body).expect("what is sent is read, by somebody");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("no reset");
+            assert_eq!(answer.split(' ').nth(1), Some(status));
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..EACH).for_each(|_| upload()));
+            }
+        });
+    }
     assert_eq!(server.stop(), 0);
 }

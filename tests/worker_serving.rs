@@ -1,5 +1,7 @@
 //! Applications without a framework.
 
+use std::collections::BTreeSet;
+
 use hyper::Request;
 use nix::sys::signal::Signal;
 
@@ -15,6 +17,29 @@ fn a_plain_tower_service_is_served_and_names_its_routes() {
     let answer = server.get("/other");
     let line = server.access_line(answer.expect_status(404).request_id());
     assert_eq!(line.get("route"), "unmatched");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn workers_that_were_forked_together_never_say_the_same_id() {
+    let server =
+        Setup::of_example("misfit").args(["--workers", "4", "--access-log", "off"]).start();
+    let mut ids = BTreeSet::new();
+    for _ in 0..500 {
+        let mut wires = [0; 4].map(|_| Wire::connect(&server.address()).unwrap());
+        for wire in &mut wires {
+            wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for wire in &mut wires {
+            let reply = wire.answer().unwrap();
+            assert!(ids.insert(reply.header("x-request-id").to_owned()), "{reply:?}");
+        }
+    }
+    let metrics = server.metrics();
+    for worker in ["0", "1", "2", "3"] {
+        let taken = metrics.value("saola_connections_accepted_total", &[("worker", worker)]);
+        assert!(taken > 100, "worker {worker} was hardly asked: {taken}");
+    }
     assert_eq!(server.stop(), 0);
 }
 

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
             .route("/detached", get(detached))
             .route("/panic", get(panics))
             .route("/heavy", get(heavy))
+            .route("/pooled", get(pooled))
+            .route("/steady", get(steady))
             .route("/print", get(print))
             .route("/light", get(light)))
     })
@@ -90,6 +92,26 @@ async fn heavy(Query(work): Query<Work>) -> String {
     sum.to_string()
 }
 
+/// As [`heavy`], by another function.
+async fn steady(Query(work): Query<Work>) -> String {
+    let mut sum = 0;
+    let end = Instant::now() + Duration::from_millis(work.ms);
+    while Instant::now() < end {
+        sum ^= burn_steadily();
+        tokio::task::yield_now().await;
+    }
+    sum.to_string()
+}
+
+/// Burns it on the blocking pool.
+async fn pooled(Query(work): Query<Work>) -> String {
+    let burn = move || {
+        let end = Instant::now() + Duration::from_millis(work.ms);
+        std::iter::from_fn(|| (Instant::now() < end).then(burn_in_pool)).fold(0, |a, b| a ^ b)
+    };
+    saola::blocking(burn).await.to_string()
+}
+
 async fn light() -> String {
     burn_lightly().to_string()
 }
@@ -97,6 +119,16 @@ async fn light() -> String {
 #[inline(never)]
 fn burn_heavily() -> u64 {
     std::hint::black_box(burn(200_000)) + 1
+}
+
+#[inline(never)]
+fn burn_steadily() -> u64 {
+    std::hint::black_box(burn(200_000)) + 3
+}
+
+#[inline(never)]
+fn burn_in_pool() -> u64 {
+    std::hint::black_box(burn(200_000)) + 4
 }
 
 #[inline(never)]

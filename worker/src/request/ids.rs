@@ -208,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn four_generators_say_a_million_ids_and_none_twice() {
+        let mut seen = std::collections::HashSet::new();
+        for mut ids in (0..4).map(|_| Ids::new(None).unwrap()) {
+            assert!((0..250_000).all(|_| seen.insert(ids.trace())), "an id came twice");
+        }
+    }
+
+    #[test]
     fn tracestate_is_kept_whole_or_dropped() {
         assert!(tracestate(&sent(&["a=1,b=2"])).is_some());
         assert!(tracestate(&sent(&[&"a".repeat(513)])).is_none());

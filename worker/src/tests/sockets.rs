@@ -245,6 +245,12 @@ fn metrics_are_answered_beside_the_service() {
 
 #[test]
 fn a_full_worker_leaves_the_rest_of_the_queue_to_its_sibling() {
+    for accept in [AcceptMode::Exclusive, AcceptMode::Tokio] {
+        two_full_workers(accept);
+    }
+}
+
+fn two_full_workers(accept: AcceptMode) {
     let (listener, address) = tcp();
     let (ready, is_ready) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -261,7 +267,7 @@ fn a_full_worker_leaves_the_rest_of_the_queue_to_its_sibling() {
             scope.spawn(move || {
                 let hooks =
                     Hooks { ready: Box::new(move || ready.send(()).unwrap()), ..Hooks::default() };
-                let config = Config { worker_connections: 8, ..Config::default() };
+                let config = Config { worker_connections: 8, ..accepting(accept) };
                 assert_eq!(run(App, birth, slot(), config, hooks), ExitReason::Drained);
             });
         }
