@@ -119,9 +119,13 @@ fn a_unix_socket_serves_and_is_removed() {
     let setup = Setup::new();
     let path = setup.folder().join("x.sock");
     let address = format!("unix:{}", path.display());
-    let server = setup.args(["--bind", &address]).start();
+    let server = setup.args(["--bind", &address, "--log-level", "info,saola_worker=debug"]).start();
     let answer = client::get(&address, "/");
     server.access_line(answer.expect_status(200).request_id());
+    let line = server.until_line("who asked", |line| line.is("connection accepted"));
+    assert_eq!(line.get("peer"), "unix");
+    assert_eq!(line.get("peer_uid"), nix::unistd::getuid().to_string());
+    assert_eq!(line.get("peer_pid"), std::process::id().to_string());
     assert_eq!(server.stop(), 0);
     assert!(!path.exists());
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use saola_observability::Detail;
+use saola_observability::{Detail, Level};
 use saola_observer::LevelFilter;
 use saola_supervisor::AdminBind;
 use saola_worker::Config;
@@ -91,6 +91,7 @@ impl Settings {
         let mut supervisor = supervisor::supervisor(&mut values, env, program);
         let mut worker = worker::worker(&mut values, env, supervisor.graceful_timeout);
         worker.abort_grace = supervisor.abort_grace;
+        worker.debug = levels.allows("saola_worker", Level::Debug);
         let mut observer = observer::observer(
             &mut values,
             env,

@@ -21,6 +21,8 @@ pub type MetricsAnswer =
 pub struct Config {
     /// How connections are accepted. Default [`AcceptMode::Exclusive`].
     pub accept: AcceptMode,
+    /// Whether events are written that help only who looks for a fault. Default no.
+    pub debug: bool,
     /// Connections open at once. Default 4096; lowered at start to what the descriptor limit allows.
     pub worker_connections: usize,
     /// Requests open at once; one more is answered 503. Default 1024.
@@ -134,6 +136,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             accept: AcceptMode::Exclusive,
+            debug: false,
             worker_connections: 4096,
             limit_concurrency: 1024,
             limit_request_line: 8192,

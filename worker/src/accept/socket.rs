@@ -64,6 +64,13 @@ impl Stream for Socket {
         }
     }
 
+    fn owner(&self) -> Option<(u32, i32)> {
+        let Self::Unix(stream) = self else { return None };
+        let owner = stream.peer_cred().ok()?;
+        // A process of another namespace has no number here.
+        Some((owner.uid(), owner.pid().unwrap_or(0)))
+    }
+
     fn abort_on_close(&self) {
         // A failure leaves an orderly close, and the kernel's own patience with the rest.
         let _ = setsockopt(self, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 });

@@ -14,6 +14,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
         0
     }
 
+    /// User and process at the other end, where the kernel knows them. A stream that cannot tell says nothing.
+    fn owner(&self) -> Option<(u32, i32)> {
+        None
+    }
+
     /// Has the coming close throw away what the other end does not take.
     fn abort_on_close(&self) {}
 }

@@ -35,6 +35,13 @@ where
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
     let Accepted { io, peer, speech, at, permit } = accepted;
+    if worker.config.debug
+        && let Some((uid, pid)) = io.owner()
+    {
+        let (uid, pid) = (uid.to_string(), pid.to_string());
+        let fields = [("peer", "unix"), ("peer_uid", &*uid), ("peer_pid", &*pid)];
+        worker.event(Level::Debug, "connection accepted", &fields);
+    }
     let connection = Connection::new(&worker, peer, at);
     let number = worker.register(&connection);
     let place = Place { number, worker: Rc::clone(&worker), _permit: permit };
