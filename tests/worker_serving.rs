@@ -21,6 +21,20 @@ fn a_plain_tower_service_is_served_and_names_its_routes() {
 }
 
 #[test]
+fn the_guide_shows_what_the_examples_do() {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let examples =
+        ["hello", "tower", "plain", "grpc"].map(|name| read(&format!("examples/{name}.rs")));
+    let page = read("docs/serving.md");
+    let shown: Vec<_> =
+        page.split("```rust\n").skip(1).map(|rest| rest.split("```").next()).collect();
+    assert_eq!(shown.len(), examples.len());
+    for (example, shown) in examples.iter().zip(shown) {
+        assert!(example.contains(shown.unwrap()), "no example has this:\n{}", shown.unwrap());
+    }
+}
+
+#[test]
 fn workers_that_were_forked_together_never_say_the_same_id() {
     let server =
         Setup::of_example("misfit").args(["--workers", "4", "--access-log", "off"]).start();

@@ -343,6 +343,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_limits_has_the_same_defaults() {
+        let page = include_str!("../../../docs/limits.md");
+        let mut rows = 0;
+        for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (name, rest) = row.split_once("` | ").unwrap();
+            let setting = SETTINGS.iter().find(|setting| setting.name == name).expect(name);
+            // The first number with its unit, or the first word.
+            let words = rest.split([' ', ',']).take(2).map(|word| word.trim_matches('`'));
+            let told: Vec<_> = words.collect();
+            let is_told = told[0] == setting.default || told.concat() == setting.default;
+            assert!(is_told, "{name} is {}, not {told:?}", setting.default);
+            rows += 1;
+        }
+        assert!(rows > 10, "{rows} rows only");
+    }
+
+    #[test]
     fn names_are_distinct_and_plain() {
         for (at, setting) in SETTINGS.iter().enumerate() {
             assert!(
