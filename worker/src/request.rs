@@ -214,7 +214,7 @@ where
         running.takes_loop();
         let is_caught = caught(&running, || {
             polled = match running.expired.take() {
-                Some(late) => Poll::Ready(Err(running.refuses_late(late))),
+                Some(late) => Poll::Ready(Err(Own::Refusal(running.refuses_late(late)))),
                 None => step(this.state.as_mut(), &running, cx),
             };
             if polled.is_ready() {
@@ -223,7 +223,7 @@ where
             }
         });
         if is_caught.is_err() {
-            polled = Poll::Ready(Err(Refusal::FAILED));
+            polled = Poll::Ready(Err(Own::Refusal(Refusal::FAILED)));
             // What has panicked is dropped now, and may panic once more.
             let _ = caught(&running, || this.state.set(State::Over));
         }
@@ -236,33 +236,49 @@ where
         let was_called = running.waiting.get() == Waiting::Response;
         let is_allowed = running.reading.as_ref().is_none_or(|reading| reading.is_allowed());
         let is_too_large = was_called && !is_allowed;
-        let response = match answer {
-            Ok(response) if !is_too_large => response,
-            Err(refusal) if !is_too_large => refused(&running, refusal),
+        let Some(holder) = this.holder.take() else { return Poll::Pending };
+        let own = match answer {
+            Ok(response) if !is_too_large => {
+                let body = response.body();
+                let ends = (body.is_end_stream(), body.size_hint().exact());
+                return Poll::Ready(Ok(respond(holder, response, ends, Source::service)));
+            }
+            Err(Own::Metrics(response)) if !is_too_large => response,
+            Err(Own::Refusal(refusal)) if !is_too_large => refused(&running, refusal),
             _ => refused(&running, Refusal::BODY_TOO_LARGE),
         };
-        let Some(holder) = this.holder.take() else { return Poll::Pending };
-        Poll::Ready(Ok(respond(holder, response)))
+        let length = own.body().len();
+        let ends = (length == 0, u64::try_from(length).ok());
+        Poll::Ready(Ok(respond(holder, own, ends, Source::own)))
     }
 }
 
-/// Goes as far as it can; runs the service's code, so it may panic. An `Err` is what the worker says in its place.
+/// What the worker says in the service's place.
+enum Own {
+    Refusal(Refusal),
+    Metrics(Response<Bytes>),
+}
+
+/// Goes as far as it can; runs the service's code, so it may panic.
 fn step<S, B>(
     mut state: Pin<&mut State<S, S::Future>>,
     running: &Rc<Running>,
     cx: &mut Context<'_>,
-) -> Poll<Result<Response<Source<B>>, Refusal>>
+) -> Poll<Result<Response<B>, Own>>
 where
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
 {
     loop {
         let polled = match state.as_mut().project() {
-            StateProjection::Refused { refusal } => return Poll::Ready(Err(*refusal)),
+            StateProjection::Refused { refusal } => {
+                return Poll::Ready(Err(Own::Refusal(*refusal)));
+            }
             StateProjection::Over => return Poll::Pending,
             StateProjection::Metrics { join } => {
                 let joined = ready!(Pin::new(join).poll(cx));
-                let answer = joined.map_err(|_| Refusal::FAILED);
-                return Poll::Ready(answer.map(|response| response.map(Source::own)));
+                return Poll::Ready(
+                    Err(joined.map_or(Own::Refusal(Refusal::FAILED), Own::Metrics)),
+                );
             }
             StateProjection::Unready { call } => {
                 let Some((mut service, request)) = call.take() else { return Poll::Pending };
@@ -273,7 +289,9 @@ where
                         state.set(State::Called { future });
                         continue;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(unready(running, error))),
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(Own::Refusal(unready(running, error))));
+                    }
                     Poll::Pending => {
                         **call = Some((service, request));
                         running.connection.look();
@@ -283,14 +301,11 @@ where
             }
             StateProjection::Called { future } => ready!(future.poll(cx)),
         };
-        return Poll::Ready(match polled {
-            Ok(response) => Ok(response.map(|body| Source::Service { body })),
-            Err(error) => {
-                running.failed("the service failed", &error.into());
-                running.exception.set(Some("service"));
-                Err(Refusal::FAILED)
-            }
-        });
+        return Poll::Ready(polled.map_err(|error| {
+            running.failed("the service failed", &error.into());
+            running.exception.set(Some("service"));
+            Own::Refusal(Refusal::FAILED)
+        }));
     }
 }
 
@@ -300,7 +315,7 @@ fn unready(running: &Running, error: impl Into<BoxError>) -> Refusal {
     Refusal::OVERLOAD
 }
 
-fn refused<B>(running: &Running, refusal: Refusal) -> Response<Source<B>> {
+fn refused(running: &Running, refusal: Refusal) -> Response<Bytes> {
     if let Some(reason) = refusal.reason {
         metrics::REJECTED.with([reason]).inc();
     }
@@ -311,17 +326,30 @@ fn refused<B>(running: &Running, refusal: Refusal) -> Response<Source<B>> {
     if running.facts.method == Method::HEAD {
         *response.body_mut() = Bytes::new();
     }
-    response.map(Source::own)
+    response
 }
 
-/// Adds what every response carries, and moves the record into its body.
-fn respond<B: HttpBody>(
+/// Dresses a response, and moves the record into its body.
+fn respond<T, B: HttpBody>(
     holder: Holder,
-    mut response: Response<Source<B>>,
+    mut response: Response<T>,
+    ends: (bool, Option<u64>),
+    source: fn(T) -> Source<B>,
 ) -> Response<ResponseBody<B>> {
-    let (running, status) = (&holder.0, response.status());
+    let status = response.status();
+    let promised = dress(&holder.0, status, response.headers_mut(), ends);
+    response.map(|body| ResponseBody::new(source(body), promised, holder))
+}
+
+/// Adds what every response carries. The body is known to be empty, and to have a length, or not; says how many bytes the
+/// client is promised.
+fn dress(
+    running: &Running,
+    status: StatusCode,
+    fields: &mut HeaderMap,
+    (is_empty, exact): (bool, Option<u64>),
+) -> Option<u64> {
     running.responds(status.as_u16());
-    let fields = response.headers_mut();
     fields.insert(ids::REQUEST_ID, running.facts.request_id.clone());
     if let Some(server) = &running.worker.config.server_header
         && let Some(own) = fields.insert(SERVER, server.clone())
@@ -340,13 +368,6 @@ fn respond<B: HttpBody>(
     } else if is_alone && running.connection.is_last(&running.worker) {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let (is_empty, exact) = match response.body() {
-        Source::Own { bytes } => {
-            let length = bytes.as_ref().map_or(0, Bytes::len);
-            (length == 0, u64::try_from(length).ok())
-        }
-        Source::Service { body } => (body.is_end_stream(), body.size_hint().exact()),
-    };
     let has_no_body = running.facts.method == Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || status.is_informational();
@@ -354,9 +375,8 @@ fn respond<B: HttpBody>(
         // hyper never polls these, so the end is known here.
         running.completes();
     }
-    let stated = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    let promised = if has_no_body { None } else { exact.or_else(stated) };
-    response.map(|source| ResponseBody::new(source, promised, holder))
+    let stated = || fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    if has_no_body { None } else { exact.or_else(stated) }
 }
 
 impl Running {

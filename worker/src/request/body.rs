@@ -124,6 +124,10 @@ pin_project_lite::pin_project! {
 }
 
 impl<B> Source<B> {
+    pub(crate) fn service(body: B) -> Self {
+        Self::Service { body }
+    }
+
     pub(crate) fn own(bytes: Bytes) -> Self {
         Self::Own { bytes: Some(bytes) }
     }
