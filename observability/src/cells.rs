@@ -3,6 +3,7 @@
 
 pub(crate) mod exemplar;
 pub(crate) mod histogram;
+pub(crate) mod search;
 #[cfg(test)]
 mod torn;
 

@@ -16,11 +16,19 @@ pub fn wall_ns() -> u64 {
 }
 
 /// The wall clock as this process last looked at it: at its last heartbeat or request. For what must not cost a look.
+#[inline]
 pub(crate) fn recent_wall_ns() -> u64 {
     match RECENT_WALL_NS.load(Relaxed) {
-        0 => wall_ns(),
+        0 => first_wall_ns(),
         recent => recent,
     }
+}
+
+/// The look of a process that has no heartbeat and no requests: a test, a tool.
+#[cold]
+#[inline(never)]
+fn first_wall_ns() -> u64 {
+    wall_ns()
 }
 
 /// Keeps a look at the wall clock for [`recent_wall_ns`].

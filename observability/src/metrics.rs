@@ -82,6 +82,7 @@ mod check;
 mod counter;
 mod gauge;
 mod histogram;
+mod places;
 mod resolved;
 mod table;
 
@@ -125,9 +126,12 @@ static LOCAL: OnceLock<Option<&'static Slot>> = OnceLock::new();
 /// Every metric that holds cells.
 static USED: Mutex<Vec<&'static (dyn sealed::Sealed + Sync)>> = Mutex::new(Vec::new());
 
+/// A thread that owns no slot.
+const NOBODY: usize = 1;
+
 thread_local! {
-    /// Whether this thread may update the attached slot with plain stores.
-    static IS_OWNER: Cell<bool> = const { Cell::new(false) };
+    /// The slot that this thread may update with plain stores, as [`owner_of`] names it.
+    static OWNER: Cell<usize> = const { Cell::new(NOBODY) };
 }
 
 /// From now on the metrics of this process count in `slot`, and the calling thread is its owner.
@@ -138,12 +142,18 @@ pub(crate) fn bind(slot: &'static Slot) {
         metric.unbind();
     }
     ATTACHED.set(slot);
-    IS_OWNER.set(true);
+    OWNER.set(owner_of(slot));
 }
 
+/// Which slot the calling thread owns: the hot path compares this with what its handle says, and is done.
 #[inline]
-pub(crate) fn is_owner() -> bool {
-    IS_OWNER.get()
+pub(crate) fn owner() -> usize {
+    OWNER.get()
+}
+
+/// The name of the one thread that owns a slot: never 0, and never that of nobody.
+pub(crate) fn owner_of(slot: &'static Slot) -> usize {
+    std::ptr::from_ref(slot).addr()
 }
 
 /// The slot that this process has taken over, if any.

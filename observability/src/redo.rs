@@ -118,7 +118,9 @@ pub(crate) fn replay(map: &Map) {
         }
         if head & 0xff == OBSERVE {
             let next = Next { tag: third, count: first, sum: f64::from_bits(second) };
-            Histogram::at(map, offset).replace(&next);
+            if let Some(histogram) = Histogram::at(map, offset) {
+                histogram.replace(&next);
+            }
         } else {
             map.word(offset).store(first, Release);
         }

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use hashbrown::HashTable;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use rustc_hash::FxHashMap;
@@ -65,18 +67,10 @@ pub(crate) struct Place<'s> {
 #[derive(Default)]
 pub(crate) struct Series {
     families: FxHashMap<String, Known>,
-    known: FxHashMap<u64, Made>,
+    /// Offsets of the records of all series; what they say is read in the file.
+    known: HashTable<u32>,
     strings: FxHashMap<String, u32>,
     not_before_ns: u64,
-}
-
-/// Where a series is.
-#[derive(Copy, Clone)]
-struct Made {
-    /// Offset of its record in the key region.
-    key: u32,
-    /// Offset of its cells in the value region.
-    value: u32,
 }
 
 struct Known {
@@ -107,7 +101,7 @@ impl Series {
                     let cells = absolute(place.sections.values, key.value, family.key.words())
                         .ok_or(Damaged { at })?;
                     settle(place.map, &family.key, cells);
-                    series.remember(offset, &key);
+                    series.remember(place, offset, &key);
                 }
             }
         }
@@ -139,7 +133,7 @@ impl Series {
 
     /// The cells of the same label set that all threads but the owner write: made at their first update, so that plain
     /// stores and atomic ones never meet.
-    pub(crate) fn find_foreign(&mut self, place: Place<'_>, own: u32) -> Result<Found, Refusal> {
+    pub(crate) fn find_foreign(&mut self, place: Place<'_>, own: usize) -> Result<Found, Refusal> {
         let key = series_at(place, own).ok_or(Refusal::NoSpace)?;
         if let Some(found) = self.look_up(place, key.family, true, &key.raw) {
             return Ok(found);
@@ -218,7 +212,7 @@ impl Series {
         key.value = self.reserve(place, words)?;
         let bytes = series_bytes(&key).ok_or(Refusal::NoSpace)?;
         let at = self.append(place, &bytes)?;
-        self.remember(at, &key);
+        self.remember(place, at, &key);
         if let Some(known) = self.families.get_mut(family) {
             known.series += usize::from(!key.foreign);
         }
@@ -227,33 +221,30 @@ impl Series {
         Ok(Found { offset, key: at, overflow: false })
     }
 
-    /// A series that is in the file. The index holds hashes only; what a hash stands for is read in the file.
+    /// A series that is in the file.
     fn look_up(&self, place: Place<'_>, family: u32, foreign: bool, raw: &[u8]) -> Option<Found> {
-        let mut hash = hash(family, foreign, raw);
-        while let Some(made) = self.known.get(&hash) {
-            let key = series_at(place, made.key)?;
-            if key.family == family && key.foreign == foreign && key.raw == raw {
-                let offset = place.sections.values.offset + wide(made.value);
-                return Some(Found { offset, key: made.key, overflow: false });
-            }
-            hash = hash.wrapping_add(1);
-        }
-        None
+        let is_it =
+            |key: &SeriesKey| (key.family, key.foreign) == (family, foreign) && key.raw == raw;
+        let mut value = None;
+        let known = self.known.find(hash(family, foreign, raw), |at| {
+            value = series_at(place, wide(*at)).filter(is_it).map(|key| key.value);
+            value.is_some()
+        });
+        let offset = place.sections.values.offset + wide(value?);
+        known.map(|key| Found { offset, key: *key, overflow: false })
     }
 
-    fn remember(&mut self, at: u32, key: &SeriesKey) {
-        let mut hash = hash(key.family, key.foreign, &key.raw);
-        while self.known.contains_key(&hash) {
-            hash = hash.wrapping_add(1);
-        }
-        self.known.insert(hash, Made { key: at, value: key.value });
+    fn remember(&mut self, place: Place<'_>, at: u32, key: &SeriesKey) {
+        // Only a damaged file says nothing of what it held.
+        let again = |at: &u32| series_at(place, wide(*at)).map_or(0, |key| hash_of(&key));
+        self.known.insert_unique(hash_of(key), at, again);
     }
 
     /// Zeroed cells behind the last; published by `value_len` before any key names them.
     fn reserve(&mut self, place: Place<'_>, words: usize) -> Result<u32, Refusal> {
         let at = self.room(place, &VALUES, words * 8)?;
         for word in place.map.words(place.sections.values.offset + at, words) {
-            word.store(0, std::sync::atomic::Ordering::Relaxed);
+            word.store(0, Relaxed);
         }
         place.map.word(VALUES_LENGTH_AT).store(long(at + words * 8), Release);
         u32::try_from(at).map_err(|_| Refusal::NoSpace)
@@ -311,12 +302,16 @@ impl Series {
 }
 
 /// The record of a series at an offset of the key region, where this process has met it.
-fn series_at(place: Place<'_>, at: u32) -> Option<SeriesKey> {
+fn series_at(place: Place<'_>, at: usize) -> Option<SeriesKey> {
     let end = place.map.load(KEYS_LENGTH_AT);
-    match Walk::new(place.map, place.sections.keys, wide(at), end).next() {
+    match Walk::new(place.map, place.sections.keys, at, end).next() {
         Ok(Some((_, Key::Series(key)))) => Some(key),
         Ok(Some((_, Key::Family(_) | Key::String(_))) | None) | Err(_) => None,
     }
+}
+
+fn hash_of(key: &SeriesKey) -> u64 {
+    hash(key.family, key.foreign, &key.raw)
 }
 
 fn hash(family: u32, foreign: bool, raw: &[u8]) -> u64 {
@@ -361,10 +356,10 @@ pub(crate) fn absolute(values: Section, value: u32, words: usize) -> Option<usiz
 fn settle(map: &Map, family: &FamilyKey, cells: usize) {
     use crate::keys::GaugeMode::{Last, LiveMax, LiveMin, LiveSum, PerWorker};
     match (family.kind, family.mode) {
-        (CellKind::Histogram, _) => Histogram::of(map.words(cells, family.words())).finish(),
+        (CellKind::Histogram, _) => finish(map.words(cells, family.words())),
         (CellKind::ExemplarHistogram, _) => {
             let words = map.words(cells, family.words());
-            Histogram::of(words).finish();
+            finish(words);
             let exemplars =
                 words.get(HISTOGRAM_HEAD + family.bounds.len() + 1..).unwrap_or_default();
             exemplars.chunks(EXEMPLAR_WORDS).for_each(exemplar::settle);
@@ -372,6 +367,12 @@ fn settle(map: &Map, family: &FamilyKey, cells: usize) {
         (CellKind::Gauge, Last) => settle_last(map.words(cells, family.words())),
         (CellKind::Gauge, LiveSum | LiveMax | LiveMin | PerWorker) => map.store(cells, 0),
         (CellKind::CounterU64 | CellKind::CounterF64, _) => {}
+    }
+}
+
+fn finish(words: &[AtomicU64]) {
+    if let Some(histogram) = Histogram::of(words) {
+        histogram.finish();
     }
 }
 

@@ -273,7 +273,7 @@ impl Slot {
     }
 
     /// The cells that all threads but the owner write, of a label set that was found at this key.
-    pub(crate) fn find_foreign(&self, own: u32) -> Option<Found> {
+    pub(crate) fn find_foreign(&self, own: usize) -> Option<Found> {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         self.counted(series.find_foreign(self.place(), own))
     }

@@ -12,7 +12,9 @@ pub(crate) fn once(call: impl FnOnce()) -> f64 {
 }
 
 /// CPU nanoseconds of `turn` for each of `items`, over `rounds` passes. The items come in order, so that the loop costs next
-/// to nothing; what they point at is scattered. What the compiler knows of them ends at each turn.
+/// to nothing; what they point at is scattered. What the compiler knows of them ends at each turn. A function of its own for each
+/// `turn`: in one large one the loops would share too few registers, and be measured with their spills.
+#[inline(never)]
 pub(crate) fn each<T>(rounds: usize, items: &[T], mut turn: impl FnMut(&T)) -> f64 {
     let spent = once(|| {
         for _ in 0..rounds {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use saola_observability::metrics::{CounterHandle, HistogramHandle};
+use saola_observability::metrics::{CounterHandle, HistogramHandle, HistogramVec};
 use saola_observability::{SpanId, TraceId};
 
 use crate::clock::each;
@@ -36,66 +36,86 @@ pub(crate) struct Round {
     request: f64,
 }
 
+/// Loads and stores that an increment may take (F77), and an observation (F79).
+const INC: f64 = 1.2;
+const OBSERVE: f64 = 6.0;
+/// Locked additions that a request may take (F82).
+const REQUEST: f64 = 25.0;
+/// Loads and stores that a locked addition took where the goals were set. Where it takes fewer, a crate that adds so cannot be
+/// beaten by as much with the same number of loads and stores: the goals that are ratios to it are then what these numbers of
+/// loads and stores come to on the machine at hand.
+const XADD: f64 = 15.0;
+
 pub(crate) const GOALS: [Goal<Round>; 10] = [
     Goal {
         id: "F77",
         what: "counter inc, resolved : load + store",
-        bound: AtMost(1.2),
+        bound: AtMost(INC),
         ratio: |round| round.inc / round.base,
+        limit: None,
     },
     Goal {
         id: "F77",
         what: "prometheus IntCounter inc : counter inc",
         bound: AtLeast(8.0),
         ratio: |round| round.their_inc / round.inc,
+        limit: Some(|round| round.their_inc / (INC * round.base)),
     },
     Goal {
         id: "F78",
         what: "inc from a foreign thread : lock xadd",
         bound: AtMost(1.25),
         ratio: |round| round.foreign / round.xadd,
+        limit: None,
     },
     Goal {
         id: "F79",
         what: "observe : load + store",
-        bound: AtMost(6.0),
+        bound: AtMost(OBSERVE),
         ratio: |round| round.observe / round.base,
+        limit: None,
     },
     Goal {
         id: "F79",
         what: "prometheus observe : observe",
         bound: AtLeast(5.0),
         ratio: |round| round.their_observe / round.observe,
+        limit: Some(|round| round.their_observe / (OBSERVE * round.base)),
     },
     Goal {
         id: "F79",
         what: "prometheus-client observe : observe",
         bound: AtLeast(3.0),
         ratio: |round| round.client_observe / round.observe,
+        limit: Some(|round| round.client_observe / (OBSERVE * round.base)),
     },
     Goal {
         id: "F80",
         what: "prometheus with_label_values + inc : with + inc",
         bound: AtLeast(1.0),
         ratio: |round| round.their_with / round.with,
+        limit: None,
     },
     Goal {
         id: "F80",
         what: "macro of the metrics crate, labels and inc : with + inc",
         bound: AtLeast(5.0),
         ratio: |round| round.their_macro / round.with,
+        limit: None,
     },
     Goal {
         id: "F81",
         what: "(exemplar - none) : load + store",
         bound: AtMost(4.5),
         ratio: |round| (round.exemplar - round.plain) / round.base,
+        limit: None,
     },
     Goal {
         id: "F82",
         what: "begin + end with a record of about 240 B : lock xadd",
-        bound: AtMost(25.0),
+        bound: AtMost(REQUEST),
         ratio: |round| round.request / round.xadd,
+        limit: Some(|round| REQUEST * XADD * round.base / round.xadd),
     },
 ];
 
@@ -153,10 +173,11 @@ pub(crate) fn measure(requests: &mut Requests) -> Vec<Round> {
 impl Round {
     fn nanoseconds(&self) -> String {
         let Self { base, xadd, inc, their_inc, foreign, observe, their_observe, .. } = self;
-        let Self { client_observe, with, request, .. } = self;
+        let Self { client_observe, with, plain, exemplar, request, .. } = self;
         format!(
             "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2})  foreign {foreign:.2}  observe \
-             {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  begin+end {request:.1}"
+             {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  one {plain:.2}  with exemplar \
+             {exemplar:.2}  begin+end {request:.1}"
         )
     }
 
@@ -176,13 +197,24 @@ fn foreign_ns(labels: &[[String; 3]]) -> f64 {
     std::thread::scope(|scope| scope.spawn(measure).join().unwrap())
 }
 
-/// One histogram without exemplars and one with.
+/// Histograms without exemplars and with, of a few label sets: of one alone each observation would wait for the one before.
+/// Both are given the trace, so that the difference is the exemplar.
 fn exemplars() -> (f64, f64) {
-    let values: Vec<f64> = values().collect();
-    let plain = each(PASSES, &values, |value| PLAIN.observe(*value));
-    let exemplar = each(PASSES, &values, |value| {
-        let (trace, span) = black_box((TraceId([7; 16]), SpanId([7; 8])));
-        EXEMPLARS.observe_with_exemplar(*value, trace, span);
+    let sets: Vec<String> = (0..8).map(|set| set.to_string()).collect();
+    let of = |family: &'static HistogramVec<1>| -> Vec<(HistogramHandle, f64, TraceId, SpanId)> {
+        let handles = sets.iter().cycle().map(|set| family.with([set]));
+        handles
+            .zip(values())
+            .map(|(one, value)| (one, value, TraceId([7; 16]), SpanId([7; 8])))
+            .collect()
+    };
+    let plain = each(PASSES, &of(&PLAIN), |(one, value, trace, span)| {
+        black_box((trace, span));
+        one.observe(*value);
+    });
+    let exemplar = each(PASSES, &of(&EXEMPLARS), |(one, value, trace, span)| {
+        black_box((trace, span));
+        one.observe_with_exemplar(*value, *trace, *span);
     });
     (plain, exemplar)
 }

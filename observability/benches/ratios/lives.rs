@@ -31,36 +31,42 @@ pub(crate) const GOALS: [Goal<Round>; 6] = [
         what: "files after 200 restarts : before",
         bound: AtMost(1.0),
         ratio: |round| round.files,
+        limit: None,
     },
     Goal {
         id: "F86",
         what: "bytes of the run directory after 200 restarts : before",
         bound: AtMost(1.0),
         ratio: |round| round.bytes,
+        limit: None,
     },
     Goal {
         id: "F86",
         what: "warm scrape after 200 restarts : before",
         bound: AtMost(1.1),
         ratio: |round| round.scrape,
+        limit: None,
     },
     Goal {
         id: "F87",
         what: "MiB of a worker's slot file",
         bound: AtMost(2.0),
         ratio: |round| round.slot_bytes / 1_048_576.0,
+        limit: None,
     },
     Goal {
         id: "F87",
         what: "private KiB of a worker that has attached",
         bound: AtMost(64.0),
         ratio: |round| round.attached_bytes / 1_024.0,
+        limit: None,
     },
     Goal {
         id: "F87",
         what: "private bytes a series",
         bound: AtMost(64.0),
         ratio: |round| round.bytes_a_series,
+        limit: None,
     },
 ];
 

@@ -1,6 +1,10 @@
 //! The figures of slot files as ratios, each formed inside one round, so that they hold on any machine.
 //!
 //! `cargo bench -p saola-observability --bench ratios`; with `-- --check` it exits with 1 if a goal is missed.
+//!
+//! Some goals compare with crates whose updates are locked additions, and were set on a machine where one took 15 times as
+//! long as a load and a store. On a machine where it takes 3 no plain store can be 8 times as fast: beside such a goal stands
+//! the limit that follows from the goals for our own loads and stores, and the lesser of the two is asked for.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -19,7 +23,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use saola_observability::metrics::{CounterVec, Histogram, HistogramVec};
+use saola_observability::metrics::{CounterVec, HistogramVec};
 use saola_observability::{Choice, Epoch, RunDir, Shape, Slot};
 
 use crate::requests::Requests;
@@ -32,9 +36,10 @@ pub(crate) static COUNTER: CounterVec<3> =
     CounterVec::new("bench_total", "Counts.", ["a", "b", "c"]);
 pub(crate) static HISTOGRAM: HistogramVec<3> =
     HistogramVec::new("bench_seconds", "Times.", ["a", "b", "c"], &BOUNDS);
-pub(crate) static EXEMPLARS: Histogram =
-    Histogram::new("bench_exemplar_seconds", "Times.", &BOUNDS).exemplars();
-pub(crate) static PLAIN: Histogram = Histogram::new("bench_plain_seconds", "Times.", &BOUNDS);
+pub(crate) static EXEMPLARS: HistogramVec<1> =
+    HistogramVec::new("bench_exemplar_seconds", "Times.", ["a"], &BOUNDS).exemplars();
+pub(crate) static PLAIN: HistogramVec<1> =
+    HistogramVec::new("bench_plain_seconds", "Times.", ["a"], &BOUNDS);
 pub(crate) static MANY: CounterVec<1> = CounterVec::new("bench_many_total", "Counts.", ["a"]);
 
 fn main() -> ExitCode {
@@ -78,7 +83,7 @@ fn main() -> ExitCode {
     is_met &= table::print(&lives::GOALS, &[lives]);
     let machine = table::median(hot.iter().map(hot::Round::machine).collect());
     println!(
-        "lock xadd : load + store = {machine:.1} on this machine: by how much plain stores can be faster"
+        "lock xadd : load + store = {machine:.1} on this machine; it was 15 where the goals were set"
     );
     epoch.remove();
     if is_check && !is_met { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -9,25 +9,26 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
+use crate::cells::exemplar::EXEMPLAR_WORDS;
 use crate::cells::lock;
-use crate::layout::long;
+use crate::cells::search::MOST_BOUNDS;
+use crate::layout::{long, size};
 use crate::map::Map;
 
 /// The words of one histogram.
 #[derive(Copy, Clone)]
 pub(crate) struct Histogram<'m> {
-    words: &'m [AtomicU64],
+    head: &'m Head,
+    buckets: &'m [AtomicU64],
 }
 
 const TAG: usize = 0;
 /// Words in front of the buckets.
 pub(crate) const HISTOGRAM_HEAD: usize = 5;
-/// Bounds of a histogram; with `+Inf` one more bucket.
-pub(crate) const MOST_BOUNDS: usize = 64;
 /// The bit of the tag by which the threads that share a histogram take turns.
 const LOCKED: u64 = 1 << 63;
 
-type Head = [AtomicU64; HISTOGRAM_HEAD];
+pub(crate) type Head = [AtomicU64; HISTOGRAM_HEAD];
 
 /// What the cells will be after one more observation.
 pub(crate) struct Next {
@@ -39,89 +40,82 @@ pub(crate) struct Next {
     pub(crate) sum: f64,
 }
 
-/// The bucket that a number falls into: bounds ascend and are inclusive. It counts without a branch: where a value falls is
-/// what no processor can guess, and a wrong guess costs more than the rest of an observation.
-#[inline]
-pub(crate) fn bucket_of(bounds: &[f64], value: f64) -> usize {
-    bounds.iter().map(|bound| usize::from(value > *bound)).sum()
-}
-
 impl<'m> Histogram<'m> {
     /// The histogram at a byte offset, as far as the mapping goes: only its own code says how many buckets it has.
-    pub(crate) fn at(map: &'m Map, offset: usize) -> Self {
+    pub(crate) fn at(map: &'m Map, offset: usize) -> Option<Self> {
         let left = map.length().saturating_sub(offset) / 8;
-        Self { words: map.words(offset, left.min(HISTOGRAM_HEAD + MOST_BOUNDS + 1)) }
+        Self::of(map.words(offset, left.min(HISTOGRAM_HEAD + MOST_BOUNDS + 1)))
     }
 
-    pub(crate) fn of(words: &'m [AtomicU64]) -> Self {
-        Self { words }
+    /// The histogram in these words; none if there are too few.
+    #[inline]
+    pub(crate) fn of(words: &'m [AtomicU64]) -> Option<Self> {
+        let (head, buckets) = words.split_first_chunk()?;
+        Some(Self::new(head, buckets))
+    }
+
+    pub(crate) const fn new(head: &'m Head, buckets: &'m [AtomicU64]) -> Self {
+        Self { head, buckets }
     }
 
     /// Its first word, which stands for it in the redo log.
     pub(crate) fn first(self) -> &'m AtomicU64 {
-        &self.words[TAG]
+        &self.head[TAG]
     }
 
-    /// Owner only: four plain stores. A function of its own, with all that it needs in registers: inlined into a large one it
-    /// would be slower than the call.
-    #[inline(never)]
-    pub(crate) fn observe(self, bounds: &[f64], value: f64) -> Option<usize> {
-        let bucket = bucket_of(bounds, value);
-        let (head, cell) = self.parts(bucket)?;
-        let next = after(head, cell, head[TAG].load(Relaxed), bucket, value);
-        happen(head, cell, &next, next.tag);
+    /// Owner only: four plain stores. Says the bucket; none, and no store, for one that is not there.
+    #[inline]
+    pub(crate) fn observe(self, bucket: usize, value: f64) -> Option<usize> {
+        let cell = self.buckets.get(bucket)?;
+        let next = self.after(cell, self.head[TAG].load(Relaxed), bucket, value);
+        self.happen(cell, &next, next.tag);
         Some(bucket)
     }
 
     /// Any thread of the owner: a bit of the tag is taken as a lock.
-    pub(crate) fn observe_shared(self, bounds: &[f64], value: f64) -> Option<usize> {
-        let bucket = bucket_of(bounds, value);
-        let (head, cell) = self.parts(bucket)?;
-        let tag = lock(&head[TAG], LOCKED);
-        let next = after(head, cell, tag, bucket, value);
-        happen(head, cell, &next, next.tag | LOCKED);
-        head[TAG].store(next.tag, Release);
+    pub(crate) fn observe_shared(self, bucket: usize, value: f64) -> Option<usize> {
+        let cell = self.buckets.get(bucket)?;
+        let next = self.after(cell, lock(&self.head[TAG], LOCKED), bucket, value);
+        self.happen(cell, &next, next.tag | LOCKED);
+        self.head[TAG].store(next.tag, Release);
         Some(bucket)
     }
 
     /// What [`Self::replace`] is to be given for one more observation; none for a bucket that is not there.
     #[inline]
     pub(crate) fn next(self, bucket: usize, value: f64) -> Option<Next> {
-        let (head, cell) = self.parts(bucket)?;
-        Some(after(head, cell, head[TAG].load(Relaxed), bucket, value))
+        let cell = self.buckets.get(bucket)?;
+        Some(self.after(cell, self.head[TAG].load(Relaxed), bucket, value))
     }
 
     /// Makes an observation happen whose outcome is known. Doing it twice is doing it once.
     #[inline]
     pub(crate) fn replace(self, next: &Next) {
         // Only a damaged log names a bucket that is not there.
-        if let Some((head, cell)) = self.parts(bucket(next.tag)) {
-            happen(head, cell, next, next.tag);
+        if let Some(cell) = self.buckets.get(bucket(next.tag)) {
+            self.happen(cell, next, next.tag);
         }
     }
 
     /// Successor of a dead writer: brings the last observation into its bucket.
     pub(crate) fn finish(self) {
-        let Some((head, _)) = self.parts(0) else { return };
-        let tag = head[TAG].load(Acquire) & !LOCKED;
-        if let Some((_, cell)) = self.parts(bucket(tag)) {
-            cell.store(place(head, tag)[0].load(Relaxed), Relaxed);
+        let tag = self.head[TAG].load(Acquire) & !LOCKED;
+        if let Some(cell) = self.buckets.get(bucket(tag)) {
+            cell.store(self.place(tag)[0].load(Relaxed), Relaxed);
         }
-        head[TAG].store(tag, Release);
+        self.head[TAG].store(tag, Release);
     }
 
     /// Any reader: fills the counts, not cumulative, and returns the sum. It never waits and never writes.
     pub(crate) fn read(self, counts: &mut [u64]) -> f64 {
-        let Some((head, buckets)) = self.words.split_first_chunk::<HISTOGRAM_HEAD>() else {
-            return 0.0;
-        };
+        let Self { head, buckets } = self;
         let mut sum = 0.0;
         for _ in 0..64 {
             let tag = head[TAG].load(Acquire) & !LOCKED;
             for (count, word) in counts.iter_mut().zip(buckets) {
                 *count = word.load(Relaxed);
             }
-            let [count, last_sum] = place(head, tag).each_ref().map(|word| word.load(Relaxed));
+            let [count, last_sum] = self.place(tag).each_ref().map(|word| word.load(Relaxed));
             sum = f64::from_bits(last_sum);
             fence(Acquire); // the counterpart of the fence behind the tag
             if head[TAG].load(Relaxed) & !LOCKED == tag {
@@ -136,42 +130,47 @@ impl<'m> Histogram<'m> {
         sum
     }
 
+    /// The words of a bucket's exemplar, which stand behind all buckets; none if the family keeps none.
     #[inline]
-    fn parts(self, bucket: usize) -> Option<(&'m Head, &'m AtomicU64)> {
-        let (head, buckets) = self.words.split_first_chunk()?;
-        Some((head, buckets.get(bucket)?))
+    pub(crate) fn exemplar(
+        self,
+        buckets: usize,
+        bucket: usize,
+    ) -> Option<&'m [AtomicU64; EXEMPLAR_WORDS]> {
+        self.buckets.get(buckets + bucket * EXEMPLAR_WORDS..)?.first_chunk()
     }
-}
 
-/// The outcome of one more observation than that of `tag`.
-#[inline]
-fn after(head: &Head, cell: &AtomicU64, tag: u64, bucket: usize, value: f64) -> Next {
-    let [_, sum] = place(head, tag);
-    Next {
-        tag: (tag | 0xff).wrapping_add(1) | long(bucket),
-        count: cell.load(Relaxed).wrapping_add(1),
-        sum: f64::from_bits(sum.load(Relaxed)) + value,
+    /// The outcome of one more observation than that of `tag`.
+    #[inline]
+    fn after(self, cell: &AtomicU64, tag: u64, bucket: usize, value: f64) -> Next {
+        let [_, sum] = self.place(tag);
+        Next {
+            // Bit 8 changes, and those above it only if it falls.
+            tag: (tag & !0xff).wrapping_add(0x100) | long(bucket),
+            count: cell.load(Relaxed).wrapping_add(1),
+            sum: f64::from_bits(sum.load(Relaxed)) + value,
+        }
     }
-}
 
-/// Writes the place, then the tag, then the bucket, in an order that a death or a reader at any instruction finds whole.
-#[inline]
-fn happen(head: &Head, cell: &AtomicU64, next: &Next, tag: u64) {
-    let [count, sum] = place(head, next.tag);
-    count.store(next.count, Relaxed);
-    sum.store(next.sum.to_bits(), Relaxed);
-    head[TAG].store(tag, Release);
-    // A release store lets later stores pass before it, also in the compiler. Without this fence a bucket could be ahead of
-    // its tag, or the next observation could fill a place that readers of this tag still look at.
-    fence(Release);
-    cell.store(next.count, Relaxed);
-}
+    /// Writes the place, then the tag, then the bucket, in an order that a death or a reader at any instruction finds whole.
+    #[inline]
+    fn happen(self, cell: &AtomicU64, next: &Next, tag: u64) {
+        let [count, sum] = self.place(next.tag);
+        count.store(next.count, Relaxed);
+        sum.store(next.sum.to_bits(), Relaxed);
+        self.head[TAG].store(tag, Release);
+        // A release store lets later stores pass before it, also in the compiler. Without this fence a bucket could be ahead
+        // of its tag, or the next observation could fill a place that readers of this tag still look at.
+        fence(Release);
+        cell.store(next.count, Relaxed);
+    }
 
-/// Count and sum as the observation of a tag left them.
-#[inline]
-fn place(head: &Head, tag: u64) -> &[AtomicU64; 2] {
-    let places = head[1..].as_chunks::<2>().0;
-    &places[usize::from(tag >> 8 & 1 == 1)]
+    /// Count and sum as the observation of a tag left them.
+    #[inline]
+    fn place(self, tag: u64) -> &'m [AtomicU64; 2] {
+        let places = self.head[1..].as_chunks::<2>().0;
+        &places[size(tag >> 8 & 1)]
+    }
 }
 
 fn bucket(tag: u64) -> usize {
@@ -183,30 +182,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_falls_into_the_first_bucket_whose_bound_holds_it() {
-        let bounds: Vec<f64> = (0..13).map(|bound| f64::from(bound - 1) / 2.0).collect();
-        for length in 1..bounds.len() {
-            let bounds = &bounds[..length];
-            let between = bounds.iter().flat_map(|bound| [bound - 0.1, *bound, bound + 0.1]);
-            for value in between.chain([f64::INFINITY, f64::NEG_INFINITY, -0.0]) {
-                let first = bounds.iter().position(|bound| value <= *bound).unwrap_or(length);
-                assert_eq!(bucket_of(bounds, value), first, "{value} in {bounds:?}");
-            }
-        }
-    }
-
-    #[test]
     fn a_reader_finds_every_observation_and_no_half_one() {
         let words: Vec<AtomicU64> = (0..HISTOGRAM_HEAD + 3).map(|_| AtomicU64::new(0)).collect();
-        let histogram = Histogram::of(&words);
+        let histogram = Histogram::of(&words).unwrap();
         let mut counts = [0; 3];
         for number in 0..10_u32 {
             let value = f64::from(number);
-            let (head, cell) = histogram.parts(1).unwrap();
-            let next = after(head, cell, head[TAG].load(Relaxed), 1, value);
+            let Histogram { head, buckets } = histogram;
+            let next = histogram.next(1, value).unwrap();
             let before = (histogram.read(&mut counts), counts);
             // What a death leaves in front of the tag and behind it.
-            let [count, sum] = place(head, next.tag);
+            let [count, sum] = histogram.place(next.tag);
             count.store(next.count, Relaxed);
             sum.store(next.sum.to_bits(), Relaxed);
             assert_eq!((histogram.read(&mut counts), counts), before);
@@ -215,7 +201,7 @@ mod tests {
             assert_eq!((histogram.read(&mut counts), counts), after);
             histogram.finish();
             assert_eq!((histogram.read(&mut counts), counts), after);
-            assert_eq!(cell.load(Relaxed), after.1[1]);
+            assert_eq!(buckets[1].load(Relaxed), after.1[1]);
         }
     }
 }

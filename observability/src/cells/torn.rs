@@ -9,7 +9,7 @@ use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
 use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
 use crate::cells::{LAST_WORDS, read_last, set_last, writes_in_tests};
 use crate::ids::{SpanId, TraceId};
-use crate::layout::join;
+use crate::layout::{join, size};
 
 /// Lets one thread write numbers and another read, until the last is written. Says how often there was something to read.
 fn race<const N: usize>(
@@ -75,13 +75,15 @@ fn a_last_value_is_of_its_time() {
 fn a_histogram_holds_whole_observations() {
     const WORDS: usize = HISTOGRAM_HEAD + 3;
     let write = |words: &[AtomicU64; WORDS], number: u32| {
-        Histogram::of(words).observe(&[1.0, 2.0], f64::from(number % 2 + 1));
+        Histogram::of(words)
+            .unwrap()
+            .observe(size(u64::from(number % 2)), f64::from(number % 2 + 1));
     };
     let mut latest = [0; 3];
     let found = race(write, |words| {
         let mut counts = [0; 3];
         let before = words[0].load(Relaxed) >> 8;
-        let sum = Histogram::of(words).read(&mut counts);
+        let sum = Histogram::of(words).unwrap().read(&mut counts);
         let passed = (words[0].load(Relaxed) >> 8) - before;
         assert!(counts.iter().zip(latest).all(|(now, before)| *now >= before), "{counts:?}");
         latest = counts;

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicU64;
 
 use rustc_hash::FxHashMap;
 
-use crate::cells::histogram::{Histogram, bucket_of};
+use crate::cells::histogram::Histogram;
+use crate::cells::search::Search;
 use crate::clock::monotonic_ns;
 use crate::closed::{Method, Role};
 use crate::http_metrics::{
@@ -146,7 +147,7 @@ impl Endings {
     fn find_duration(&self, labels: &[&str]) -> Option<Histogram<'static>> {
         let words = words_of(DURATION.kind, DURATION.mode, DURATION.bounds.len());
         let found = self.slot.find(&DURATION, labels)?;
-        Some(Histogram::of(self.slot.map.words(found.offset, words)))
+        Histogram::of(self.slot.map.words(found.offset, words))
     }
 
     pub(crate) fn route(&self, template: &str) -> Route {
@@ -254,8 +255,10 @@ fn key(method: Method, route: Route, status: u16) -> u64 {
 
 /// The bucket of the duration histogram that a number of seconds falls into.
 pub(crate) fn bucket(seconds: f64) -> usize {
-    bucket_of(&DURATION_BOUNDS, seconds)
+    SEARCH.bucket(seconds)
 }
+
+static SEARCH: Search = Search::of(&DURATION_BOUNDS);
 
 /// Nanoseconds as seconds. Beyond 2⁵³ ns (104 days) the last digits are rounded.
 #[expect(

@@ -9,7 +9,7 @@ use crate::keys::{CellKind, Family, GaugeMode};
 use crate::metrics::resolved::{Resolved, StaticRef};
 use crate::metrics::sealed::Sealed;
 use crate::metrics::table::Table;
-use crate::metrics::{Metric, check, is_owner, remember};
+use crate::metrics::{Metric, check, owner, remember};
 
 /// What a counter counts in: `u64` for things, `f64` for amounts (seconds, money).
 pub trait Number: Copy + Send + Sync + 'static + private::Adds {
@@ -88,8 +88,7 @@ impl private::Adds for f64 {
 /// ```
 pub struct Counter<T: Number = u64> {
     family: Family<'static>,
-    cells: StaticRef<Resolved>,
-    number: PhantomData<fn() -> T>,
+    handle: StaticRef<CounterHandle<T>>,
 }
 
 /// A counter with `N` labels.
@@ -114,11 +113,12 @@ pub struct CounterVec<const N: usize, T: Number = u64> {
 /// One label set of a counter, found. `Copy`, and valid for the life of the process that found it.
 #[derive(Copy, Clone)]
 pub struct CounterHandle<T: Number = u64> {
-    /// The owner's cell, beside the rest: the hot path follows one pointer. None when an update is more than a store.
-    own: Option<&'static AtomicU64>,
+    /// The thread for which an update is a store into `own`, beside the rest: the hot path follows one pointer.
+    owner: usize,
+    own: &'static AtomicU64,
     /// The cell of all other threads, for a handle that one of them has got.
     foreign: Option<&'static AtomicU64>,
-    resolved: Option<&'static Resolved>,
+    resolved: Option<Resolved>,
     number: PhantomData<fn() -> T>,
 }
 
@@ -126,8 +126,7 @@ impl<T: Number> Counter<T> {
     /// Declares a counter. The name ends with `_total` and the help with a full stop; both are checked when compiling.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
         check::counter(name, help, &[]);
-        let family = family::<T>(name, help, &[]);
-        Self { family, cells: StaticRef::empty(), number: PhantomData }
+        Self { family: family::<T>(name, help, &[]), handle: StaticRef::empty() }
     }
 
     /// Adds 1.
@@ -140,17 +139,21 @@ impl<T: Number> Counter<T> {
         self.handle().add(amount);
     }
 
-    fn handle(&'static self) -> CounterHandle<T> {
-        let resolved = self.cells.get().or_else(|| self.find());
-        CounterHandle::of(resolved)
+    #[inline]
+    fn handle(&'static self) -> &'static CounterHandle<T> {
+        self.handle.get().unwrap_or_else(|| self.find())
     }
 
     #[cold]
-    fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(&self.family)?;
+    fn find(&'static self) -> &'static CounterHandle<T> {
+        let handle = CounterHandle::of(Resolved::alone(self.family));
+        if handle.resolved.is_none() {
+            return &CounterHandle::NONE; // and asked again: there may be space the next time
+        }
         remember(self);
-        self.cells.set(resolved);
-        Some(resolved)
+        let handle = Box::leak(Box::new(handle));
+        self.handle.set(handle);
+        handle
     }
 }
 
@@ -171,23 +174,28 @@ impl<const N: usize, T: Number> CounterVec<N, T> {
         CounterHandle::of(self.find(values))
     }
 
-    fn find(&'static self, values: [&str; N]) -> Option<&'static Resolved> {
+    #[inline]
+    fn find(&'static self, values: [&str; N]) -> Option<Resolved> {
         self.table.find(values, || {
-            if self.table.is_empty() {
-                remember(self);
-            }
+            remember(self);
             family::<T>(self.name, self.help, &self.labels)
         })
     }
 }
 
 impl<T: Number> CounterHandle<T> {
+    /// Of no cells: no thread is the owner, so nobody stores there.
+    const NONE: Self =
+        Self { owner: 0, own: &NOWHERE, foreign: None, resolved: None, number: PhantomData };
+
     #[inline]
-    fn of(resolved: Option<&'static Resolved>) -> Self {
-        let own = resolved.and_then(|resolved| resolved.plain().first());
-        let foreign = resolved.filter(|_| own.is_some() && !is_owner());
-        let foreign = foreign.and_then(|resolved| resolved.foreign()?.first());
-        Self { own, foreign, resolved, number: PhantomData }
+    fn of(resolved: Option<Resolved>) -> Self {
+        let Some(found) = resolved else { return Self::NONE };
+        let (by, own) = (found.owner(), found.first());
+        // The overflow cells have no owner, and each update of them is counted besides.
+        let is_foreign = by != 0 && by != owner();
+        let foreign = if is_foreign { found.foreign().and_then(<[_]>::first) } else { None };
+        Self { owner: by, own, foreign, resolved, number: PhantomData }
     }
 
     /// Adds 1.
@@ -203,10 +211,8 @@ impl<T: Number> CounterHandle<T> {
             if let Some(resolved) = self.resolved {
                 resolved.count_invalid();
             }
-        } else if let Some(own) = self.own
-            && is_owner()
-        {
-            amount.add_owned(own);
+        } else if self.owner == owner() {
+            amount.add_owned(self.own);
         } else {
             self.add_otherwise(amount);
         }
@@ -215,19 +221,20 @@ impl<T: Number> CounterHandle<T> {
     #[inline]
     fn add_otherwise(self, amount: T) {
         match self.foreign {
-            Some(foreign) if !is_owner() => amount.add_shared(foreign),
-            Some(_) | None => self.add_slowly(amount),
-        }
-    }
-
-    #[cold]
-    fn add_slowly(self, amount: T) {
-        let writable = self.resolved.and_then(Resolved::writable);
-        if let Some(([cell, ..], is_alone)) = writable {
-            if is_alone { amount.add_owned(cell) } else { amount.add_shared(cell) }
+            Some(foreign) => amount.add_shared(foreign),
+            None => add_slowly(self.resolved, amount),
         }
     }
 }
+
+#[cold]
+fn add_slowly<T: Number>(resolved: Option<Resolved>, amount: T) {
+    if let Some(([cell, ..], is_alone)) = resolved.and_then(Resolved::writable) {
+        if is_alone { amount.add_owned(cell) } else { amount.add_shared(cell) }
+    }
+}
+
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
 
 const fn family<T: Number>(
     name: &'static str,
@@ -241,7 +248,7 @@ const fn family<T: Number>(
 
 impl<T: Number> Sealed for Counter<T> {
     fn unbind(&self) {
-        self.cells.clear();
+        self.handle.clear();
     }
 }
 

@@ -45,7 +45,7 @@ pub struct GaugeVec<const N: usize> {
 /// One label set of a gauge, found. `Copy`, and valid for the life of the process that found it.
 #[derive(Copy, Clone)]
 pub struct GaugeHandle {
-    resolved: Option<&'static Resolved>,
+    resolved: Option<Resolved>,
 }
 
 impl Gauge {
@@ -89,14 +89,14 @@ impl Gauge {
     }
 
     fn handle(&'static self) -> GaugeHandle {
-        GaugeHandle { resolved: self.cells.get().or_else(|| self.find()) }
+        GaugeHandle { resolved: self.cells.get().copied().or_else(|| self.find()) }
     }
 
     #[cold]
-    fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(&self.family)?;
+    fn find(&'static self) -> Option<Resolved> {
+        let resolved = Resolved::alone(self.family)?;
         remember(self);
-        self.cells.set(resolved);
+        self.cells.set(Box::leak(Box::new(resolved)));
         Some(resolved)
     }
 }
@@ -125,11 +125,9 @@ impl<const N: usize> GaugeVec<N> {
         GaugeHandle { resolved: self.find(values) }
     }
 
-    fn find(&'static self, values: [&str; N]) -> Option<&'static Resolved> {
+    fn find(&'static self, values: [&str; N]) -> Option<Resolved> {
         self.table.find(values, || {
-            if self.table.is_empty() {
-                remember(self);
-            }
+            remember(self);
             family(self.name, self.help, self.mode, &self.labels)
         })
     }
@@ -141,10 +139,10 @@ impl GaugeHandle {
         let Some(resolved) = self.resolved else { return };
         resolved.count_overflow();
         // Gauges have one cell for all threads: a store is whole, an addition is atomic.
-        match resolved.mode {
-            GaugeMode::Last => set_last(resolved.own, monotonic_ns(), |_| value),
+        match resolved.home.mode() {
+            GaugeMode::Last => set_last(resolved.own(), monotonic_ns(), |_| value),
             GaugeMode::LiveSum | GaugeMode::LiveMax | GaugeMode::LiveMin | GaugeMode::PerWorker => {
-                resolved.own[0].store(value.to_bits(), Relaxed);
+                resolved.first().store(value.to_bits(), Relaxed);
             }
         }
     }
@@ -153,10 +151,10 @@ impl GaugeHandle {
     pub fn add(self, amount: f64) {
         let Some(resolved) = self.resolved else { return };
         resolved.count_overflow();
-        match resolved.mode {
-            GaugeMode::Last => set_last(resolved.own, monotonic_ns(), |value| value + amount),
+        match resolved.home.mode() {
+            GaugeMode::Last => set_last(resolved.own(), monotonic_ns(), |value| value + amount),
             GaugeMode::LiveSum | GaugeMode::LiveMax | GaugeMode::LiveMin | GaugeMode::PerWorker => {
-                add_shared(&resolved.own[0], amount);
+                add_shared(resolved.first(), amount);
             }
         }
     }

@@ -3,15 +3,16 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram as Cells};
+use crate::cells::exemplar::{self, Exemplar};
+use crate::cells::histogram::{HISTOGRAM_HEAD, Head, Histogram as Cells};
+use crate::cells::search::Grid;
 use crate::clock::recent_wall_ns;
 use crate::ids::{SpanId, TraceId};
 use crate::keys::{CellKind, Family, GaugeMode};
 use crate::metrics::resolved::{Resolved, StaticRef};
 use crate::metrics::sealed::Sealed;
 use crate::metrics::table::Table;
-use crate::metrics::{Metric, check, is_owner, remember};
+use crate::metrics::{Metric, check, owner, remember};
 
 /// A histogram without labels.
 ///
@@ -27,7 +28,7 @@ use crate::metrics::{Metric, check, is_owner, remember};
 /// ```
 pub struct Histogram {
     family: Family<'static>,
-    cells: StaticRef<Resolved>,
+    handle: StaticRef<HistogramHandle>,
 }
 
 /// A histogram with `N` labels.
@@ -52,11 +53,13 @@ pub struct HistogramVec<const N: usize> {
 /// One label set of a histogram, found. `Copy`, and valid for the life of the process that found it.
 #[derive(Copy, Clone)]
 pub struct HistogramHandle {
-    /// The owner's cells, beside the rest: the hot path follows no pointer to a pointer. Empty when an update is more than
-    /// stores.
-    own: &'static [AtomicU64],
-    bounds: &'static [f64],
-    resolved: Option<&'static Resolved>,
+    /// The thread for which an observation is some stores into `own`, beside the rest: the hot path follows no pointer to a
+    /// pointer.
+    owner: usize,
+    own: Cells<'static>,
+    /// Finds the bucket; for a family without a grid the other way is taken, which searches.
+    grid: &'static Grid,
+    resolved: Option<Resolved>,
 }
 
 /// Observes the time since it was started, in seconds, when it is dropped.
@@ -74,7 +77,7 @@ impl Histogram {
         check::bounds(bounds);
         Self {
             family: family(CellKind::Histogram, name, help, &[], bounds),
-            cells: StaticRef::empty(),
+            handle: StaticRef::empty(),
         }
     }
 
@@ -100,16 +103,21 @@ impl Histogram {
         self.handle().start_timer()
     }
 
-    fn handle(&'static self) -> HistogramHandle {
-        HistogramHandle::of(self.cells.get().or_else(|| self.find()))
+    #[inline]
+    fn handle(&'static self) -> &'static HistogramHandle {
+        self.handle.get().unwrap_or_else(|| self.find())
     }
 
     #[cold]
-    fn find(&'static self) -> Option<&'static Resolved> {
-        let resolved = Resolved::alone(&self.family)?;
+    fn find(&'static self) -> &'static HistogramHandle {
+        let handle = HistogramHandle::of(Resolved::alone(self.family));
+        if handle.resolved.is_none() {
+            return &HistogramHandle::NONE; // and asked again: there may be space the next time
+        }
         remember(self);
-        self.cells.set(resolved);
-        Some(resolved)
+        let handle = Box::leak(Box::new(handle));
+        self.handle.set(handle);
+        handle
     }
 }
 
@@ -143,23 +151,26 @@ impl<const N: usize> HistogramVec<N> {
         HistogramHandle::of(self.find(values))
     }
 
-    fn find(&'static self, values: [&str; N]) -> Option<&'static Resolved> {
+    fn find(&'static self, values: [&str; N]) -> Option<Resolved> {
         self.table.find(values, || {
-            if self.table.is_empty() {
-                remember(self);
-            }
+            remember(self);
             family(self.kind, self.name, self.help, &self.labels, self.bounds)
         })
     }
 }
 
 impl HistogramHandle {
+    /// Of no cells: no thread is the owner, so nobody stores there.
+    const NONE: Self =
+        Self { owner: 0, own: Cells::new(&NOWHERE, &[]), grid: &Grid::NONE, resolved: None };
+
     #[inline]
-    fn of(resolved: Option<&'static Resolved>) -> Self {
-        match resolved {
-            Some(found) => Self { own: found.plain(), bounds: found.bounds, resolved },
-            None => Self { own: &[], bounds: &[], resolved },
-        }
+    fn of(resolved: Option<Resolved>) -> Self {
+        let plain = resolved.and_then(|found| {
+            let (own, grid) = (Cells::of(found.own())?, found.home.search.grid.as_ref()?);
+            Some(Self { owner: found.owner(), own, grid, resolved })
+        });
+        plain.unwrap_or(Self { resolved, ..Self::NONE })
     }
 
     /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
@@ -174,29 +185,25 @@ impl HistogramHandle {
     /// What is kept is whole or not there; a death while it is written loses it, never the count.
     #[inline]
     pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
-        let exemplar = || Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
-        if let Some(bucket) = self.observe_plainly(value) {
-            if let Some(words) = exemplar_of(self.own, self.bounds, bucket, trace) {
-                exemplar::set(words, &exemplar());
-            }
-        } else if let Some((cells, is_alone, bucket)) = observe_otherwise(self.resolved, value)
-            && let Some(words) = exemplar_of(cells, self.bounds, bucket, trace)
+        let Some(bucket) = self.observe_plainly(value) else {
+            observe_otherwise_with_exemplar(self.resolved, value, trace, span);
+            return;
+        };
+        if !trace.is_none()
+            && let Some(found) = self.resolved
+            && let Some(words) = self.own.exemplar(found.home.buckets(), bucket)
         {
-            if is_alone {
-                exemplar::set(words, &exemplar());
-            } else {
-                exemplar::set_shared(words, &exemplar());
-            }
+            exemplar::set(words, &Exemplar { trace, span, value, wall_ns: recent_wall_ns() });
         }
     }
 
     /// The owner's stores, and the bucket; none if this update is more than these.
     #[inline]
     fn observe_plainly(&self, value: f64) -> Option<usize> {
-        if !is_owner() || value.is_nan() {
+        if self.owner != owner() || value.is_nan() {
             return None;
         }
-        Cells::of(self.own).observe(self.bounds, value)
+        self.own.observe(self.grid.bucket(value), value)
     }
 
     /// Starts to measure a time.
@@ -209,35 +216,45 @@ impl HistogramHandle {
 /// which bucket.
 #[inline(never)]
 fn observe_otherwise(
-    resolved: Option<&'static Resolved>,
+    resolved: Option<Resolved>,
     value: f64,
-) -> Option<(&'static [AtomicU64], bool, usize)> {
+) -> Option<(Cells<'static>, bool, usize)> {
     let resolved = resolved?;
     if value.is_nan() {
         resolved.count_invalid();
         return None;
     }
     let (cells, is_alone) = resolved.writable()?;
-    let histogram = Cells::of(cells);
-    let bucket = if is_alone {
-        histogram.observe(resolved.bounds, value)
-    } else {
-        histogram.observe_shared(resolved.bounds, value)
-    };
-    Some((cells, is_alone, bucket?))
+    let cells = Cells::of(cells)?;
+    let bucket = resolved.home.search.bucket(value);
+    let is_there =
+        if is_alone { cells.observe(bucket, value) } else { cells.observe_shared(bucket, value) };
+    is_there.map(|bucket| (cells, is_alone, bucket))
 }
 
-/// The words of a bucket's exemplar; none if the family keeps none or there is no trace to keep.
-fn exemplar_of<'c>(
-    cells: &'c [AtomicU64],
-    bounds: &[f64],
-    bucket: usize,
+#[cold]
+#[inline(never)]
+fn observe_otherwise_with_exemplar(
+    resolved: Option<Resolved>,
+    value: f64,
     trace: TraceId,
-) -> Option<&'c [AtomicU64; EXEMPLAR_WORDS]> {
-    // Families without exemplars have no words behind their buckets.
-    let exemplars = cells.get(HISTOGRAM_HEAD + bounds.len() + 1..)?;
-    exemplars.as_chunks().0.get(bucket).filter(|_| !trace.is_none())
+    span: SpanId,
+) {
+    if let Some((cells, is_alone, bucket)) = observe_otherwise(resolved, value)
+        && !trace.is_none()
+        && let Some(found) = resolved
+        && let Some(words) = cells.exemplar(found.home.buckets(), bucket)
+    {
+        let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
+        if is_alone {
+            exemplar::set(words, &exemplar);
+        } else {
+            exemplar::set_shared(words, &exemplar);
+        }
+    }
 }
+
+static NOWHERE: Head = [const { AtomicU64::new(0) }; HISTOGRAM_HEAD];
 
 impl Timer {
     /// Observes nothing.
@@ -266,7 +283,7 @@ const fn family(
 
 impl Sealed for Histogram {
     fn unbind(&self) {
-        self.cells.clear();
+        self.handle.clear();
     }
 }
 

@@ -1,12 +1,14 @@
-//! The cells of one label set in this process: what a handle points at.
+//! Where one label set stands in the slot of this process: what a handle is made of.
 
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
 
+use crate::cells::search::Search;
 use crate::keys::{Family, GaugeMode};
-use crate::layout::wide;
-use crate::metrics::is_owner;
+use crate::layout::{long, size, wide};
+use crate::metrics::places::{HASH_SHIFT, Places};
+use crate::metrics::{owner, owner_of};
 use crate::series::Found;
 use crate::slot::Slot;
 
@@ -18,6 +20,7 @@ impl<T> StaticRef<T> {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> Option<&'static T> {
         let pointer = self.0.load(Acquire);
         #[expect(
@@ -40,92 +43,180 @@ impl<T> StaticRef<T> {
     }
 }
 
-/// The cells of one label set. Leaked: handles are `Copy` and valid for the life of the process.
-pub(crate) struct Resolved {
+/// A family in the slot of this process: what all its label sets have in common. Leaked: handles are `Copy` and valid for
+/// the life of the process.
+pub(crate) struct Home {
     slot: &'static Slot,
-    /// The owner's cells.
-    pub(crate) own: &'static [AtomicU64],
-    pub(crate) bounds: &'static [f64],
-    /// Offset of the record that names them.
-    key: u32,
-    /// Offset in the file of the cells of all other threads, once they are made.
-    foreign: AtomicU32,
-    pub(crate) mode: GaugeMode,
-    is_overflow: bool,
+    /// The whole file of the slot.
+    file: &'static [AtomicU64],
+    family: Family<'static>,
+    /// Words of one label set.
+    words: usize,
+    /// The bounds of a histogram; of other kinds nothing.
+    pub(crate) search: &'static Search,
+    /// Where the cells of other threads stand, by the key of the owner's.
+    foreign: Places,
+}
+
+/// One label set of a family, found. Two words, so that it goes from function to function in registers.
+#[derive(Copy, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) home: &'static Home,
+    place: Place,
+}
+
+/// Where a label set stands in the file: its key and its cells, both as numbers of words, and room for a part of its hash.
+#[derive(Copy, Clone)]
+pub(crate) struct Place(u64);
+
+const OFFSET_BITS: u32 = HASH_SHIFT / 2;
+const _: () = assert!(crate::layout::FILE_BYTES / 8 <= 1 << OFFSET_BITS);
+/// These are the overflow cells of the family, found in place of others. Never in a table, which needs the bit for its hash.
+const OVERFLOW: u64 = 1 << 63;
+
+impl Place {
+    fn of(found: &Found) -> Self {
+        let overflow = if found.overflow { OVERFLOW } else { 0 };
+        Self(overflow | long(wide(found.key) / 8) << OFFSET_BITS | long(found.offset / 8))
+    }
+
+    /// The place and the upper bits of a hash in one word.
+    pub(crate) fn with_hash(self, hash: u64) -> u64 {
+        hash >> HASH_SHIFT << HASH_SHIFT | self.0
+    }
+
+    #[inline]
+    pub(crate) fn without_hash(word: u64) -> Self {
+        Self(word & ((1 << HASH_SHIFT) - 1))
+    }
+
+    /// Offset of the record in the key region that names the cells.
+    fn key(self) -> usize {
+        size(self.0 >> OFFSET_BITS & ((1 << OFFSET_BITS) - 1)) * 8
+    }
+
+    /// Number of the first of the cells among the words of the file.
+    #[inline]
+    fn cells(self) -> usize {
+        size(self.0 & ((1 << OFFSET_BITS) - 1))
+    }
+
+    #[inline]
+    fn is_overflow(self) -> bool {
+        self.0 & OVERFLOW != 0
+    }
+}
+
+/// For handles and families that have no buckets.
+pub(crate) static NO_BOUNDS: Search = Search::of(&[]);
+
+impl Home {
+    /// Where the label sets of a family are looked for, in the slot of this process.
+    pub(crate) fn new(family: Family<'static>) -> Option<&'static Self> {
+        let slot = super::current()?;
+        let words = crate::keys::words_of(family.kind, family.mode, family.bounds.len());
+        let search: &Search = match family.bounds {
+            [] => &NO_BOUNDS,
+            bounds => Box::leak(Box::new(Search::of(bounds))),
+        };
+        let file = slot.map.words(0, slot.map.length() / 8);
+        let foreign = Places::new();
+        Some(Box::leak(Box::new(Self { slot, file, family, words, search, foreign })))
+    }
+
+    /// Finds or makes the cells of a label set; a refusal is counted.
+    pub(crate) fn find(&'static self, values: &[&str]) -> Option<Resolved> {
+        let found = self.slot.find(&self.family, values)?;
+        Some(Resolved { home: self, place: Place::of(&found) })
+    }
+
+    /// The label set of a place.
+    #[inline]
+    pub(crate) fn at(&'static self, place: Place) -> Resolved {
+        Resolved { home: self, place }
+    }
+
+    #[inline]
+    fn cells(&self, place: Place) -> &'static [AtomicU64] {
+        let start = place.cells();
+        &self.file[start..start + self.words]
+    }
+
+    /// Number of a histogram's buckets.
+    pub(crate) fn buckets(&self) -> usize {
+        self.family.bounds.len() + 1
+    }
+
+    pub(crate) fn mode(&self) -> GaugeMode {
+        self.family.mode
+    }
 }
 
 impl Resolved {
-    /// Finds or makes the cells of a label set in the slot of this process; a refusal is counted there.
-    pub(crate) fn find(family: &Family<'static>, values: &[&str]) -> Option<Self> {
-        let slot = super::current()?;
-        slot.find(family, values).map(|found| Self::of(slot, family, found))
-    }
-
     /// Finds or makes the cells of a family without labels.
-    pub(crate) fn alone(family: &Family<'static>) -> Option<&'static Self> {
-        Some(Self::find(family, &[])?.leak())
+    pub(crate) fn alone(family: Family<'static>) -> Option<Self> {
+        Home::new(family)?.find(&[])
     }
 
-    fn of(slot: &'static Slot, family: &Family<'static>, found: Found) -> Self {
-        let words = crate::keys::words_of(family.kind, family.mode, family.bounds.len());
-        Self {
-            slot,
-            own: slot.map.words(found.offset, words),
-            bounds: family.bounds,
-            key: found.key,
-            foreign: AtomicU32::new(0),
-            mode: family.mode,
-            is_overflow: found.overflow,
-        }
+    /// Where it stands. None for the overflow cells, which stand for many label sets.
+    pub(crate) fn place(self) -> Option<Place> {
+        Some(self.place).filter(|place| !place.is_overflow())
     }
 
-    pub(crate) fn leak(self) -> &'static Self {
-        Box::leak(Box::new(self))
+    /// The owner's cells.
+    #[inline]
+    pub(crate) fn own(self) -> &'static [AtomicU64] {
+        self.home.cells(self.place)
     }
 
-    /// Whether these are the overflow cells of the family, found in place of others.
-    pub(crate) fn is_overflow(&self) -> bool {
-        self.is_overflow
+    /// The first of them.
+    #[inline]
+    pub(crate) fn first(self) -> &'static AtomicU64 {
+        &self.home.file[self.place.cells()]
     }
 
-    /// The owner's cells, if an update is nothing but a store there: one that is counted as refused by the limit is more.
-    pub(crate) fn plain(&self) -> &'static [AtomicU64] {
-        if self.is_overflow { &[] } else { self.own }
-    }
-
-    /// The cells of all threads but the owner, if they are made.
-    fn known_foreign(&self) -> Option<&'static [AtomicU64]> {
-        let offset = self.foreign.load(Acquire);
-        (offset != 0).then(|| self.slot.map.words(wide(offset), self.own.len()))
+    /// The thread for which an update is nothing but a store, as [`owner`] names it; 0 where it is more for everybody: one
+    /// that is counted as refused by the limit.
+    #[inline]
+    pub(crate) fn owner(self) -> usize {
+        if self.place.is_overflow() { 0 } else { owner_of(self.home.slot) }
     }
 
     /// The cells that this thread may write, and whether it does so alone; none when there is no space for them. Counts an
     /// update that goes to the overflow series.
     #[inline(never)]
-    pub(crate) fn writable(&self) -> Option<(&'static [AtomicU64], bool)> {
+    pub(crate) fn writable(self) -> Option<(&'static [AtomicU64], bool)> {
         self.count_overflow();
-        if is_owner() { Some((self.own, true)) } else { Some((self.foreign()?, false)) }
+        let is_owner = owner() == owner_of(self.home.slot);
+        if is_owner { Some((self.own(), true)) } else { Some((self.foreign()?, false)) }
     }
 
     /// The cells of all threads but the owner, made at their first use; a refusal is counted.
-    pub(crate) fn foreign(&self) -> Option<&'static [AtomicU64]> {
-        self.known_foreign().or_else(|| {
-            let found = self.slot.find_foreign(self.key)?;
-            self.foreign.store(u32::try_from(found.offset).ok()?, Release);
-            self.known_foreign()
-        })
+    pub(crate) fn foreign(self) -> Option<&'static [AtomicU64]> {
+        let Home { slot, foreign, .. } = self.home;
+        let key = self.place.key();
+        // Keys are numbered by words: near ones fall into near places, and two never into one.
+        let hash = long(key / 8) << HASH_SHIFT;
+        let known = foreign.find(hash, |word| Place::without_hash(word).key() == key);
+        if let Some(word) = known {
+            return Some(self.home.cells(Place::without_hash(word)));
+        }
+        let made = slot.find_foreign(key)?.offset;
+        let place = Place(long(key / 8) << OFFSET_BITS | long(made / 8));
+        foreign.insert(place.with_hash(hash));
+        Some(self.home.cells(place))
     }
 
     /// Counts an update if it goes to the overflow series because the limit refused one of its own.
-    pub(crate) fn count_overflow(&self) {
-        if self.is_overflow {
-            self.slot.count(crate::layout::UPDATES_LIMIT_AT);
+    pub(crate) fn count_overflow(self) {
+        if self.place.is_overflow() {
+            self.home.slot.count(crate::layout::UPDATES_LIMIT_AT);
         }
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn count_invalid(&self) {
-        self.slot.count(crate::layout::UPDATES_INVALID_AT);
+    pub(crate) fn count_invalid(self) {
+        self.home.slot.count(crate::layout::UPDATES_INVALID_AT);
     }
 }

@@ -1,6 +1,6 @@
 //! From label values to cells, without a lock and without allocating once a label set is known.
 //!
-//! A table only grows; a larger one replaces it whole. The old ones stay allocated, at most as much again as the last.
+//! A table only grows; a larger one replaces it whole. The old ones stay allocated: together they are half of the last.
 
 use std::hash::Hasher;
 use std::sync::{Mutex, PoisonError};
@@ -8,123 +8,162 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHasher;
 
 use crate::keys::{Family, SEPARATOR, raw_values};
-use crate::metrics::resolved::{Resolved, StaticRef};
+use crate::layout::{long, size};
+use crate::metrics::places::HASH_SHIFT;
+use crate::metrics::resolved::{Home, Place, Resolved, StaticRef};
 use crate::record::encode::cut;
-use crate::series::LONGEST_VALUE;
+use crate::series::{LONGEST_VALUE, SERIES_LIMIT};
 
 /// The label sets of one family that this process has used.
 pub(crate) struct Table {
-    current: StaticRef<Vec<StaticRef<Node>>>,
-    overflow: StaticRef<Resolved>,
+    home: StaticRef<Home>,
+    nodes: StaticRef<Vec<StaticRef<Node>>>,
     grow: Mutex<usize>,
 }
 
+/// A label set, in 24 bytes if its values are short: there are thousands of them in each worker.
 struct Node {
-    hash: u64,
-    raw: Box<[u8]>,
-    resolved: Resolved,
+    /// Its place, and the upper bits of its hash.
+    word: u64,
+    raw: Raw,
 }
+
+/// Raw label values, with separators between them. Of the usual length they are one pointer away at most.
+enum Raw {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Usual { length: u8, bytes: Box<[u8; USUAL]> },
+    // Twice: a slice would take the node beyond its size.
+    Long(Box<Box<[u8]>>),
+}
+
+const SHORT: usize = 14;
+const USUAL: usize = 56;
+const _: () = assert!(size_of::<Node>() == 24);
+/// Places of the largest table: a quarter of them is free when the family is full.
+const MOST_PLACES: usize = (SERIES_LIMIT + 1) * 4 / 3 + 1;
 
 impl Table {
     pub(crate) const fn new() -> Self {
-        Self { current: StaticRef::empty(), overflow: StaticRef::empty(), grow: Mutex::new(0) }
+        Self { home: StaticRef::empty(), nodes: StaticRef::empty(), grow: Mutex::new(0) }
     }
 
     pub(crate) fn clear(&self) {
         *self.grow.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        self.current.clear();
-        self.overflow.clear();
+        self.nodes.clear();
+        self.home.clear();
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.current.get().is_none()
-    }
-
-    /// The cells of a label set. `family` is asked only for a new one.
+    /// The cells of a label set. `family` is asked once for each slot.
+    #[inline]
     pub(crate) fn find<const N: usize>(
         &self,
         values: [&str; N],
         family: impl FnOnce() -> Family<'static>,
-    ) -> Option<&'static Resolved> {
+    ) -> Option<Resolved> {
         // As the file keeps them: else each longer text would be a node of its own for one series.
         let values = values.map(|value| cut(value, LONGEST_VALUE));
         let hash = hash(&values);
-        if let Some(nodes) = self.current.get()
-            && let Some(node) = look_up(nodes, hash, &values)
-        {
-            return Some(&node.resolved);
-        }
-        self.insert(hash, &values, family())
+        let home = self.home.get().or_else(|| self.begin(family()))?;
+        let known = self.nodes.get().and_then(|nodes| look_up(nodes, hash, &values));
+        known.map(|place| home.at(place)).or_else(|| self.insert(home, hash, &values))
     }
 
     #[cold]
-    fn insert(
-        &self,
-        hash: u64,
-        values: &[&str],
-        family: Family<'static>,
-    ) -> Option<&'static Resolved> {
-        let mut used = self.grow.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(nodes) = self.current.get()
-            && let Some(node) = look_up(nodes, hash, values)
-        {
-            return Some(&node.resolved);
-        }
-        // The slot is asked also beyond the limit: an earlier owner may have made this very series.
-        let resolved = Resolved::find(&family, values)?;
-        if resolved.is_overflow() {
-            return Some(self.overflow.get().unwrap_or_else(|| {
-                let overflow = resolved.leak();
-                self.overflow.set(overflow);
-                overflow
-            }));
-        }
-        let raw = raw_values(values).into_boxed_slice();
-        let node: &'static Node = Box::leak(Box::new(Node { hash, raw, resolved }));
-        let nodes = match self.current.get() {
-            Some(nodes) if (*used + 1) * 2 <= nodes.len() => nodes,
-            smaller => self.grown(smaller),
-        };
-        place(nodes, node);
-        *used += 1;
-        Some(&node.resolved)
+    fn begin(&self, family: Family<'static>) -> Option<&'static Home> {
+        let home = Home::new(family)?;
+        self.home.set(home); // or another thread's: they lead to the same cells
+        Some(home)
     }
 
+    #[cold]
+    fn insert(&self, home: &'static Home, hash: u64, values: &[&str]) -> Option<Resolved> {
+        let mut used = self.grow.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nodes) = self.nodes.get()
+            && let Some(place) = look_up(nodes, hash, values)
+        {
+            return Some(home.at(place));
+        }
+        // The slot is asked also beyond the limit: an earlier owner may have made this very series.
+        let resolved = home.find(values)?;
+        let nodes = match self.nodes.get() {
+            Some(nodes) if (*used + 1) * 4 <= nodes.len() * 3 => Some(nodes),
+            smaller => self.grown(smaller),
+        };
+        if let (Some(nodes), Some(place)) = (nodes, resolved.place()) {
+            let node = Node { word: place.with_hash(hash), raw: Raw::of(&raw_values(values)) };
+            put(nodes, Box::leak(Box::new(node)));
+            *used += 1;
+        }
+        Some(resolved)
+    }
+
+    /// A larger table; none beyond the largest, which no slot fills.
     fn grown(
         &self,
         smaller: Option<&'static Vec<StaticRef<Node>>>,
-    ) -> &'static Vec<StaticRef<Node>> {
-        let size = smaller.map_or(8, |nodes| nodes.len() * 2);
+    ) -> Option<&'static Vec<StaticRef<Node>>> {
+        let size = match smaller.map_or(0, Vec::len) {
+            0 => 8,
+            MOST_PLACES => return None,
+            less => (less * 4).min(MOST_PLACES),
+        };
         let nodes: &'static Vec<StaticRef<Node>> =
             Box::leak(Box::new((0..size).map(|_| StaticRef::empty()).collect()));
         for node in smaller.into_iter().flatten().filter_map(StaticRef::get) {
-            place(nodes, node);
+            put(nodes, node);
         }
-        self.current.set(nodes);
-        nodes
+        self.nodes.set(nodes);
+        Some(nodes)
     }
 }
 
-fn place(nodes: &[StaticRef<Node>], node: &'static Node) {
-    let free = probe(nodes, node.hash).find(|place| place.get().is_none());
+impl Raw {
+    fn of(raw: &[u8]) -> Self {
+        match u8::try_from(raw.len()) {
+            Ok(length) if raw.len() <= SHORT => Self::Short { length, bytes: filled(raw) },
+            Ok(length) if raw.len() <= USUAL => {
+                Self::Usual { length, bytes: Box::new(filled(raw)) }
+            }
+            _ => Self::Long(Box::new(Box::from(raw))),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let (bytes, length): (&[u8], u8) = match self {
+            Self::Short { length, bytes } => (bytes, *length),
+            Self::Usual { length, bytes } => (&**bytes, *length),
+            Self::Long(bytes) => return bytes,
+        };
+        bytes.get(..usize::from(length)).unwrap_or_default()
+    }
+}
+
+/// Bytes, and zeros behind them.
+fn filled<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))
+}
+
+fn put(nodes: &[StaticRef<Node>], node: &'static Node) {
+    let free = probe(nodes, node.word).find(|place| place.get().is_none());
     if let Some(place) = free {
         place.set(node);
     }
 }
 
-fn look_up(nodes: &[StaticRef<Node>], hash: u64, values: &[&str]) -> Option<&'static Node> {
+fn look_up(nodes: &[StaticRef<Node>], hash: u64, values: &[&str]) -> Option<Place> {
     for place in probe(nodes, hash) {
         let node = place.get()?;
-        if node.hash == hash && is_same(&node.raw, values) {
-            return Some(node);
+        if node.word >> HASH_SHIFT == hash >> HASH_SHIFT && is_same(node.raw.bytes(), values) {
+            return Some(Place::without_hash(node.word));
         }
     }
     None
 }
 
-/// The places where a hash may stand, in order: half of them are always free.
+/// The places where a hash may stand, in order: some of them are always free.
 fn probe(nodes: &[StaticRef<Node>], hash: u64) -> impl Iterator<Item = &StaticRef<Node>> {
-    let start = crate::layout::size(hash >> 32) & (nodes.len() - 1);
+    let upper = hash >> HASH_SHIFT;
+    let start = size((upper * long(nodes.len())) >> (u64::BITS - HASH_SHIFT));
     nodes[start..].iter().chain(&nodes[..start])
 }
 
@@ -134,7 +173,8 @@ fn hash(values: &[&str]) -> u64 {
         hasher.write(value.as_bytes());
         hasher.write_u8(SEPARATOR);
     }
-    hasher.finish()
+    // Its lower bits are the ones that depend on everything.
+    hasher.finish() << HASH_SHIFT
 }
 
 /// Compares without building the raw form. Never trusts a hash: ("ab","c") and ("a","bc") are two label sets.
@@ -164,6 +204,14 @@ mod tests {
         assert!(is_same(b"ab\xffc", &["ab", "c"]));
         for other in [["a", "bc"], ["ab", ""], ["ab", "cd"], ["abc", ""]] {
             assert!(!is_same(b"ab\xffc", &other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_any_length_are_kept() {
+        for length in 0..=600 {
+            let raw = vec![7; length];
+            assert_eq!(Raw::of(&raw).bytes(), raw);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What one worker slot did and does: the same cells as the sums, before they are summed.
 
-use crate::cells::histogram::{Histogram, MOST_BOUNDS};
+use crate::cells::histogram::Histogram;
+use crate::cells::search::MOST_BOUNDS;
 use crate::closed::Role;
 use crate::http_metrics::DURATION_BOUNDS;
 use crate::in_flight::entry::InFlightEntry;
@@ -128,7 +129,8 @@ fn requests(families: &Families, views: &[View]) -> Vec<(Durations, u64)> {
             let Some(counts) = scratch.first_chunk_mut::<{ DURATION_BOUNDS.len() + 1 }>() else {
                 continue;
             };
-            Histogram::at(&view.map, source.offset).read(counts);
+            let Some(cells) = Histogram::at(&view.map, source.offset) else { continue };
+            cells.read(counts);
             let read = Durations(*counts);
             of_view.0 = of_view.0.plus(&read);
             of_view.1 = of_view.1.wrapping_add(if is_error { read.count() } else { 0 });

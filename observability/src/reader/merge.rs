@@ -73,6 +73,8 @@ pub struct FamilyRead {
     /// The file that defined it.
     origin: (Role, u32),
     by_labels: FxHashMap<String, usize>,
+    /// The series that is probably asked for next: the one behind the last.
+    guess: usize,
 }
 
 impl Families {
@@ -222,19 +224,27 @@ impl FamilyRead {
             key: None,
             origin: (Role::Supervisor, 0),
             by_labels: FxHashMap::default(),
+            guess: 0,
         }
     }
 
     fn entry(&mut self, labels: String) -> &mut SeriesRead {
-        let at = *self.by_labels.entry(labels).or_insert_with_key(|labels| {
+        // Slots tend to meet label sets in one order: then no look-up is needed.
+        let guess = self.series.get(self.guess).filter(|series| series.labels == labels);
+        let at = if guess.is_some() { self.guess } else { self.find(labels) };
+        self.guess = at + 1;
+        &mut self.series[at]
+    }
+
+    fn find(&mut self, labels: String) -> usize {
+        *self.by_labels.entry(labels).or_insert_with_key(|labels| {
             let heads = match self.shown {
                 Shown::Histogram => Heads::histogram(&self.name, labels, &self.bound_texts),
                 Shown::Counter | Shown::Gauge => Heads::plain(&self.name, labels),
             };
             self.series.push(SeriesRead::new(labels.clone(), ValueRead::Absent, heads));
             self.series.len() - 1
-        });
-        &mut self.series[at]
+        })
     }
 
     fn emptied(&mut self) -> &mut Self {

@@ -1,7 +1,8 @@
 //! One series as a reader keeps it: which cells make its number, the number, and the beginnings of its lines, ready.
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram, MOST_BOUNDS};
+use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
+use crate::cells::search::MOST_BOUNDS;
 use crate::cells::{LAST_WORDS, read_last};
 use crate::keys::{CellKind, FamilyKey, GaugeMode};
 use crate::view::View;
@@ -203,7 +204,8 @@ impl SeriesRead {
         counts.resize(buckets, 0);
         for source in &self.sources {
             let Some(view) = views.get(source.view) else { continue };
-            sum += Histogram::at(&view.map, source.offset).read(scratch);
+            let Some(cells) = Histogram::at(&view.map, source.offset) else { continue };
+            sum += cells.read(scratch);
             for (count, part) in counts.iter_mut().zip(scratch.iter()) {
                 *count = count.wrapping_add(*part);
             }
