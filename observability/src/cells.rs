@@ -8,7 +8,8 @@ pub(crate) mod search;
 mod torn;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
+
+use crate::sync::{AtomicU64, fence, spin_loop, yield_now};
 
 /// A gauge of mode `Last`: sequence, then two places of time and value. Half the sequence says which place is valid: a
 /// setter fills the other one, so a death in the middle leaves the value before it, whole.
@@ -68,9 +69,9 @@ fn lock(word: &AtomicU64, bit: u64) -> u64 {
         }
         spins += 1;
         if spins.is_multiple_of(64) {
-            std::thread::yield_now();
+            yield_now();
         } else {
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 }

@@ -41,6 +41,7 @@ pub mod closed;
 mod epoch;
 mod epoch_files;
 pub mod exposition;
+mod futex;
 mod header;
 mod http_metrics;
 pub mod ids;
@@ -66,6 +67,7 @@ pub mod samples;
 pub mod scraper;
 mod series;
 mod slot;
+mod sync;
 mod view;
 
 pub use crate::closed::{

@@ -4,7 +4,6 @@
 //! was committed. Every cell has one writer, so replaying twice is the same as once.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
 
 use crate::cells::histogram::{Histogram, Next};
 use crate::layout::{
@@ -12,6 +11,7 @@ use crate::layout::{
     VALUES_ALLOCATED_AT, VALUES_AT, long, size,
 };
 use crate::map::Map;
+use crate::sync::{AtomicU64, fence};
 
 const ITEM_WORDS: usize = REDO_ITEM_BYTES / 8;
 const SET: u64 = 0;

@@ -7,7 +7,6 @@
 mod history;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
 
 use crate::ids::SpanId;
 use crate::layout::{
@@ -18,6 +17,7 @@ use crate::map::Map;
 use crate::record::decode::{Header, decode, is_known, unkept};
 use crate::record::encode::{HEADER, LONGEST, PAD};
 use crate::record::{Kind, Record};
+use crate::sync::fence;
 
 /// Which of the two rings of a slot.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]

@@ -8,11 +8,11 @@
 //! may spoil one entry: then a stack is wrong, never an access.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
 
 use crate::ids::{SpanId, TraceId};
 use crate::layout::{SAMPLE_BYTES, SAMPLES_HEAD_AT, Section, halves, join, long, size};
 use crate::map::Map;
+use crate::sync::fence;
 
 /// Program counters that a sample keeps; deeper stacks are cut.
 pub const MOST_FRAMES: usize = 64;

@@ -1,11 +1,10 @@
 //! The exemplar of one histogram bucket: the trace of a value that fell into it, behind a sequence of its own.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
 
 use crate::ids::{SpanId, TraceId};
 use crate::layout::{halves, join};
+use crate::sync::{AtomicU64, fence};
 
 /// Sequence, trace (2), span, value, wall clock nanoseconds.
 pub(crate) const EXEMPLAR_WORDS: usize = 6;

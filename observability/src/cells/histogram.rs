@@ -7,13 +7,13 @@
 //! the writer goes on, stands still or is dead.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
 
 use crate::cells::exemplar::EXEMPLAR_WORDS;
 use crate::cells::lock;
 use crate::cells::search::MOST_BOUNDS;
 use crate::layout::{long, size};
 use crate::map::Map;
+use crate::sync::{AtomicU64, fence};
 
 /// The words of one histogram.
 #[derive(Copy, Clone)]

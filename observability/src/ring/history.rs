@@ -4,12 +4,12 @@
 //! whole for a while. Where a record begins there is found by its own position, which stands in its header.
 
 use std::sync::atomic::Ordering::Acquire;
-use std::sync::atomic::fence;
 
 use super::{Consumer, Header, PAD, Ring};
 use crate::layout::long;
 use crate::map::Map;
 use crate::record::encode::{HEADER, LONGEST};
+use crate::sync::fence;
 
 impl Ring {
     /// Everything from here to the head is whole at this moment: the writer is busy with a record, and with a pad before it,
