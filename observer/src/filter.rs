@@ -48,9 +48,11 @@ impl LevelFilter {
     /// Whether an event of this target and level becomes a line.
     pub fn allows(&self, target: &str, level: Level) -> bool {
         let found = self.directives.iter().find(|(prefix, _)| {
-            target
-                .strip_prefix(prefix.as_str())
-                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with("::"))
+            // The last one, and mostly the only one, is for all.
+            prefix.is_empty()
+                || target
+                    .strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         });
         // Levels are ordered from the most severe.
         match found {

@@ -88,22 +88,27 @@ impl Traces {
     }
 
     /// Queues the span of a record, or holds it until its request ends. `None` if the record has nothing to do with spans,
-    /// or its trace is not kept.
+    /// or its trace is not kept. Takes the record away if nothing but spans is made of it.
     pub(crate) fn record(
         &self,
         worker: Option<u32>,
-        record: Record,
+        record: &mut Option<Record>,
         profiles: &mut Profiles,
     ) -> Option<Fate> {
-        match record {
-            Record::Request(request) => self.request(worker, &request, profiles),
+        if let Some(Record::Span(span)) = record.take_if(|record| matches!(record, Record::Span(_)))
+        {
+            return Some(self.child(worker, span));
+        }
+        match record.as_ref()? {
+            Record::Request(request) => self.request(worker, request, profiles),
             Record::Lost(lost) => self.lost(lost.slot, &lost.request, profiles),
-            Record::Span(span) => Some(self.child(worker, span)),
-            Record::Panic(panic) => self.note(panic.trace, panic.span, Note::Panic(panic)),
-            Record::Event(event) if event.level == Level::Error => {
-                self.note(event.trace, event.span, Note::Error(event))
+            Record::Panic(panic) => {
+                self.note(panic.trace, panic.span, || Note::Panic(panic.clone()))
             }
-            Record::Event(_) => None,
+            Record::Event(event) if event.level == Level::Error => {
+                self.note(event.trace, event.span, || Note::Error(event.clone()))
+            }
+            Record::Event(_) | Record::Span(_) => None,
         }
     }
 
@@ -184,14 +189,14 @@ impl Traces {
         fate
     }
 
-    fn note(&self, trace: TraceId, span: SpanId, note: Note) -> Option<Fate> {
+    fn note(&self, trace: TraceId, span: SpanId, note: impl FnOnce() -> Note) -> Option<Fate> {
         if trace.is_none() || span.is_none() {
             return None;
         }
         let ticket = Ticket::default();
         let fate = ticket.fate();
         let (most, now) = (self.builder.most_events(), Instant::now());
-        let dropped = self.children.borrow_mut().note(span, note, ticket, most, now);
+        let dropped = self.children.borrow_mut().note(span, note(), ticket, most, now);
         self.tally.lose(Reason::Children, dropped);
         Some(fate)
     }

@@ -9,8 +9,10 @@ mod open;
 mod stacks;
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 
 use saola_observability::SpanId;
+use saola_observability::closed::Level;
 use saola_observability::record::Record;
 
 pub(crate) use files::{Files, Lag, LogCursors, News};
@@ -49,6 +51,12 @@ pub(crate) trait Rings {
 
     /// Hands out at most `most` records that have not been read for spans, in order.
     fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Self::Position, Kept));
+
+    /// Behind the last record that the stage has read.
+    fn read_to(&mut self, source: usize, stage: Stage) -> Self::Position;
+
+    /// Says that the stage has got everything up to here without reading it.
+    fn skip_to(&mut self, source: usize, stage: Stage, position: Self::Position);
 
     /// Stores the stage's cursor: all before and at this record is done with.
     fn commit(&mut self, source: usize, stage: Stage, position: Self::Position);
@@ -98,9 +106,11 @@ pub(crate) struct Reader<R: Rings> {
     pub(crate) profiles: Profiles,
     /// For the stacks of hung workers.
     symbols: Symbols,
-    /// Per source: what was read for lines and is not yet encoded.
+    /// Per source: what was read for lines and is not yet on its way to stdout.
     pending: Vec<VecDeque<Pending<R::Position>>>,
-    /// The order in which these become lines: by time, with the source of each.
+    /// The lines of these. A record becomes its line as soon as it is read: it is large, and its texts are memory of their own.
+    drafts: Vec<u8>,
+    /// The order in which they go: by time, with the source of each.
     order: VecDeque<(u64, usize)>,
     /// Per source: the last record read for lines, and the cursor as it was last stored.
     marks: Vec<Marks<R::Position>>,
@@ -108,11 +118,11 @@ pub(crate) struct Reader<R: Rings> {
     open: Vec<Open<R::Position>>,
 }
 
-/// A record on its way to its line.
+/// A record that was read for lines.
 struct Pending<P> {
     position: P,
-    origin: Origin,
-    record: Record,
+    /// The level of its line and where that stands among the drafts; `None` if it has none.
+    line: Option<(Level, Range<usize>)>,
 }
 
 #[derive(Clone)]
@@ -146,6 +156,7 @@ impl<R: Rings> Reader<R> {
             profiles,
             symbols: Symbols::default(),
             pending: Vec::new(),
+            drafts: Vec::new(),
             order: VecDeque::new(),
             marks: Vec::new(),
             open: Vec::new(),
@@ -166,8 +177,12 @@ impl<R: Rings> Reader<R> {
         });
         // Before the records: when a request is read that has ended, its samples are known (O15).
         self.take_samples();
-        let lines = self.pass_lines();
-        let spans = self.pass_spans();
+        if let Some(traces) = &self.traces {
+            traces.expire_children(|| self.rings.running(false));
+            self.profiles.keep_running(|| self.rings.running(true));
+        }
+        let (lines, is_read) = self.pass_lines();
+        let spans = self.pass_spans(is_read);
         match lines.max(spans) {
             Found::Some if is_filling => Found::Plenty,
             found => found,
@@ -195,9 +210,10 @@ impl<R: Rings> Reader<R> {
     pub(crate) fn give_up_lines(&mut self) -> u64 {
         let mut count = self.lines.give_up();
         self.order.clear();
-        for pending in std::mem::take(&mut self.pending).into_iter().flatten() {
-            count += u64::from(self.lines.lose(LostLines::Shutdown, &pending.record));
-        }
+        let pending = std::mem::take(&mut self.pending).into_iter().flatten();
+        let drafts = pending.filter(|pending| pending.line.is_some()).count();
+        self.lines.count_lost(LostLines::Shutdown, drafts);
+        count += u64::try_from(drafts).unwrap_or(u64::MAX);
         for source in 0..self.rings.sources() {
             while self.rings.unread(source, Stage::Log) > 0 {
                 let mut read = 0;
@@ -226,9 +242,11 @@ impl<R: Rings> Reader<R> {
         });
     }
 
-    fn pass_lines(&mut self) -> Found {
+    /// Says too whether the rings were read: not while lines are held up.
+    fn pass_lines(&mut self) -> (Found, bool) {
         let has_room = self.lines.has_room();
-        if has_room && self.order.is_empty() {
+        let is_read = has_room && self.order.is_empty();
+        if is_read {
             self.fill();
         }
         let mut found = Found::Nothing;
@@ -238,7 +256,9 @@ impl<R: Rings> Reader<R> {
             found = Found::Some;
             let pending = &mut self.pending[source];
             if let Some(next) = pending.front() {
-                self.lines.take(source, next.position, next.origin, &next.record);
+                let line = next.line.as_ref();
+                let line = line.map(|(level, draft)| (*level, &self.drafts[draft.clone()]));
+                self.lines.take(source, next.position, line);
             }
             pending.pop_front();
         }
@@ -246,30 +266,49 @@ impl<R: Rings> Reader<R> {
             self.lines.flush();
         }
         self.relieve(has_room);
-        found
+        (found, is_read)
     }
 
-    /// Reads a part of each ring, and merges by time what different slots wrote.
+    /// Reads a part of each ring, and merges by time what different slots wrote. A ring that spans have read as far as lines
+    /// is read for both at once.
     fn fill(&mut self) {
         let sources = self.rings.sources();
         let most = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
-        let order = &mut self.order;
+        let (order, drafts, lines) = (&mut self.order, &mut self.drafts, &self.lines);
+        drafts.clear();
         self.pending.resize_with(sources, VecDeque::new);
         for source in 0..sources {
             // Never smaller than the one before in the same source: sorting keeps the order of each.
             let mut time = 0;
             let origin = self.rings.origin(source);
+            let spans_at = self.rings.read_to(source, Stage::Otlp);
+            let is_together = spans_at >= self.rings.read_to(source, Stage::Log);
+            let traces = self.traces.as_ref().filter(|_| is_together);
             let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
-            let pending = &mut self.pending[source];
-            self.rings.read(source, most, &mut |position, mut record| {
+            let (pending, open) = (&mut self.pending[source], &mut self.open[source]);
+            self.rings.read(source, most, &mut |position, record| {
                 time = record.wall_ns().max(time);
                 mark.reached = Some(position);
-                stacks::name(&mut record, symbols);
+                let mut record = Some(record);
+                if let Some(traces) = traces.filter(|_| position > spans_at) {
+                    let fate = traces.record(origin.worker, &mut record, &mut self.profiles);
+                    open.read(position, fate);
+                }
+                let line = record.and_then(|mut record| {
+                    stacks::name(&mut record, symbols);
+                    let begin = drafts.len();
+                    let level = lines.draft(drafts, origin, &record)?;
+                    Some((level, begin..drafts.len()))
+                });
                 order.push_back((time, source));
-                pending.push_back(Pending { position, origin, record });
+                pending.push_back(Pending { position, line });
             });
+            if let Some(reached) = mark.reached.filter(|reached| is_together && *reached > spans_at)
+            {
+                self.rings.skip_to(source, Stage::Otlp, reached);
+            }
         }
-        // Stable; and what is sorted is small: the records stay where they are.
+        // Stable; and what is sorted is small: the lines stay where they are.
         order.make_contiguous().sort_by_key(|(time, _)| *time);
     }
 
@@ -302,33 +341,22 @@ impl<R: Rings> Reader<R> {
         }
     }
 
-    fn pass_spans(&mut self) -> Found {
+    /// Reads for spans what the lines have not read for both, and moves the cursors of spans.
+    fn pass_spans(&mut self, is_read: bool) -> Found {
         let mut found = Found::Nothing;
-        if let Some(traces) = &self.traces {
-            traces.expire_children(|| self.rings.running(false));
-            self.profiles.keep_running(|| self.rings.running(true));
-        }
         for source in 0..self.rings.sources() {
-            let Some(traces) = &self.traces else {
+            if self.traces.is_none() {
                 if let Some(last) = self.marks[source].spans_follow() {
                     self.rings.commit(source, Stage::Otlp, last);
                 }
                 continue;
-            };
-            let worker = self.rings.origin(source).worker;
-            let open = &mut self.open[source];
-            self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
-                found = Found::Some;
-                let fate = match kept {
-                    Kept::Record(record) => traces.record(worker, record, &mut self.profiles),
-                    Kept::Not(request) => {
-                        traces.forget(request);
-                        None
-                    }
-                };
-                open.read(position, fate);
-            });
-            if let Some(position) = open.settled() {
+            }
+            let [lines, spans] =
+                [Stage::Log, Stage::Otlp].map(|stage| self.rings.unread(source, stage));
+            if !is_read || spans > lines {
+                found = found.max(self.read_kept(source));
+            }
+            if let Some(position) = self.open[source].settled() {
                 self.rings.commit(source, Stage::Otlp, position);
             }
             // Never more than half a ring behind. What is released stays in memory; only its safety from a death of the
@@ -340,6 +368,25 @@ impl<R: Rings> Reader<R> {
                 self.rings.commit(source, Stage::Otlp, position);
             }
         }
+        found
+    }
+
+    fn read_kept(&mut self, source: usize) -> Found {
+        let mut found = Found::Nothing;
+        let Some(traces) = &self.traces else { return found };
+        let worker = self.rings.origin(source).worker;
+        let (open, profiles) = (&mut self.open[source], &mut self.profiles);
+        self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
+            found = Found::Some;
+            let fate = match kept {
+                Kept::Record(record) => traces.record(worker, &mut Some(record), profiles),
+                Kept::Not(request) => {
+                    traces.forget(request);
+                    None
+                }
+            };
+            open.read(position, fate);
+        });
         found
     }
 }

@@ -3,6 +3,10 @@
 /// Appends `value` as the inside of a JSON string: nothing in it can end the string, the line or the screen row.
 pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
     let bytes = value.as_bytes();
+    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     let mut plain = 0;
     for (at, character) in value.char_indices() {
         if is_plain(character) {
@@ -46,6 +50,17 @@ static BARE: [bool; 256] = {
     while byte < 128 {
         table[index(byte)] = byte.is_ascii_alphanumeric()
             || matches!(byte, b'.' | b'_' | b':' | b'/' | b'+' | b'@' | b'%' | b',' | b'~' | b'-');
+        byte += 1;
+    }
+    table
+};
+
+/// Which bytes are plain whatever stands beside them: those of almost every value, again.
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[index(byte)] = byte != b'"' && byte != b'\\';
         byte += 1;
     }
     table

@@ -1,9 +1,10 @@
 //! What belongs to a request that has not ended: its children and what was noted in it. Whether they are kept is known only
 //! with the request's own record (O42).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use saola_observability::SpanId;
 use saola_observability::record::{OwnedValue, SpanRecord};
 
@@ -13,7 +14,7 @@ use super::span::Note;
 /// Everything held, by the server span it belongs to.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
-    held: HashMap<SpanId, Held>,
+    held: FxHashMap<SpanId, Held>,
     /// Requests in the order in which their first child came; some have ended since.
     order: VecDeque<SpanId>,
     spans: usize,
@@ -134,6 +135,10 @@ impl Children {
     }
 
     fn remove(&mut self, request: SpanId) -> Option<Held> {
+        // Most requests have none, and each is asked for.
+        if self.held.is_empty() {
+            return None;
+        }
         let held = self.held.remove(&request)?;
         self.spans -= held.spans.len();
         self.bytes -= held.bytes;
@@ -166,7 +171,8 @@ impl Children {
 /// The server spans of the requests that were kept last.
 #[derive(Debug, Default)]
 struct Kept {
-    worth: HashMap<SpanId, Worth>,
+    /// Ids are of our own workers, so no stranger can choose two that collide.
+    worth: FxHashMap<SpanId, Worth>,
     order: VecDeque<SpanId>,
 }
 

@@ -6,6 +6,8 @@ mod note;
 mod tracestate;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use saola_observability::closed::{Method, Outcome, SpanKind, SpanStatus};
 use saola_observability::record::{RequestRecord, SpanRecord};
@@ -20,14 +22,16 @@ pub(crate) use note::Note;
 pub(crate) type Encoded = Box<[u8]>;
 
 /// Encodes spans within their limits.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Builder {
     limits: SpanLimits,
+    /// Where a span grows; it is copied from here when its length is known.
+    room: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Builder {
     pub(crate) fn new(limits: SpanLimits) -> Self {
-        Self { limits }
+        Self { limits, room: Rc::default() }
     }
 
     /// How many events a span may have.
@@ -47,9 +51,11 @@ impl Builder {
             Method::Other => "HTTP",
             known => known.as_str(),
         };
-        let mut out = Vec::with_capacity(USUAL_BYTES);
+        let mut room = self.room.borrow_mut();
+        let out = &mut *room;
+        out.clear();
         head(
-            &mut out,
+            out,
             &Head {
                 trace: record.trace,
                 span: record.span,
@@ -61,31 +67,33 @@ impl Builder {
                 tracestate: &record.tracestate,
             },
         );
-        let mut attributes = Attributes::new(&mut out, ATTRIBUTES, self.limits);
+        let mut attributes = Attributes::new(out, ATTRIBUTES, self.limits);
         request_attributes(&mut attributes, worker, record);
         if inside.is_profiled {
             attributes.text("pyroscope.profile.id", &record.span.to_string());
         }
         attributes.finish(DROPPED_ATTRIBUTES);
         for note in inside.notes {
-            wire::bytes(&mut out, EVENTS, &note.event(self.limits));
+            wire::bytes(out, EVENTS, &note.event(self.limits));
         }
         if inside.dropped > 0 {
             let said = note::children_dropped(record.end_wall_ns(), inside.dropped);
-            wire::bytes(&mut out, EVENTS, &said);
+            wire::bytes(out, EVENTS, &said);
         }
         if error_type(record).is_some() && record.outcome != Outcome::Aborted {
-            status(&mut out, SpanStatus::Error, "");
+            status(out, SpanStatus::Error, "");
         }
-        wire::fixed32(&mut out, FLAGS, flags(record.remote_parent));
-        out.into_boxed_slice()
+        wire::fixed32(out, FLAGS, flags(record.remote_parent));
+        out.as_slice().into()
     }
 
     /// A child span.
     pub(crate) fn child(&self, worker: Option<u32>, record: &SpanRecord) -> Encoded {
-        let mut out = Vec::with_capacity(USUAL_BYTES);
+        let mut room = self.room.borrow_mut();
+        let out = &mut *room;
+        out.clear();
         head(
-            &mut out,
+            out,
             &Head {
                 trace: record.trace,
                 span: record.span,
@@ -97,13 +105,13 @@ impl Builder {
                 tracestate: "",
             },
         );
-        let mut attributes = Attributes::new(&mut out, ATTRIBUTES, self.limits);
+        let mut attributes = Attributes::new(out, ATTRIBUTES, self.limits);
         attributes.given(&record.attributes);
         attributes.worker(worker);
         attributes.finish(DROPPED_ATTRIBUTES);
-        status(&mut out, record.status, &record.status_text);
-        wire::fixed32(&mut out, FLAGS, flags(false));
-        out.into_boxed_slice()
+        status(out, record.status, &record.status_text);
+        wire::fixed32(out, FLAGS, flags(false));
+        out.as_slice().into()
     }
 }
 
@@ -229,9 +237,6 @@ fn error_type(record: &RequestRecord) -> Option<Cow<'static, str>> {
         }
     }
 }
-
-/// Room for a span as most are, so that it need not grow while it is written.
-const USUAL_BYTES: usize = 1_024;
 
 // opentelemetry/proto/trace/v1/trace.proto, Span and Status
 const TRACE_ID: Field = 1;

@@ -292,6 +292,17 @@ impl Rings for Files {
         });
     }
 
+    fn read_to(&mut self, source: usize, stage: Stage) -> Position {
+        self.sources.get(source).map_or(0, |source| source.read[stage.index()])
+    }
+
+    fn skip_to(&mut self, source: usize, stage: Stage, position: Position) {
+        if let Some(source) = self.sources.get_mut(source) {
+            let read = &mut source.read[stage.index()];
+            *read = position.max(*read);
+        }
+    }
+
     fn commit(&mut self, source: usize, stage: Stage, position: Position) {
         let Some((source, slot)) = self.slot(source) else { return };
         source.committed[stage.index()] = position;

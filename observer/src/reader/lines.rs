@@ -52,7 +52,7 @@ pub(crate) struct Lines<P> {
     chunk: Chunk<Cursors<P>>,
     /// Chunks that are done with, for their buffers.
     spare: Vec<Chunk<Cursors<P>>>,
-    /// Chunks that the output had no room for: one, and what the observer itself says meanwhile.
+    /// Full chunks that the output does not have yet: they go to it together, for its thread may have to be woken for each.
     held: VecDeque<Chunk<Cursors<P>>>,
     line: Vec<u8>,
     untold: [Untold; LostLines::ALL.len()],
@@ -91,24 +91,35 @@ impl<P: Copy + Send + 'static> Lines<P> {
 
     /// Whether a record may be taken now.
     pub(crate) fn has_room(&mut self) -> bool {
-        self.offer_held();
-        self.held.is_empty() && self.output.has_room()
+        if self.held.len() >= TOGETHER {
+            self.offer_held();
+        }
+        self.held.len() < TOGETHER
     }
 
-    /// Turns a record into its line, if it has one; its cursor follows when that is written.
-    pub(crate) fn take(&mut self, slot: usize, position: P, origin: Origin, record: &Record) {
+    /// Appends the line of a record, if it has one, and says its level.
+    pub(crate) fn draft(
+        &self,
+        out: &mut Vec<u8>,
+        origin: Origin,
+        record: &Record,
+    ) -> Option<Level> {
+        let level = self.level(record)?;
+        match record {
+            Record::Request(request) => self.encoder.request(out, origin, request),
+            Record::Lost(lost) => self.encoder.lost(out, lost),
+            Record::Event(event) => self.encoder.event_record(out, origin, event),
+            Record::Panic(panic) => self.encoder.panic(out, origin, panic),
+            Record::Span(_) => {}
+        }
+        Some(level)
+    }
+
+    /// Takes what a record became: its line, or nothing. Its cursor follows when that is written.
+    pub(crate) fn take(&mut self, slot: usize, position: P, line: Option<(Level, &[u8])>) {
         self.say_what_was_lost(&[LostLines::Blocked]);
-        self.line.clear();
-        let level = self.level(record);
-        if let Some(level) = level {
-            match record {
-                Record::Request(request) => self.encoder.request(&mut self.line, origin, request),
-                Record::Lost(lost) => self.encoder.lost(&mut self.line, lost),
-                Record::Event(event) => self.encoder.event_record(&mut self.line, origin, event),
-                Record::Panic(panic) => self.encoder.panic(&mut self.line, origin, panic),
-                Record::Span(_) => {}
-            }
-            self.append(level);
+        if let Some((level, line)) = line {
+            self.append(level, line);
         }
         match self.chunk.tag.iter_mut().find(|(other, _)| *other == slot) {
             Some((_, reached)) => *reached = position,
@@ -118,11 +129,9 @@ impl<P: Copy + Send + 'static> Lines<P> {
 
     /// Hands out what was taken, also when it does not fill a chunk.
     pub(crate) fn flush(&mut self) {
-        if self.chunk.bytes.is_empty() && self.chunk.tag.is_empty() {
-            return;
+        if !self.chunk.bytes.is_empty() || !self.chunk.tag.is_empty() {
+            self.hold_chunk();
         }
-        let chunk = self.take_chunk();
-        self.held.push_back(chunk);
         self.offer_held();
     }
 
@@ -178,7 +187,8 @@ impl<P: Copy + Send + 'static> Lines<P> {
 
     /// Adds a line of the observer itself, past the rings.
     pub(crate) fn say(&mut self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
-        self.line.clear();
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
         let event = Event {
             wall_ns: wall_ns(),
             level,
@@ -189,8 +199,9 @@ impl<P: Copy + Send + 'static> Lines<P> {
             request_id: "",
             fields,
         };
-        self.encoder.event(&mut self.line, self.own, &event);
-        self.append(level);
+        self.encoder.event(&mut line, self.own, &event);
+        self.append(level, &line);
+        self.line = line;
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -225,12 +236,12 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
     }
 
-    /// Moves the encoded line into the chunk; a full chunk goes first.
-    fn append(&mut self, level: Level) {
-        if self.chunk.bytes.len() + self.line.len() > LINE_BYTES {
-            self.flush();
+    /// Moves an encoded line into the chunk; a full chunk goes first.
+    fn append(&mut self, level: Level, line: &[u8]) {
+        if self.chunk.bytes.len() + line.len() > LINE_BYTES {
+            self.hold_chunk();
         }
-        self.chunk.bytes.extend_from_slice(&self.line);
+        self.chunk.bytes.extend_from_slice(line);
         self.chunk.levels.push(level);
     }
 
@@ -252,7 +263,8 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
     }
 
-    fn count_lost(&mut self, reason: LostLines, count: usize) {
+    /// Counts lines that nobody will get.
+    pub(crate) fn count_lost(&mut self, reason: LostLines, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         if count == 0 {
             return;
@@ -284,12 +296,20 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
     }
 
+    fn hold_chunk(&mut self) {
+        let chunk = self.take_chunk();
+        self.held.push_back(chunk);
+    }
+
     fn take_chunk(&mut self) -> Chunk<Cursors<P>> {
         // There are never more than the output's queue holds.
         let next = self.spare.pop().unwrap_or_else(empty_chunk);
         std::mem::replace(&mut self.chunk, next)
     }
 }
+
+/// Chunks that go to the output at once: as many as a pipe holds.
+const TOGETHER: usize = 16;
 
 fn empty_chunk<P>() -> Chunk<Cursors<P>> {
     Chunk { bytes: Vec::with_capacity(LINE_BYTES), levels: Vec::new(), tag: Vec::new() }

@@ -87,6 +87,15 @@ impl Rings for FakeRings {
         });
     }
 
+    fn read_to(&mut self, slot: usize, stage: Stage) -> usize {
+        self.slots[slot].read[number(stage)]
+    }
+
+    fn skip_to(&mut self, slot: usize, stage: Stage, position: usize) {
+        let read = &mut self.slots[slot].read[number(stage)];
+        *read = position.max(*read);
+    }
+
     fn commit(&mut self, slot: usize, stage: Stage, position: usize) {
         let committed = &mut self.slots[slot].committed[number(stage)];
         assert!(*committed < position, "a cursor never goes back");
@@ -222,17 +231,22 @@ fn a_stdout_that_nobody_reads_costs_lines_and_never_fills_a_ring() {
     until(&mut reader, "it goes on by itself", Reader::has_written_all);
     reader.pass();
     let lost = reader.lines.lost();
-    // The line about the loss is counted like any other.
-    assert_eq!(reader.lines.written() + lost, 20_001);
+    let written = reader.lines.written();
     drop(reader);
     let text = text.join().unwrap();
     let found = ids(&text);
     assert!(found.is_sorted(), "in order");
     assert_eq!(u64::try_from(found.len()).unwrap() + lost, 20_000);
+    // One, or two where the writer's thread got its first turn late and room came and went.
     let told: Vec<_> = text.lines().filter(|line| line.contains("log lines dropped")).collect();
-    assert_eq!(told.len(), 1);
-    let expected = format!("count={lost} since=");
-    assert!(told[0].contains(&expected) && told[0].ends_with("reason=blocked"), "{}", told[0]);
+    assert!(told.iter().all(|line| line.ends_with(" reason=blocked")), "{told:?}");
+    let count = |line: &&str| -> u64 {
+        let (_, count) = line.split_once(" count=").unwrap();
+        count.split_once(" since=").unwrap().0.parse().unwrap()
+    };
+    assert_eq!(told.iter().map(count).sum::<u64>(), lost, "{told:?}");
+    // These lines are counted like any other.
+    assert_eq!(written + lost, 20_000 + u64::try_from(told.len()).unwrap());
 }
 
 #[test]
@@ -305,15 +319,22 @@ fn neither_stdout_nor_a_collector_waits_for_the_other() {
         }
     }
     until(&mut reader, "all spans are queued or counted", Reader::has_queued_all);
-    let queued = u64::try_from(traces.queued()).unwrap();
-    assert_eq!(queued + traces.tally().dropped_in_all(), 20_000);
-    assert!(queued <= 16_384);
+    let spans = || u64::try_from(traces.queued()).unwrap() + traces.tally().dropped_in_all();
+    assert_eq!(spans(), 20_000);
+    assert!(traces.queued() <= 16_384);
     let text = collect(read);
     until(&mut reader, "lines go on while nobody exports", Reader::has_written_all);
+    // The lines have come after the spans; from here on one reading serves both.
+    for id in 20_000..20_050 {
+        reader.rings.push(0, record(id, 1_000));
+    }
+    until(&mut reader, "the last lines are written", Reader::has_written_all);
+    assert!(reader.has_queued_all());
+    assert_eq!(spans(), 20_050, "each once");
     reader.pass();
     let lost = reader.lines.lost();
     drop(reader);
-    assert_eq!(u64::try_from(ids(&text.join().unwrap()).len()).unwrap() + lost, 20_000);
+    assert_eq!(u64::try_from(ids(&text.join().unwrap()).len()).unwrap() + lost, 20_050);
 }
 
 #[test]
@@ -322,7 +343,7 @@ fn the_cursor_stays_in_front_of_a_span_that_is_under_way() {
     let traces = Traces::new(crate::OtlpSettings::from_env(&lookup).unwrap().unwrap());
     let mut open = open::Open::default();
     open.read(10, None);
-    open.read(20, traces.record(None, record(1, 1), &mut Profiles::new(0, None)));
+    open.read(20, traces.record(None, &mut Some(record(1, 1)), &mut Profiles::new(0, None)));
     open.read(30, None);
     assert_eq!(open.settled(), Some(10));
     assert_eq!(open.settled(), None);
