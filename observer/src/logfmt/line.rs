@@ -1,4 +1,8 @@
 //! One line under construction: keys in order, values bounded, never more than [`LINE_BYTES`].
+#![expect(
+    clippy::inline_always,
+    reason = "a key whose length is known is a few moves; else it is three calls"
+)]
 
 use saola_observability::record::Value;
 
@@ -70,8 +74,13 @@ impl<'a> Line<'a> {
         self.out
     }
 
+    #[inline(always)]
     pub(super) fn text(&mut self, key: &str, value: &str, max_bytes: usize) {
         self.key(key);
+        self.shown(value, max_bytes);
+    }
+
+    fn shown(&mut self, value: &str, max_bytes: usize) {
         let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
         let is_cut = kept.len() < value.len();
         if self.syntax != Syntax::Json && !is_cut && escape::is_bare(kept) {
@@ -82,6 +91,7 @@ impl<'a> Line<'a> {
     }
 
     /// Like [`Line::text`], but an empty value leaves the key out.
+    #[inline(always)]
     pub(super) fn text_if_any(&mut self, key: &str, value: &str, max_bytes: usize) {
         if !value.is_empty() {
             self.text(key, value, max_bytes);
@@ -89,8 +99,9 @@ impl<'a> Line<'a> {
     }
 
     /// An identifier as lower-case hexadecimal, unless it is all zero.
-    pub(super) fn id(&mut self, key: &str, id: &[u8]) {
-        if id.iter().all(|byte| *byte == 0) {
+    #[inline(always)]
+    pub(super) fn id<const BYTES: usize>(&mut self, key: &str, id: &[u8; BYTES]) {
+        if *id == [0; BYTES] {
             return;
         }
         self.key(key);
@@ -99,18 +110,21 @@ impl<'a> Line<'a> {
         self.quote_in_json();
     }
 
+    #[inline(always)]
     pub(super) fn number(&mut self, key: &str, value: impl itoa::Integer) {
         self.key(key);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// Nanoseconds as milliseconds with three decimals.
+    #[inline(always)]
     pub(super) fn milliseconds(&mut self, key: &str, nanoseconds: u64) {
         self.key(key);
         milliseconds(self.out, nanoseconds);
     }
 
     /// A value whose text a printer appends; quoted in JSON, where it is no number.
+    #[inline(always)]
     pub(super) fn printed(&mut self, key: &str, print: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.quote_in_json();
@@ -164,6 +178,7 @@ impl<'a> Line<'a> {
         self.out.len() - self.begin <= LINE_BYTES
     }
 
+    #[inline(always)]
     fn key(&mut self, key: &str) {
         match self.syntax {
             Syntax::Json => json::key(self.out, self.is_first, key),
@@ -204,12 +219,9 @@ impl<'a> Line<'a> {
     }
 }
 
-pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend(
-        bytes
-            .iter()
-            .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
-    );
+pub(super) fn hex<const BYTES: usize>(out: &mut Vec<u8>, bytes: &[u8; BYTES]) {
+    let pairs = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    out.extend_from_slice(pairs.as_flattened());
 }
 
 pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {

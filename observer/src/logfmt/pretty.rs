@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use saola_observability::closed::{Level, Outcome};
+use saola_observability::ids::TraceId;
 use saola_observability::record::RequestRecord;
 
 use super::line::{Line, hex};
@@ -32,7 +33,7 @@ pub(super) fn access(
     line.prose(&request.path, PATH_BYTES);
     if !request.trace.is_none() {
         line.raw("  ");
-        painted(encoder, line, DIM, |line| hex(line.buffer(), &request.trace.0[..4]));
+        painted(encoder, line, DIM, |line| first_digits(line.buffer(), request.trace));
     }
 }
 
@@ -42,9 +43,15 @@ pub(super) fn head(encoder: &Encoder, line: &mut Line<'_>, origin: Origin, head:
     line.prose(head.message, MESSAGE_BYTES);
     if !head.trace.is_none() {
         line.raw("  ");
-        painted(encoder, line, DIM, |line| hex(line.buffer(), &head.trace.0[..4]));
+        painted(encoder, line, DIM, |line| first_digits(line.buffer(), head.trace));
     }
     line.raw(" ");
+}
+
+/// So many that people tell traces apart.
+fn first_digits(out: &mut Vec<u8>, trace: TraceId) {
+    let [first, second, third, fourth, ..] = trace.0;
+    hex(out, &[first, second, third, fourth]);
 }
 
 fn begin(encoder: &Encoder, line: &mut Line<'_>, origin: Origin, level: Level, wall_ns: u64) {
