@@ -84,15 +84,38 @@ fn resolve(address: u64) -> Vec<Frame> {
     let address = usize::try_from(address.saturating_add(1)).unwrap_or(0);
     backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
         if let Some(name) = symbol.name() {
-            frames.push(Frame {
-                // Without the hash that makes it unique to the linker.
-                function: format!("{name:#}"),
-                file: symbol.filename().map(|path| path.display().to_string()).unwrap_or_default(),
-                line: symbol.lineno().unwrap_or(0),
-            });
+            let file = symbol.filename().map(|path| path.display().to_string()).unwrap_or_default();
+            // Without the hash that makes it unique to the linker.
+            let function = qualified(format!("{name:#}"), &file);
+            frames.push(Frame { function, file, line: symbol.lineno().unwrap_or(0) });
         }
     });
     frames
+}
+
+/// A name with the module it is in. Line tables alone know a function as `poll`, of which every profile is full; where it
+/// stands tells which one: `tokio::runtime::task::core::poll`.
+fn qualified(name: String, file: &str) -> String {
+    // `::` inside of the types that a function was made for says nothing about its own place.
+    let own = name.split_once('<').map_or(name.as_str(), |(own, _)| own);
+    let Some((folder, inside)) =
+        file.strip_suffix(".rs").and_then(|file| file.rsplit_once("/src/"))
+    else {
+        return name;
+    };
+    if own.is_empty() || own.contains("::") {
+        return name;
+    }
+    let folder = folder.rsplit_once('/').map_or(folder, |(_, last)| last);
+    // A folder of the registry ends in the version: `tokio-1.54.1`.
+    let is_version = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+    let package = match folder.rsplit_once('-') {
+        Some((package, version)) if is_version(version) => package,
+        _ => folder,
+    };
+    let modules = inside.split('/').filter(|module| !matches!(*module, "lib" | "main" | "mod"));
+    let place = std::iter::once(package).chain(modules).map(|part| part.replace('-', "_"));
+    place.chain([name]).collect::<Vec<_>>().join("::")
 }
 
 const MOST_KNOWN: usize = 32_768;
@@ -110,6 +133,23 @@ mod tests {
         assert!(frames[0].function.ends_with("known_function"), "{frames:?}");
         assert!(frames[0].file.ends_with("symbols.rs") && frames[0].line > 0, "{frames:?}");
         assert!(Arc::ptr_eq(&frames, &symbols.frames(address + 1, false)), "a return address");
+    }
+
+    #[test]
+    fn a_name_says_where_its_function_is() {
+        let tokio = "/root/.cargo/registry/src/index-1/tokio-1.54.1/src/runtime/task/core.rs";
+        for (name, file, full) in [
+            ("poll<a::B>", tokio, "tokio::runtime::task::core::poll<a::B>"),
+            ("fold", "/rustc/5980/library/core/src/iter/mod.rs", "core::iter::fold"),
+            ("next", "/x/hyper-util-0.1.21/src/lib.rs", "hyper_util::next"),
+            ("main", "/home/me/my-shop/src/main.rs", "my_shop::main"),
+            ("std::rt::main", "/rustc/5980/library/std/src/rt.rs", "std::rt::main"),
+            ("<a::B as C>::go", "/home/me/shop/src/a.rs", "<a::B as C>::go"),
+            ("read", "/usr/src/libc/read.c", "read"),
+            ("read", "", "read"),
+        ] {
+            assert_eq!(qualified(name.to_owned(), file), full, "{file}");
+        }
     }
 
     #[test]
