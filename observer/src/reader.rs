@@ -1,7 +1,7 @@
 //! Passes over the rings of all slots: each record becomes a line and, if its trace is kept, a span.
 //!
-//! The two stages read on their own, each with its own cursor, so that neither waits for the other: a stdout that
-//! nobody reads costs lines, a collector that hangs costs spans, and only a dead observer fills a ring.
+//! The two stages have a cursor each, so that neither waits for the other: a stdout that nobody reads costs lines, a
+//! collector that hangs costs spans, and only a dead observer fills a ring. Where both stand at one place, one reading does.
 
 mod files;
 mod lines;
@@ -254,13 +254,9 @@ impl<R: Rings> Reader<R> {
             && let Some((_, source)) = self.order.pop_front()
         {
             found = Found::Some;
-            let pending = &mut self.pending[source];
-            if let Some(next) = pending.front() {
-                let line = next.line.as_ref();
-                let line = line.map(|(level, draft)| (*level, &self.drafts[draft.clone()]));
-                self.lines.take(source, next.position, line);
-            }
-            pending.pop_front();
+            let Some(next) = self.pending[source].pop_front() else { continue };
+            let line = next.line.map(|(level, draft)| (level, &self.drafts[draft]));
+            self.lines.take(source, next.position, line);
         }
         if has_room {
             self.lines.flush();
@@ -276,6 +272,7 @@ impl<R: Rings> Reader<R> {
         let most = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
         let (order, drafts, lines) = (&mut self.order, &mut self.drafts, &self.lines);
         drafts.clear();
+        drafts.shrink_to(DRAFT_BYTES);
         self.pending.resize_with(sources, VecDeque::new);
         for source in 0..sources {
             // Never smaller than the one before in the same source: sorting keeps the order of each.
@@ -303,8 +300,7 @@ impl<R: Rings> Reader<R> {
                 order.push_back((time, source));
                 pending.push_back(Pending { position, line });
             });
-            if let Some(reached) = mark.reached.filter(|reached| is_together && *reached > spans_at)
-            {
+            if let Some(reached) = mark.reached.filter(|_| is_together) {
                 self.rings.skip_to(source, Stage::Otlp, reached);
             }
         }
@@ -393,8 +389,10 @@ impl<R: Rings> Reader<R> {
 
 /// Records of one ring in one pass, at least and at most.
 const PER_RING: (usize, usize) = (32, 256);
-/// Records in memory between reading and encoding.
+/// Records whose lines wait for those that are older.
 const PER_PASS: usize = 2_048;
+/// Room for such lines that is kept from pass to pass: only hostile ones want more.
+const DRAFT_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,9 @@ impl Http {
         if settings.compression == Compression::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        headers.extend(settings.headers.iter().cloned());
+        for (name, value) in &settings.headers {
+            headers.insert(name, value.clone());
+        }
         Ok(Self {
             client: client.build()?,
             url: settings.endpoint.clone(),
