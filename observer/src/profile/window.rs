@@ -68,6 +68,10 @@ impl Window {
                 is_kept: false,
             });
             request.weight += weight;
+            // The first may have been taken before a route was matched.
+            if request.route != route {
+                route.clone_into(&mut request.route);
+            }
         }
         self.put(Key { worker, span: sample.span, frames: frames.into() }, weight);
         if self.stacks.len() > MOST_STACKS || self.bytes > MOST_BYTES {
@@ -231,7 +235,7 @@ pub(crate) mod tests {
     #[test]
     fn samples_leave_with_the_ids_of_kept_requests_only() {
         let mut window = Window::new(0);
-        window.add(0, "/a", &sample(1, &[10, 20], 1));
+        window.add(0, "unmatched", &sample(1, &[10, 20], 1));
         window.add(0, "/a", &sample(1, &[10, 20], 2));
         window.add(0, "/b", &sample(2, &[10, 20], 4));
         window.add(0, "", &sample(0, &[10, 20], 8));
