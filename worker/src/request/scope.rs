@@ -91,7 +91,7 @@ impl Running {
         }
         let entry = running.facts.enter_table(connection);
         running.label.set(entry.label());
-        running.entry.replace(Some(entry));
+        *running.entry.borrow_mut() = Some(entry);
         worker.request_begins();
         connection.begins(&running);
         running
