@@ -181,6 +181,8 @@ impl Families {
     pub(crate) fn read(&mut self, views: &[View], damaged: usize) {
         let live: Vec<bool> = views.iter().map(View::is_live).collect();
         self.created_ns = views.iter().map(View::created_ns).min().unwrap_or(0);
+        // In the order of their names: finished requests, then lost ones, then started ones, so that in no scrape more of them
+        // have ended than begun (F42).
         for family in &mut self.list {
             if let Some(key) = &family.key {
                 family.is_known = damaged == 0 || family.shown == Shown::Gauge;
