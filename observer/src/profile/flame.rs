@@ -65,6 +65,9 @@ pub(crate) fn svg(window: &Window, symbols: &mut Symbols, title: &str) -> io::Re
     title.clone_into(&mut options.title);
     "samples".clone_into(&mut options.count_name);
     options.deterministic = true;
+    // Where no script runs, as in a page that shows the picture, nothing measures the letters, and labels would run over
+    // their boxes.
+    options.font_width = WIDTH_OF_LETTERS;
     let mut stacks = collapsed(window, symbols);
     if stacks.is_empty() {
         // The renderer calls an empty input an error; a profile of an idle server is none.
@@ -74,6 +77,9 @@ pub(crate) fn svg(window: &Window, symbols: &mut Symbols, title: &str) -> io::Re
     flamegraph::from_lines(&mut options, stacks.lines(), &mut picture).map_err(io::Error::other)?;
     Ok(picture)
 }
+
+/// Of their size: those of `DejaVu Sans Mono`, among the wide ones of the fonts that stand for "monospace".
+const WIDTH_OF_LETTERS: f64 = 0.61;
 
 #[cfg(test)]
 mod tests {

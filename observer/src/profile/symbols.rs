@@ -98,14 +98,12 @@ fn resolve(address: u64) -> Vec<Frame> {
 fn qualified(name: String, file: &str) -> String {
     // `::` inside of the types that a function was made for says nothing about its own place.
     let own = name.split_once('<').map_or(name.as_str(), |(own, _)| own);
-    let Some((folder, inside)) =
-        file.strip_suffix(".rs").and_then(|file| file.rsplit_once("/src/"))
-    else {
-        return name;
-    };
-    if own.is_empty() || own.contains("::") {
-        return name;
-    }
+    let is_bare = !own.is_empty() && !own.contains("::");
+    let Some(path) = file.strip_suffix(".rs").filter(|_| is_bare) else { return name };
+    let (folder, inside) = path.rsplit_once("/src/").unwrap_or_else(|| {
+        // Neither a library nor a program: a test or an example.
+        ("", path.rsplit_once('/').map_or(path, |(_, file)| file))
+    });
     let folder = folder.rsplit_once('/').map_or(folder, |(_, last)| last);
     // A folder of the registry ends in the version: `tokio-1.54.1`.
     let is_version = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
@@ -113,9 +111,9 @@ fn qualified(name: String, file: &str) -> String {
         Some((package, version)) if is_version(version) => package,
         _ => folder,
     };
-    let modules = inside.split('/').filter(|module| !matches!(*module, "lib" | "main" | "mod"));
-    let place = std::iter::once(package).chain(modules).map(|part| part.replace('-', "_"));
-    place.chain([name]).collect::<Vec<_>>().join("::")
+    let places = std::iter::once(package).chain(inside.split('/'));
+    let places = places.filter(|place| !matches!(*place, "" | "lib" | "main" | "mod"));
+    places.map(|place| place.replace('-', "_")).chain([name]).collect::<Vec<_>>().join("::")
 }
 
 const MOST_KNOWN: usize = 32_768;
@@ -145,6 +143,7 @@ mod tests {
             ("main", "/home/me/my-shop/src/main.rs", "my_shop::main"),
             ("std::rt::main", "/rustc/5980/library/std/src/rt.rs", "std::rt::main"),
             ("<a::B as C>::go", "/home/me/shop/src/a.rs", "<a::B as C>::go"),
+            ("{async_fn#0}", "/home/me/shop/examples/cart.rs", "cart::{async_fn#0}"),
             ("read", "/usr/src/libc/read.c", "read"),
             ("read", "", "read"),
         ] {
