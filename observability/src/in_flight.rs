@@ -18,7 +18,7 @@ use crate::ids::{SpanId, TraceId};
 use crate::in_flight::ending::Endings;
 use crate::in_flight::entry::{Entries, FREE, running};
 pub use crate::in_flight::request::Request;
-use crate::layout::{IN_FLIGHT_OVERFLOW_AT, wide};
+use crate::layout::{IN_FLIGHT_OVERFLOW_AT, UPDATES_LIMIT_AT, wide};
 use crate::record::Kind;
 use crate::record::encode::{self, Encoder};
 use crate::redo::Redo;
@@ -257,13 +257,17 @@ impl InFlight {
         });
 
         let mut redo = Redo::begin(&self.slot.map);
+        let mut over_limit = 0;
         if request.is_counted {
-            self.count_end(&mut redo, request, end, duration_ns);
+            over_limit = self.count_end(&mut redo, request, end, duration_ns);
         }
         if let Some(head) = head {
             self.redo_head(&mut redo, producer, head, Kind::Request);
         }
         redo.commit();
+        for _ in 0..over_limit {
+            self.slot.count(UPDATES_LIMIT_AT); // other threads count there too, so it is in no transaction
+        }
 
         if let Some(entry) = request.entry {
             self.free.borrow_mut().push(entry);
@@ -276,36 +280,41 @@ impl InFlight {
         }
     }
 
-    /// What the end of a request changes besides its record.
+    /// What the end of a request changes besides its record. Says how many of these updates went to overflow series.
     fn count_end(
         &self,
         redo: &mut Redo<'static>,
         request: &Request,
         end: &End<'_>,
         duration_ns: u64,
-    ) {
+    ) -> u32 {
         let status = end.status.unwrap_or(0);
+        let mut over_limit = 0;
         if let Some(cells) = self.endings.cells(request.method, request.route, status) {
             let seconds = ending::seconds(duration_ns);
-            redo.observe(cells.duration, ending::bucket(seconds), seconds);
-            for (cell, delta) in [
+            redo.observe(cells.duration.cells, ending::bucket(seconds), seconds);
+            over_limit += u32::from(cells.duration.is_over);
+            for (bytes, delta) in [
                 (cells.request_bytes, end.request_bytes),
                 (cells.response_bytes, end.response_bytes),
             ] {
                 if delta > 0 {
-                    redo.add(cell, delta);
+                    redo.add(bytes.cells, delta);
+                    over_limit += u32::from(bytes.is_over);
                 }
             }
         }
         if let Some(exception) = end.exception
-            && let Some(cell) = self.endings.exceptions(request.method, request.route, exception)
+            && let Some(count) = self.endings.exceptions(request.method, request.route, exception)
         {
-            redo.add(cell, 1);
+            redo.add(count.cells, 1);
+            over_limit += u32::from(count.is_over);
         }
         match request.entry {
             Some(entry) => redo.set(self.entries.state(entry), FREE),
             None => redo.add(self.slot.map.word(IN_FLIGHT_OVERFLOW_AT), u64::MAX), // minus 1
         }
+        over_limit
     }
 
     /// Publishes a staged record, or counts one that found no room.

@@ -30,7 +30,7 @@ static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 12] = [
+    let tests: [(&str, fn()); 13] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
         (
@@ -45,6 +45,7 @@ fn main() {
         ("a_worker_maps_its_own_file_and_the_bell", a_worker_maps_its_own_file_and_the_bell),
         ("the_end_of_a_request_ends_a_sleep", the_end_of_a_request_ends_a_sleep),
         ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
+        ("requests_beyond_the_limit_count_as_other", requests_beyond_the_limit_count_as_other),
         ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
     ];
     let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
@@ -529,6 +530,34 @@ fn a_million_label_values_stay_bounded() {
     (0..5).for_each(|_| kept.inc());
     assert_eq!(dropped(&world), f64::from(many - 995));
     assert_eq!(world.shown("test_many_total"), Some(f64::from(many + 5)));
+}
+
+/// Kinds of requests beyond the limit of a family count in its overflow series, and each such update is told (F55).
+fn requests_beyond_the_limit_count_as_other() {
+    let mut world = World::new();
+    let slot = world.worker();
+    let mut requests = 0.0;
+    for route in 0..150 {
+        for status in 200..208 {
+            let mut request = slot.in_flight().begin(&begin());
+            request.set_route(&format!("/{route}"));
+            request.end(&End { status: Some(status), response_bytes: 1, ..end() });
+            requests += 1.0;
+        }
+    }
+    let mut reader = Reader::open(&world.run()).unwrap();
+    let families = reader.read().unwrap().list();
+    let durations =
+        families.iter().find(|family| family.name == "http_server_request_duration_seconds");
+    let series = &durations.unwrap().series;
+    let other = series.iter().find(|series| series.labels.contains("http_route=\"other\""));
+    assert_eq!(series.len(), 1_001);
+    assert_eq!(other.unwrap().value.as_f64(), requests - 1_000.0);
+    // Of bytes there is one series a route.
+    let dropped = world.shown("saola_metrics_series_dropped_total").unwrap();
+    assert_eq!(dropped, requests - 1_000.0);
+    assert_eq!(assert_agreed(&mut world), requests);
+    world.epoch.remove();
 }
 
 /// Reads a file by nothing but the offsets of `docs/slot-file.md`.

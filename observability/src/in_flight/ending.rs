@@ -36,10 +36,20 @@ pub(crate) type Count = &'static AtomicU64;
 /// Where the numbers of one kind of request go.
 #[derive(Copy, Clone)]
 pub(crate) struct Cells {
-    pub(crate) duration: Histogram<'static>,
-    pub(crate) request_bytes: Count,
-    pub(crate) response_bytes: Count,
+    pub(crate) duration: Limited<Histogram<'static>>,
+    pub(crate) request_bytes: Limited<Count>,
+    pub(crate) response_bytes: Limited<Count>,
 }
+
+/// Cells, and whether they are those of the overflow series because the family has too many label sets (F55).
+#[derive(Copy, Clone)]
+pub(crate) struct Limited<T> {
+    pub(crate) cells: T,
+    pub(crate) is_over: bool,
+}
+
+/// A kind of request, and the type of what it threw.
+type Thrown = (u64, &'static str);
 
 /// The overflow series of the families of requests. They are made before a request is counted, so that each one that is
 /// counted as started has a place to be counted as finished, also when there is no space for a series of its own (F42).
@@ -47,7 +57,7 @@ pub(crate) struct Cells {
 struct LastResort {
     started: Count,
     cells: Cells,
-    exceptions: Count,
+    exceptions: Limited<Count>,
 }
 
 /// Cells that were found, and when to ask for better ones: never, once each is of its own label set.
@@ -64,7 +74,7 @@ pub(crate) struct Endings {
     ask_again_ns: Cell<u64>,
     routes: RefCell<FxHashMap<&'static str, Route>>,
     cells: RefCell<FxHashMap<u64, Known<Cells>>>,
-    exceptions: RefCell<FxHashMap<(u64, &'static str), Known<Count>>>,
+    exceptions: RefCell<FxHashMap<Thrown, Known<Limited<Count>>>>,
     exception_types: RefCell<FxHashMap<String, &'static str>>,
     unmatched: Route,
     other: Route,
@@ -123,14 +133,14 @@ impl Endings {
         for method in Method::ALL {
             let cell = &self.started[usize::from(method.number())];
             if cell.get().is_none() {
-                cell.set(self.find(&STARTED, &[method.as_str()]));
+                cell.set(self.find(&STARTED, &[method.as_str()]).map(|found| found.cells));
             }
         }
     }
 
     fn find_last_resort(&self) -> Option<LastResort> {
         Some(LastResort {
-            started: self.find(&STARTED, &[OTHER])?,
+            started: self.find(&STARTED, &[OTHER])?.cells,
             cells: Cells {
                 duration: self.find_duration(&[OTHER; 3])?,
                 request_bytes: self.find(&REQUEST_BYTES, &[OTHER; 2])?,
@@ -140,14 +150,16 @@ impl Endings {
         })
     }
 
-    fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<Count> {
-        self.slot.find(family, labels).map(|found| self.slot.map.word(found.offset))
+    fn find(&self, family: &Family<'_>, labels: &[&str]) -> Option<Limited<Count>> {
+        let found = self.slot.find(family, labels)?;
+        Some(Limited { cells: self.slot.map.word(found.offset), is_over: found.overflow })
     }
 
-    fn find_duration(&self, labels: &[&str]) -> Option<Histogram<'static>> {
+    fn find_duration(&self, labels: &[&str]) -> Option<Limited<Histogram<'static>>> {
         let words = words_of(DURATION.kind, DURATION.mode, DURATION.bounds.len());
         let found = self.slot.find(&DURATION, labels)?;
-        Histogram::of(self.slot.map.words(found.offset, words))
+        let cells = Histogram::of(self.slot.map.words(found.offset, words))?;
+        Some(Limited { cells, is_over: found.overflow })
     }
 
     pub(crate) fn route(&self, template: &str) -> Route {
@@ -201,7 +213,7 @@ impl Endings {
         method: Method,
         route: Route,
         exception: &str,
-    ) -> Option<Count> {
+    ) -> Option<Limited<Count>> {
         let exception = self.exception_text(Some(exception));
         let key = (key(method, route, 0), exception);
         if let Some(known) = self.exceptions.borrow().get(&key)
