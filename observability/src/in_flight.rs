@@ -5,6 +5,7 @@
 
 pub(crate) mod ending;
 pub(crate) mod entry;
+pub(crate) mod label;
 mod request;
 
 use std::cell::{Cell, RefCell};

@@ -22,12 +22,12 @@
 //!
 //! Anything over a power loss or a new boot: the files are of one boot. That a histogram's sum and its buckets are of one
 //! moment while it is observed without a pause: then the sum may be of some observations more or less. The order of records
-//! of two slots. Orders for ARM64 are written for and not measured.
+//! of two slots. Orders for ARM64 are modelled (`tests/models`) and not measured.
 //!
 //! # Longer tests
 //!
 //! `SAOLA_CRASH_ROUNDS` (default 100) random deaths, and with it 10⁶ label values; `SAOLA_STEPS=all` looks at every change of
-//! the file inside an operation and inside a take-over; `SAOLA_FLIPS` (default 100,000) random bytes through everything that
+//! the file inside an operation, a take-over and a burial; `SAOLA_FLIPS` (default 100,000) random bytes through everything that
 //! reads; `SAOLA_WRITES` (default 300,000) writes beside a reader. There is no cargo-fuzz target, which asks for a nightly
 //! compiler: property tests run over the same inputs.
 
@@ -52,6 +52,8 @@ mod lock;
 mod map;
 pub mod metrics;
 pub mod names;
+mod numbers;
+mod owner;
 mod process;
 pub mod profile;
 #[cfg(feature = "prometheus")]

@@ -164,7 +164,7 @@ pub(crate) fn attached() -> Option<&'static Slot> {
 pub(crate) fn current() -> Option<&'static Slot> {
     ATTACHED.get().or_else(|| {
         // Made by whichever thread counts first; nobody owns it, so all updates there are atomic.
-        *LOCAL.get_or_init(|| Slot::ownerless(crate::layout::Shape::default()).ok())
+        *LOCAL.get_or_init(|| Slot::ownerless().ok())
     })
 }
 

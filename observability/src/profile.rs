@@ -5,7 +5,6 @@
 //! second of it, for a few microseconds. What a sample is good for is decided later, by whoever reads the ring.
 
 mod handler;
-mod label;
 pub mod stack;
 
 use std::cell::RefCell;
@@ -20,9 +19,8 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::{Pid, getpid, gettid};
 
+pub use crate::in_flight::label::{Entered, Label, OwnLabel, enter_none};
 use crate::slot::Slot;
-pub(crate) use label::LABEL_WORDS;
-pub use label::{Entered, Label, OwnLabel, enter_none};
 
 /// The most samples a second of CPU time: a CPU clock's timer fires once a kernel tick at most, 250 a second on most
 /// systems, so that more would only be counted as overruns.

@@ -2,11 +2,8 @@
 //!
 //! Nothing here waits for a reader. A record that finds no room is counted by kind.
 
-use crate::layout::Sections;
-use crate::map::Map;
 use crate::record::Kind;
 use crate::record::encode::{Encoder, Event, Panic, Span};
-use crate::ring::{Producer, Ring, RingName};
 use crate::slot::Slot;
 
 /// Writes records into one slot.
@@ -15,16 +12,10 @@ pub struct Records {
     pub(crate) slot: &'static Slot,
 }
 
-/// The shared ring's writing end and its buffer, behind the slot's lock. The owner's thread never takes that lock.
-pub(crate) struct Shared {
-    producer: Producer,
-    bytes: Vec<u8>,
-}
-
-impl Shared {
-    pub(crate) fn resume(map: &Map, sections: &Sections) -> Self {
-        let ring = Ring::new(sections, RingName::Shared);
-        Self { producer: Producer::resume(map, ring), bytes: Vec::new() }
+impl Slot {
+    /// Where spans, events and panics are written, from any thread.
+    pub fn records(&'static self) -> Records {
+        Records { slot: self }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The owner's side of a slot file: a process takes it over, counts and records in it, and leaves it to be read.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +12,6 @@ use crate::bell::Bell;
 use crate::clock::{keep_wall_ns, monotonic_ns, wall_ns};
 use crate::closed::{Role, SlotState};
 use crate::header::{self, Identity, WhyBad};
-use crate::in_flight::InFlight;
 use crate::keys::Family;
 use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, EPOCH_AT, FILE_BYTES,
@@ -24,12 +22,10 @@ use crate::layout::{
 use crate::lock;
 use crate::map::Map;
 use crate::record::Kind;
-use crate::records::{Records, Shared};
 use crate::redo;
-use crate::ring::{Ring, RingName};
+use crate::ring::{Producer, Ring, RingName};
 use crate::samples::{Sample, SampleRing};
 use crate::series::{Found, Place, Refusal, Series};
-use crate::view::View;
 
 /// What a child needs of its slot: fresh descriptions of its own file and of the bell's page.
 ///
@@ -81,7 +77,7 @@ impl SlotError {
 /// A slot file that this process owns. There is one for each process, for all of its life.
 pub struct Slot {
     pub(crate) map: Map,
-    file: File,
+    pub(crate) file: File,
     bell: Option<Bell>,
     sections: Sections,
     number: u32,
@@ -90,60 +86,13 @@ pub struct Slot {
     shared: Mutex<Shared>,
 }
 
-thread_local! {
-    /// The owner's private state, on the one thread that may use plain stores.
-    static OWNED: Cell<Option<&'static InFlight>> = const { Cell::new(None) };
-}
-
 impl Slot {
-    /// Takes the slot over for this process: locks it, finishes what a dead owner had begun, and from now on every metric
-    /// of this process counts there. The calling thread becomes the owner, the one that serves.
-    ///
-    /// A child calls this before any code that counts.
-    ///
-    /// # Errors
-    ///
-    /// [`SlotError::Locked`] if another process holds the slot, [`SlotError::Bad`] if the file is damaged,
-    /// [`SlotError::System`] if it cannot be mapped.
-    pub fn attach(files: SlotFiles) -> Result<&'static Self, SlotError> {
-        let slot = Self::open(files.file, Some(&files.bell))?;
-        crate::metrics::bind(slot);
-        Ok(slot)
+    /// A slot in private memory that no thread owns: all updates there are atomic.
+    pub(crate) fn ownerless() -> Result<&'static Self, SlotError> {
+        Self::open(memory()?, None)
     }
 
-    /// A slot in private memory, for tests and tools: the same layout, no file that others could read. The calling thread is
-    /// its owner. The metrics of the process do not go there.
-    ///
-    /// # Panics
-    ///
-    /// If the system has no memory for it.
-    #[expect(clippy::expect_used, reason = "a tool or a test can do nothing without it")]
-    pub fn in_memory() -> &'static Self {
-        Self::try_in_memory(Shape::default())
-            .expect("64 MiB of address space and 2 MiB of memory are there")
-    }
-
-    pub(crate) fn try_in_memory(shape: Shape) -> Result<&'static Self, SlotError> {
-        let attempt = "make a slot in memory";
-        let flags = MFdFlags::MFD_CLOEXEC;
-        let file = File::from(
-            memfd_create(c"saola-slot", flags)
-                .map_err(|errno| SlotError::system(attempt, errno))?,
-        );
-        let identity = Identity { epoch: 1, created_ns: wall_ns(), number: 0, role: Role::Worker };
-        header::create(&file, identity, shape)
-            .map_err(|error| SlotError::system(attempt, error))?;
-        Self::open(file, None)
-    }
-
-    /// A slot in memory that no thread owns: the calling thread keeps the one that it has.
-    pub(crate) fn ownerless(shape: Shape) -> Result<&'static Self, SlotError> {
-        let before = OWNED.get();
-        let slot = Self::try_in_memory(shape);
-        OWNED.set(before);
-        slot
-    }
-
+    /// Takes a file over: locks it and finishes what a dead owner had begun.
     pub(crate) fn open(file: File, bell: Option<&File>) -> Result<&'static Self, SlotError> {
         let length =
             file.metadata().map_err(|error| SlotError::system("look at a slot file", error))?.len();
@@ -178,7 +127,6 @@ impl Slot {
         let slot: &'static Self =
             Box::leak(Box::new(Self { map, file, bell, sections, number, role, series, shared }));
         slot.take_over();
-        OWNED.set(Some(InFlight::new(slot)));
         Ok(slot)
     }
 
@@ -213,26 +161,6 @@ impl Slot {
         self.map.word(STATE_AT).store(u64::from(state.number()), Release);
     }
 
-    /// The table of running requests.
-    ///
-    /// # Panics
-    ///
-    /// On any thread but the one that attached: the table has one writer.
-    #[expect(clippy::panic, reason = "a second writer would break the exactness of every count")]
-    pub fn in_flight(&'static self) -> &'static InFlight {
-        match self.owned() {
-            Some(in_flight) => in_flight,
-            None => {
-                panic!("requests begin and end on the thread that attached slot {}", self.number)
-            }
-        }
-    }
-
-    /// Where spans, events and panics are written, from any thread.
-    pub fn records(&'static self) -> Records {
-        Records { slot: self }
-    }
-
     /// Writes a profile sample; `false` and a count if there is no room or three others were faster. A signal handler may
     /// call it: no lock, no allocation, no system call.
     pub fn push_sample(&self, sample: &Sample) -> bool {
@@ -248,10 +176,6 @@ impl Slot {
     /// The cells by which the supervisor sees that the owner lives.
     pub fn liveness(&self) -> Liveness<'_> {
         Liveness { map: &self.map }
-    }
-
-    pub(crate) fn owned(&self) -> Option<&'static InFlight> {
-        OWNED.get().filter(|in_flight| std::ptr::eq(in_flight.slot(), self))
     }
 
     pub(crate) fn sections(&self) -> &Sections {
@@ -304,12 +228,6 @@ impl Slot {
         self.map.word(cell).fetch_add(1, Relaxed);
     }
 
-    /// This file as a reader sees it, for a process that reads itself.
-    pub(crate) fn view(&self) -> Result<View, WhyBad> {
-        let file = self.file.try_clone().map_err(|_| WhyBad::NoSlotFile)?;
-        View::of(file, self.map.load(EPOCH_AT), self.role, self.number, false)
-    }
-
     /// Tells the addresses of this program image from another's.
     pub fn image(&self) -> u64 {
         self.map.load(IMAGE_AT)
@@ -332,6 +250,31 @@ impl Slot {
 
     fn place(&self) -> Place<'_> {
         Place { map: &self.map, file: &self.file, sections: &self.sections }
+    }
+}
+
+/// The file of a slot that nobody else can open: the same layout, in private memory.
+pub(crate) fn memory() -> Result<File, SlotError> {
+    let attempt = "make a slot in memory";
+    let file = memfd_create(c"saola-slot", MFdFlags::MFD_CLOEXEC)
+        .map(File::from)
+        .map_err(|errno| SlotError::system(attempt, errno))?;
+    let identity = Identity { epoch: 1, created_ns: wall_ns(), number: 0, role: Role::Worker };
+    header::create(&file, identity, Shape::default())
+        .map_err(|error| SlotError::system(attempt, error))?;
+    Ok(file)
+}
+
+/// The shared ring's writing end and its buffer, behind the slot's lock. The owner's thread never takes that lock.
+pub(crate) struct Shared {
+    pub(crate) producer: Producer,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Shared {
+    fn resume(map: &Map, sections: &Sections) -> Self {
+        let ring = Ring::new(sections, RingName::Shared);
+        Self { producer: Producer::resume(map, ring), bytes: Vec::new() }
     }
 }
 

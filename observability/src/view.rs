@@ -20,6 +20,7 @@ use crate::layout::{
 use crate::lock;
 use crate::map::Map;
 use crate::series::OTHER;
+use crate::slot::Slot;
 
 /// A file of an epoch directory.
 pub(crate) struct View {
@@ -91,6 +92,14 @@ pub(crate) fn named(name: &str) -> Option<(Role, u32)> {
             let number = other.strip_prefix("slot-")?;
             number.parse().ok().filter(|_| number.len() >= 4).map(|number| (Role::Worker, number))
         }
+    }
+}
+
+impl Slot {
+    /// This file as a reader sees it, for a process that reads itself.
+    pub(crate) fn view(&self) -> Result<View, WhyBad> {
+        let file = self.file.try_clone().map_err(|_| WhyBad::NoSlotFile)?;
+        View::of(file, self.map.load(EPOCH_AT), self.role(), self.number(), false)
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use crate::closed::{Method, Phase, Protocol};
 use crate::ids::{SpanId, TraceId};
+use crate::in_flight::label::{LABEL_WORDS, Label};
 use crate::in_flight::{Begin, entries_in};
 use crate::layout::{BIRTHS_AT, Section, halves, join, wide};
 use crate::map::{Map, copy_into};
-use crate::profile::{LABEL_WORDS, Label};
+
 use crate::record::encode::{address, cut};
 
 const WORDS: usize = 32;

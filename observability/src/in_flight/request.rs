@@ -7,8 +7,8 @@ use crate::clock::monotonic_ns;
 use crate::closed::{Method, Phase, Protocol};
 use crate::ids::{SpanId, TraceId};
 use crate::in_flight::ending::Route;
+use crate::in_flight::label::Label;
 use crate::in_flight::{Detail, End, InFlight, entry};
-use crate::profile::Label;
 
 /// A running request. It stays on the thread where it began; dropped without [`Request::end`] it ends as aborted.
 pub struct Request {

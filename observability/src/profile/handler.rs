@@ -9,10 +9,10 @@ use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::gettid;
 
-use super::{label, stack};
+use super::stack;
 use crate::clock::monotonic_ns;
 use crate::ids::{SpanId, TraceId};
-use crate::in_flight::entry;
+use crate::in_flight::{entry, label};
 use crate::layout::long;
 use crate::samples::{MOST_FRAMES, Sample};
 use crate::slot::Slot;

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use rustc_hash::FxHashMap;
 
 use crate::closed::Role;
-use crate::exposition::bound_text;
 use crate::header::WhyBad;
 use crate::keys::{CellKind, FamilyKey, GaugeMode, Key, SeriesKey};
 use crate::layout::{UPDATES_CONFLICT_AT, long};
+use crate::numbers::bound_text;
 use crate::reader::derived;
 use crate::reader::procfs::PrivateMemory;
 use crate::reader::series::{Heads, SeriesRead, Source, ValueRead};

@@ -77,7 +77,7 @@ fn replace(words: *const Words) -> *const Words {
 
 /// The words of the request that this thread works for, inside the handler.
 #[expect(unsafe_code, reason = "a pointer that another function of this thread keeps valid")]
-pub(super) fn current<'h>() -> Option<&'h Words> {
+pub(crate) fn current<'h>() -> Option<&'h Words> {
     // SAFETY: the pointer is null or that of a label which the guard borrows: the guard puts the former one back before
     // what it borrows can go. A guard that is leaked borrows for ever. The reference does not leave the handler, which
     // returns before its thread goes on.
