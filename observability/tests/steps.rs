@@ -2,8 +2,9 @@
 //! step that changed its slot file a copy of the file is what a `kill -9` would have left there. From each copy a successor
 //! takes over, and counts must be exact. It forks, so it is its own `main` with one thread.
 //!
-//! While the writer stands at a step, a scrape must agree too. `SAOLA_STEPS=all` looks at every change, else at most 24 of each
-//! operation, and steps through the half million instructions of a take-over.
+//! While the writer stands at a step, a scrape must agree too. Whoever comes after the death dies too, at every instruction of
+//! a burial. `SAOLA_STEPS=all` looks at every change, else at most 24 of each operation, and steps through the half million
+//! instructions of a take-over.
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -86,12 +87,15 @@ fn main() {
             (operation.run)(slot);
         });
         check_all(operation.name, thinned(&copies, most));
-        if operation.name == "end" && is_all {
-            a_successor_dies_too(&copies, most);
+        if operation.name == "end" {
+            a_burial_ends_half_way(&copies, most);
+            if is_all {
+                a_successor_dies_too(&copies, most);
+            }
         }
     }
     a_reader_meets_a_file_that_is_being_made();
-    let count = OPERATIONS.len() + 1 + usize::from(is_all);
+    let count = OPERATIONS.len() + 2 + usize::from(is_all);
     println!("\ntest result: ok. {count} passed; 0 failed");
 }
 
@@ -123,6 +127,28 @@ fn a_successor_dies_too(ends: &[Copy], most: usize) {
         Slot::attach(files).unwrap();
     });
     check_all("take-over", thinned(&copies, most));
+}
+
+/// The supervisor replays and buries what died in the middle of ending a request, and is killed at each change that it makes
+/// to the slot. Who begins again finds the end of the request and its record once.
+fn a_burial_ends_half_way(ends: &[Copy], most: usize) {
+    let middle = &ends[ends.len() * 4 / 5];
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let run = folder.path().join("run");
+    let path = slot_path(&run);
+    let death = Death { pid: 1, signal: Some(9), exit_code: None, reason: LostReason::Crash };
+    let child = fork(|| {
+        ptrace::traceme().unwrap();
+        let (_run_dir, mut epoch) = supervise(&run);
+        drop(epoch.open_worker(0, 1).unwrap());
+        middle.write_to(&File::options().write(true).open(&path).unwrap());
+        raise(Signal::SIGSTOP).unwrap();
+        epoch.bury(0, &death);
+        raise(Signal::SIGSTOP).unwrap();
+    });
+    wait_for_stop(child);
+    let copies = steps_of(child, &path, "burial", || ());
+    check_all("burial", thinned(&copies, most));
 }
 
 /// The supervisor makes a slot's file, and at each change of it somebody reads: never an error, never a bad slot.
@@ -218,17 +244,8 @@ impl World {
             raise(Signal::SIGSTOP).unwrap();
         });
         wait_for_stop(child);
-        let file = File::open(self.slot_path()).unwrap();
-        let mut copies = vec![Copy::of(&file)];
-        while step(child, name) {
-            if copies.last().is_some_and(|last| !last.is(&file)) {
-                copies.push(Copy::of(&file));
-                self.scrape(name);
-            }
-        }
-        end_of(child);
+        let copies = steps_of(child, &self.slot_path(), name, || self.scrape(name));
         self.epoch.remove();
-        assert!(copies.len() > 1, "{name} changes nothing");
         copies
     }
 
@@ -252,6 +269,21 @@ fn fork(body: impl FnOnce()) -> Pid {
             }
         }
     }
+}
+
+/// Every state of a slot file from here to the next stop of the child, which is then ended.
+fn steps_of(child: Pid, path: &Path, name: &str, each: impl Fn()) -> Vec<Copy> {
+    let file = File::open(path).unwrap();
+    let mut copies = vec![Copy::of(&file)];
+    while step(child, name) {
+        if copies.last().is_some_and(|last| !last.is(&file)) {
+            copies.push(Copy::of(&file));
+            each();
+        }
+    }
+    end_of(child);
+    assert!(copies.len() > 1, "{name} changes nothing");
+    copies
 }
 
 /// One instruction; `false` when the child has stopped itself.
