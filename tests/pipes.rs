@@ -46,6 +46,9 @@ fn a_stdout_that_nobody_reads_stops_no_request() {
     let finished = metrics().sum("http_server_request_duration_seconds_count");
     assert!(finished >= tally.sent(), "{finished} of {}", tally.sent());
 
+    // Where others take the observer's core away for seconds.
+    let full = metrics().value("saola_records_dropped_total", &[("kind", "request")]);
+
     let output = Output::of(Some(server.take_unread()));
     wait::until("the drop is announced", || {
         output.lines().iter().any(|line| line.contains("log lines dropped"))
@@ -59,7 +62,9 @@ fn a_stdout_that_nobody_reads_stops_no_request() {
         .sum();
     let told = lines.iter().filter(|line| line.is("request")).count();
     let told = u64::try_from(told).unwrap();
-    assert_eq!(told + announced, tally.sent(), "dropped and written lines are all requests");
+    // The few lines that the server has of its own in that time may be among the dropped ones.
+    let (all, sent) = (told + announced + full, tally.sent());
+    assert!((sent..=sent + 20).contains(&all), "dropped and written are all: {all} of {sent}");
 }
 
 #[test]
