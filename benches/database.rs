@@ -27,9 +27,10 @@ use fleet::Server;
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 9;
-const CLIENTS: usize = 8;
-/// Of each client in a round: what a server does when it falls idle is to weigh little.
-const REQUESTS: usize = 1_000;
+/// Clients at once: few, so that a server sleeps and wakes for nearly every answer; and as many as the other benches have.
+const CLIENTS: [usize; 2] = [8, 64];
+/// Of all clients in a round: what a server does when it falls idle is to weigh little.
+const REQUESTS: usize = 8_000;
 const ARTICLES: usize = 100;
 /// Before the URL: this program is to be the handler.
 const BARE: &str = "bare:";
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(64);
     };
-    let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_POOL_SIZE", "4")];
+    let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_POOL_SIZE", "10")];
     let app = Server::program(env!("CARGO_BIN_EXE_saola"), 2, &[], &environment);
     fill(&app);
     let kind = format!("{BARE}{url}");
@@ -54,7 +55,9 @@ fn main() -> ExitCode {
     for path in ["/api/tags", "/api/articles"] {
         let [shown, expected] = [&app, &bare].map(|server| Client::of(server).get(path));
         assert_eq!(shown, expected, "{path}: both say the same");
-        compare(path, [&app, &bare, &again]);
+        for clients in CLIENTS {
+            compare(path, clients, [&app, &bare, &again]);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -80,10 +83,10 @@ fn fill(app: &Server) {
 }
 
 /// Prints the cost of the first beside the second, and of the third beside the second.
-fn compare(path: &str, servers: [&Server; 3]) {
+fn compare(path: &str, clients: usize, servers: [&Server; 3]) {
     let mut costs: [Vec<f64>; 3] = Default::default();
     for server in servers {
-        round(server, path); // connections, prepared statements and first allocations
+        round(server, path, clients); // connections, prepared statements and first allocations
         server.settle();
     }
     for number in 0..ROUNDS {
@@ -93,10 +96,10 @@ fn compare(path: &str, servers: [&Server; 3]) {
         }
         for at in order {
             let before = servers[at].cpu_ns(false);
-            round(servers[at], path);
+            round(servers[at], path, clients);
             servers[at].settle();
             let spent = servers[at].cpu_ns(false) - before;
-            costs[at].push(spent as f64 / (CLIENTS * REQUESTS) as f64);
+            costs[at].push(spent as f64 / REQUESTS as f64);
         }
     }
     let ratio = |of: &[f64]| {
@@ -106,16 +109,18 @@ fn compare(path: &str, servers: [&Server; 3]) {
     };
     let (app, least, most) = ratio(&costs[0]);
     let (control, ..) = ratio(&costs[2]);
-    println!("{path}: {app:.2} ({least:.2} to {most:.2}); the control against itself {control:.2}");
+    println!(
+        "{path}, {clients} clients: {app:.2} ({least:.2} to {most:.2}); the control against itself {control:.2}"
+    );
 }
 
 /// Every client asks on a connection of its own.
-fn round(server: &Server, path: &str) {
+fn round(server: &Server, path: &str, clients: usize) {
     std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
+        for _ in 0..clients {
             scope.spawn(|| {
                 let mut client = Client::of(server);
-                for _ in 0..REQUESTS {
+                for _ in 0..REQUESTS / clients {
                     assert_ne!(client.get(path), Value::Null);
                 }
             });

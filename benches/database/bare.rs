@@ -20,7 +20,7 @@ pub(crate) fn serve(url: &str) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.unwrap().block_on(async {
         let manager = Manager::new(url.parse().unwrap(), NoTls);
-        let pool = Pool::builder(manager).max_size(8).build().unwrap();
+        let pool = Pool::builder(manager).max_size(20).build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("address={}", listener.local_addr().unwrap());
         loop {
