@@ -2,6 +2,7 @@
 //! hidden here, before anything of it is written down.
 
 use std::fmt::{self, Write as _};
+use std::mem;
 use std::ops::Range;
 
 use saola_observability::Value;
@@ -65,7 +66,10 @@ impl Fields {
         }
         let range = start..self.texts.len();
         match field.name() {
-            "message" => self.message = range,
+            "message" => {
+                let before = mem::replace(&mut self.message, range);
+                self.forget(&before);
+            }
             _ => self.set(field, Kept::Text(range)),
         }
     }
@@ -81,8 +85,26 @@ impl Fields {
     /// A span's field may be recorded again: the last word counts.
     fn set(&mut self, field: &Field, value: Kept) {
         match self.pairs.iter_mut().find(|(name, _)| *name == field.name()) {
-            Some((_, known)) => *known = value,
+            Some((_, known)) => {
+                if let Kept::Text(before) = mem::replace(known, value) {
+                    self.forget(&before);
+                }
+            }
             None => self.pairs.push((field.name(), value)),
+        }
+    }
+
+    /// Takes a text out that another has replaced: a span that lives long may say how it stands without end.
+    fn forget(&mut self, gone: &Range<usize>) {
+        self.texts.replace_range(gone.clone(), "");
+        let texts = self.pairs.iter_mut().filter_map(|(_, kept)| match kept {
+            Kept::Text(range) => Some(range),
+            _ => None,
+        });
+        for range in texts.chain([&mut self.message]) {
+            if range.start >= gone.end {
+                *range = range.start - gone.len()..range.end - gone.len();
+            }
         }
     }
 }
@@ -119,3 +141,40 @@ impl Visit for Fields {
 const HIDDEN: &str = "***";
 /// Bytes of a usual text.
 const TEXT: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use tracing::field::Empty;
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[test]
+    fn of_what_is_recorded_again_and_again_only_the_last_word_is_kept() {
+        tracing::subscriber::with_default(Registry::default(), || {
+            let span =
+                tracing::info_span!("work", message = Empty, a = Empty, state = Empty, z = Empty);
+            let known = span.metadata().unwrap().fields();
+            let [message, a, state, z] =
+                ["message", "a", "state", "z"].map(|name| known.field(name).unwrap());
+            let mut fields = Fields::default();
+            for (field, text) in [(&message, "begun"), (&a, "first"), (&state, ""), (&z, "last")] {
+                fields.record_str(field, text);
+            }
+            for step in 0..1_000 {
+                fields.record_debug(&state, &format_args!("step {step}"));
+                fields.record_debug(&message, &format_args!("{step} of 1000"));
+            }
+            fields.record_u64(&a, 1);
+            assert_eq!(fields.message(), "999 of 1000");
+            let pairs: Vec<_> = fields.pairs().collect();
+            let expected = [
+                ("a", Value::U64(1)),
+                ("state", Value::Str("step 999")),
+                ("z", Value::Str("last")),
+            ];
+            assert_eq!(pairs, expected);
+            assert_eq!(fields.texts.len(), "laststep 999999 of 1000".len());
+        });
+    }
+}
