@@ -8,12 +8,26 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::output::Output;
 use crate::server::Server;
 use crate::wait;
+
+/// A program that is to end by itself; a test that fails over it leaves none of it behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let group = Pid::from_raw(self.0.id().cast_signed());
+            let _gone = killpg(group, Signal::SIGKILL);
+            let _reaped = self.0.wait();
+        }
+    }
+}
 
 /// A server before its start.
 pub(crate) struct Setup {
@@ -151,7 +165,8 @@ impl Setup {
 
     /// As [`Self::run`], for what takes its time by design.
     pub(crate) fn run_within(mut self, limit: Duration) -> Ended {
-        let mut child = self.spawn();
+        let mut running = Running(self.spawn());
+        let child = &mut running.0;
         let (stdout, stderr) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
         let mut status = None;
         wait::until_or_within(
