@@ -70,28 +70,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::closed::{Level, Role};
-    use crate::ids::{SpanId, TraceId};
+    use crate::closed::Role;
     use crate::layout::Shape;
-    use crate::record::encode::{Encoder, Event};
     use crate::record::{Kind, Record};
+    use crate::ring::tests::event_of;
     use crate::ring::{Entry, Producer, RingName, Stage};
-
-    fn event(text: &str) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let event = Event {
-            wall_ns: 0,
-            level: Level::Info,
-            target: "t",
-            message: text,
-            trace: TraceId::NONE,
-            span: SpanId::NONE,
-            request_id: "",
-            fields: &[],
-        };
-        Encoder::event(&mut bytes, &event);
-        bytes
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
@@ -112,7 +95,7 @@ mod tests {
                 let forged = format!("\u{30}\0\0\0\u{3}\u{1}\0\0{number}");
                 let text = format!("{number}:{}", forged.repeat(length / forged.len()));
                 let kept = text.split_at(text.floor_char_boundary(4_096)).0.to_owned();
-                prop_assert!(producer.push(&map, &mut event(&text), Kind::Event));
+                prop_assert!(producer.push(&map, &mut event_of(&text), Kind::Event));
                 written.push(kept);
                 ring.commit(&map, Stage::Log, ring.head(&map));
             }

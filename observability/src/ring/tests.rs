@@ -22,13 +22,17 @@ fn ring() -> (File, Map, Ring) {
 }
 
 fn event(number: usize, length: usize) -> Vec<u8> {
+    event_of(&format!("{number}:{}", "x".repeat(length)))
+}
+
+/// An event with this message, encoded.
+pub(super) fn event_of(message: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let message = format!("{number}:{}", "x".repeat(length));
     let event = Event {
         wall_ns: 0,
         level: Level::Info,
         target: "t",
-        message: &message,
+        message,
         trace: TraceId::NONE,
         span: SpanId::NONE,
         request_id: "",
