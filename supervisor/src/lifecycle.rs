@@ -32,7 +32,7 @@ use observer::ObserverLife;
 use pace::{Budget, Jitter};
 use place::{Place, State};
 use recycle::Recycling;
-use reload::{Again, Reload};
+use reload::{Again, Reload, Succession};
 use stop::Stopping;
 use upgrade::Upgrade;
 
@@ -48,6 +48,7 @@ pub(crate) struct Lifecycle {
     last_generation: u64,
     reload: Option<Reload>,
     again: Option<Again>,
+    succession: Option<Succession>,
     upgrade: Option<Upgrade>,
     recycling: Recycling,
     /// Why `trim` lets workers go.
@@ -95,6 +96,7 @@ impl Lifecycle {
             last_generation: 1,
             reload: None,
             again: None,
+            succession: None,
             upgrade: None,
             recycling: Recycling::default(),
             scale_cause: Cause::Ttou,
@@ -174,8 +176,9 @@ impl Lifecycle {
             Phase::Running => {
                 let upgrade = self.upgrade_deadline();
                 let recycle = self.recycle_due();
+                let told = self.succession.as_ref().map(|succession| succession.until);
                 let steps =
-                    [self.recovery(), self.surrender(), recycle, upgrade, self.reload_due()];
+                    [self.recovery(), self.surrender(), recycle, upgrade, self.reload_due(), told];
                 steps.into_iter().flatten().min()
             }
             Phase::Stopping(stopping) => stopping.deadline(),
@@ -295,6 +298,7 @@ impl Lifecycle {
             self.settle(now, out);
             return;
         }
+        self.advance_succession(now, out);
         self.reload_again(now, out);
         self.judge_fullness(now, out);
         // A recovery or a vacated place lets the next one through.

@@ -36,7 +36,7 @@ pub(crate) enum Answer {
     WorkerReady(SlotNumber),
     /// Done at once.
     Done,
-    /// The new generation serves.
+    /// The new generation serves, and nobody of the old one accepts any more.
     Serves { generation: u64, workers: u32, duration: Duration },
     /// The number of workers that there are to be.
     Workers { old: u32, new: u32 },

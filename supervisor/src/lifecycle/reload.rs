@@ -34,6 +34,17 @@ pub(super) struct Again {
     pub(super) clients: Vec<Client>,
 }
 
+/// A generation that serves, which is told to those who wait as soon as nobody of the old one accepts any more:
+/// what they do next is to meet the new one.
+#[derive(Clone, Debug)]
+pub(super) struct Succession {
+    clients: Vec<Client>,
+    answer: Answer,
+    old: u64,
+    /// A worker that does not hear keeps nobody waiting for longer.
+    pub(super) until: Instant,
+}
+
 impl Reload {
     /// The generation of a new program; who waits for it is kept with the upgrade.
     pub(super) fn of_upgrade(generation: u64, now: Instant) -> Self {
@@ -185,12 +196,34 @@ impl Lifecycle {
             out.push(Command::Emit(Notice::WorkersChanged { old: before, new, from }));
         }
         out.push(Command::Emit(Notice::Reloaded { generation, workers: ready, duration }));
-        tell(&clients, &Answer::Serves { generation, workers: ready, duration }, out);
         let bounds = self.drain_bounds();
         for (slot, place) in numbered(&mut self.places) {
             if place.is_member_of(old) {
                 dismiss(slot, place, Cause::Reload, bounds, now, out);
             }
+        }
+        self.conclude_succession(out);
+        let answer = Answer::Serves { generation, workers: ready, duration };
+        self.succession =
+            Some(Succession { clients, answer, old, until: now + LONGEST_SUCCESSION });
+    }
+
+    /// Tells those who wait once the new generation is the only one that accepts.
+    pub(super) fn advance_succession(&mut self, now: Instant, out: &mut Vec<Command>) {
+        let Some(Succession { old, until, .. }) = self.succession else { return };
+        let accepts = |place: &Place| {
+            place.generation == old
+                && matches!(place.state, State::Draining { has_stopped: false, .. })
+        };
+        let is_left_alone = !matches!(self.phase, Phase::Running) || self.upgrade.is_some();
+        if until <= now || is_left_alone || !self.places.iter().any(accepts) {
+            self.conclude_succession(out);
+        }
+    }
+
+    fn conclude_succession(&mut self, out: &mut Vec<Command>) {
+        if let Some(Succession { clients, answer, .. }) = self.succession.take() {
+            tell(&clients, &answer, out);
         }
     }
 
@@ -301,6 +334,9 @@ impl Lifecycle {
 
 /// What a generation is given before a reload may cut it.
 const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long the answer to a reload waits for workers of the old generation to stop accepting.
+const LONGEST_SUCCESSION: Duration = Duration::from_secs(1);
 
 /// Says the same to all of them.
 pub(super) fn tell(clients: &[Client], answer: &Answer, out: &mut Vec<Command>) {

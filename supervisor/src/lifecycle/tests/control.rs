@@ -46,8 +46,31 @@ fn a_reload_to_more_workers_serves_with_all_of_them_before_the_old_leave() {
     assert!(drained(&server.tell(ready(3))).is_empty());
     let commands = server.tell(ready(4));
     assert_eq!(drained(&commands), [0, 1]);
-    assert!(matches!(answers(&commands).last(), Some(Answer::Serves { workers: 3, .. })));
+    server.tell(Event::Stopped(SlotNumber(0)));
+    let commands = server.tell(Event::Stopped(SlotNumber(1)));
+    assert!(matches!(answers(&commands)[..], [Answer::Serves { workers: 3, .. }]));
     assert_eq!(server.life.workers(), 3);
+}
+
+#[test]
+fn who_waits_for_a_reload_hears_of_it_when_only_the_new_ones_accept() {
+    let told = |commands: &[Command]| {
+        answers(commands).iter().filter(|a| matches!(a, Answer::Serves { .. })).count()
+    };
+    let reloaded = || {
+        let mut server = Server::running();
+        server.tell(Event::Reload(FROM));
+        server.tell(ready(2));
+        let commands = server.tell(ready(3));
+        assert_eq!((drained(&commands), told(&commands)), (vec![0, 1], 0));
+        assert_eq!(told(&server.tell(Event::Stopped(SlotNumber(0)))), 0);
+        server
+    };
+    // A dead one accepts nobody, one that does not hear is waited for a second, a stop does not wait.
+    assert_eq!(told(&reloaded().tell(Event::Stopped(SlotNumber(1)))), 1);
+    assert_eq!(told(&reloaded().tell(exited(1, Status::Exited(0)))), 1);
+    assert_eq!(told(&reloaded().pass(Duration::from_millis(1_001))), 1);
+    assert_eq!(told(&reloaded().tell(term())), 1);
 }
 
 #[test]
