@@ -112,7 +112,7 @@ impl Statements for Db {
             match self.once(sql, params).await {
                 // Of old age, perhaps: another connection may be fine. A write may have been done all the same.
                 // Boxed, for it is rare: every statement's future would have the room for it.
-                Err(Error::Died(_)) if sql.is_read() => Box::pin(self.once(sql, params)).await,
+                Err(Error::Died(_)) if sql.is_read() => Box::pin(self.again(sql, params)).await,
                 result => result,
             }
         });
@@ -167,6 +167,18 @@ impl Db {
         let mut connection = self.connection().await?;
         let result = connection.run(sql, params).await;
         connection.end(result)
+    }
+
+    /// Reads once more. All that the pool has may have died together, and a death shows only when it is tried: a fresh
+    /// connection is certain once each of the old ones has been.
+    async fn again(&self, sql: &'static Sql, params: &[Value]) -> Result<Answer> {
+        for _ in 1..self.0.pool.status().max_size {
+            match self.once(sql, params).await {
+                Err(Error::Died(_)) => {}
+                result => return result,
+            }
+        }
+        self.once(sql, params).await
     }
 
     async fn connection(&self) -> Result<Connection> {
