@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything. A bound for a machine that is busy, never a measurement.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(25);
 
 /// Polls until `condition` holds; fails with `what` after the deadline.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
