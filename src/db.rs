@@ -183,6 +183,8 @@ impl Db {
 
     async fn connection(&self) -> Result<Connection> {
         let _waiting = observe::Waiting::begin();
+        // Whatever comes of it: one that could not be made was counted while it was tried.
+        let shown = Shown(self.clone());
         let link = match &self.0.pool {
             Pool::Postgres(pool) => match pool.connections.get().await {
                 Ok(object) => Link::Postgres(object, Arc::clone(pool)),
@@ -198,7 +200,7 @@ impl Db {
             },
         };
         self.show_pool();
-        Ok(Connection { link, _shown: Shown(self.clone()) })
+        Ok(Connection { link, _shown: shown })
     }
 
     fn show_pool(&self) {
@@ -267,7 +269,7 @@ impl Connection {
     }
 }
 
-/// Says how the pool stands once a connection has gone back.
+/// Says how the pool stands once a connection has gone back, or has not come.
 struct Shown(Db);
 
 impl Drop for Shown {
