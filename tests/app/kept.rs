@@ -53,14 +53,28 @@ impl Kept {
         self.end(b"keep\n");
     }
 
-    /// Stops or goes on: the service and its own children.
-    pub(crate) fn signal_all(&self, signal: Signal) {
+    /// Stops the service, and then its own children: a stopped one has no more of them.
+    pub(crate) fn freeze(&self) {
+        kill(self.pid, Signal::SIGSTOP).unwrap();
+        let stat = format!("/proc/{}/stat", self.pid);
+        wait::until("the service stands still", || {
+            std::fs::read_to_string(&stat).unwrap().contains(") T ")
+        });
+        self.signal_children(Signal::SIGSTOP);
+    }
+
+    /// Lets all of them go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_children(Signal::SIGCONT);
+        kill(self.pid, Signal::SIGCONT).unwrap();
+    }
+
+    fn signal_children(&self, signal: Signal) {
         let children =
             std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap();
-        let children = children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()));
-        for pid in std::iter::once(self.pid).chain(children) {
-            // A child may have ended meanwhile.
-            let _gone = kill(pid, signal);
+        for pid in children.split_whitespace() {
+            // It may have ended meanwhile.
+            let _gone = kill(Pid::from_raw(pid.parse().unwrap()), signal);
         }
     }
 

@@ -111,11 +111,11 @@ impl Cluster {
 
     /// Freezes every process of it.
     pub(crate) fn freeze(&self) {
-        self.kept.lock().unwrap().signal_all(Signal::SIGSTOP);
+        self.kept.lock().unwrap().freeze();
     }
 
     pub(crate) fn thaw(&self) {
-        self.kept.lock().unwrap().signal_all(Signal::SIGCONT);
+        self.kept.lock().unwrap().thaw();
     }
 
     /// Breaks every connection to a database but its own; says how many.
@@ -192,7 +192,11 @@ fn as_servant(program: &Path) -> Vec<String> {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, and none of those that the kernel gives to whoever asks for any: a service that is started again
+/// finds it as it was.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let mut random = fastrand::Rng::new();
+    std::iter::repeat_with(|| random.u16(10_000..32_000))
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .unwrap()
 }

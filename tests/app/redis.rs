@@ -58,11 +58,11 @@ impl Redis {
     }
 
     pub(crate) fn freeze(&self) {
-        self.kept.borrow().signal_all(Signal::SIGSTOP);
+        self.kept.borrow().freeze();
     }
 
     pub(crate) fn thaw(&self) {
-        self.kept.borrow().signal_all(Signal::SIGCONT);
+        self.kept.borrow().thaw();
     }
 
     fn until_ready(&self) {
