@@ -19,8 +19,8 @@ use crate::load::world::World;
 
 /// Requests under way at once; one more is skipped, and counted.
 const MOST_IN_FLIGHT: u64 = 4_096;
-/// How long the last answers are waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last answers are waited for: what a server gives a request, if nobody has set it.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the users log in again: tokens live for an hour.
 const RENEWAL: Duration = Duration::from_mins(20);
 
