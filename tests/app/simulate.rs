@@ -6,6 +6,7 @@ use crate::app::api::at_once;
 use crate::app::database::each;
 use crate::app::redis::Redis;
 use crate::client;
+use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::setup::Setup;
 
@@ -127,21 +128,27 @@ fn a_value_of_the_cache_is_the_same_on_every_worker_with_and_without_redis() {
             }
             let server = setup.start();
             let key = if redis.is_some() { "/cache/with" } else { "/cache/without" };
-            let first = server.get(key).expect_status(200).json();
-            assert_eq!(first["hit"], false);
-            for _ in 0..8 {
-                let next = server.get(key).expect_status(200).json();
-                assert_eq!((&next["value"], &next["hit"]), (&first["value"], &true.into()));
+            let mut reads = Vec::new();
+            for _ in 0..9 {
+                let read = server.get(key).expect_status(200).json();
+                reads.push((read["value"].to_string(), read["hit"] == true));
             }
+            // A Redis that a busy machine keeps waiting is done without, and that is counted.
+            let asked = if redis.is_some() { 9 } else { 0 };
+            let count = |metrics: &Metrics, result| {
+                metrics.value("cache_requests_total", &[("result", result)])
+            };
+            server.until("they are counted", |metrics| {
+                ["hit", "miss", "error"].map(|result| count(metrics, result)).iter().sum::<u64>()
+                    == asked
+            });
+            let most = 1 + usize::try_from(count(&server.metrics(), "error")).unwrap();
+            let misses = reads.iter().filter(|(_, hit)| !hit).count();
+            let values: BTreeSet<_> = reads.iter().map(|(value, _)| value).collect();
+            assert!(!reads[0].1 && misses <= most && values.len() <= most, "{reads:?}");
             let cache = if redis.is_some() { "redis" } else { "none" };
-            assert_eq!(server.get("/ready").expect_status(200).json()["cache"], cache);
-            if redis.is_some() {
-                server.until("they are counted", |metrics| {
-                    let count =
-                        |result| metrics.value("cache_requests_total", &[("result", result)]);
-                    count("hit") == 8 && count("miss") == 1
-                });
-            }
+            server
+                .until_true("the cache is there", || server.get("/ready").json()["cache"] == cache);
         }
         // A minute later it is another one.
         database.query("UPDATE simulate_cache SET expires_at = 1 RETURNING key");
