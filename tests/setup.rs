@@ -16,8 +16,8 @@ use crate::output::Output;
 use crate::server::Server;
 use crate::wait;
 
-/// A program that is to end by itself; a test that fails over it leaves none of it behind.
-struct Running(Child);
+/// A program in a group of its own that is to end by itself; a test that fails over it leaves none of it behind.
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -1,18 +1,20 @@
 //! `saola top`: on a terminal of 80 by 24, as a table, as a document; nobody notices the reader.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 
 use crate::load::{Connections, Load};
 use crate::output::Output;
 use crate::server::Server;
-use crate::setup::{Ended, Setup, pid_of};
+use crate::setup::{Ended, Running, Setup, pid_of};
 use crate::wait;
 
 /// What `saola top` says of a server, with these arguments, when stdout is a pipe.
@@ -22,7 +24,7 @@ fn top<'a>(server: &Server, args: impl IntoIterator<Item = &'a str>) -> Ended {
 
 /// `saola top` on a terminal of its own.
 struct Terminal {
-    child: Child,
+    child: Running,
     keys: File,
     /// The side of the program, to look at its modes.
     line: File,
@@ -30,16 +32,28 @@ struct Terminal {
     screen: Output,
 }
 
+/// A terminal of 80 by 24, whose other side no program gets.
+fn pair() -> OpenptyResult {
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let pair = openpty(Some(&size), None).unwrap();
+    fcntl(&pair.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    pair
+}
+
+/// `saola top` on this terminal.
+fn on_terminal(server: &Server, line: &OwnedFd) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_saola"));
+    command.args(["top", "--interval", "0.2", "--run-dir"]).arg(server.run_dir());
+    command.env("TERM", "xterm").process_group(0);
+    let end = || Stdio::from(line.try_clone().unwrap());
+    Running(command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap())
+}
+
 impl Terminal {
     fn open(server: &Server) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(Some(&size), None).unwrap();
+        let pair = pair();
         let before = tcgetattr(&pair.slave).unwrap();
-        let run_dir = server.run_dir();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_saola"));
-        command.args(["top", "--interval", "0.2", "--run-dir"]).arg(run_dir).env("TERM", "xterm");
-        let end = || Stdio::from(pair.slave.try_clone().unwrap());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = on_terminal(server, &pair.slave);
         let keys = File::from(pair.master.try_clone().unwrap());
         // A screen has no lines: what is drawn is cut at the escapes that move the cursor.
         let screen = Output::of_parts(Some(File::from(pair.master)), 0x1b);
@@ -57,7 +71,7 @@ impl Terminal {
 
     /// Waits for its end, checks that the terminal is as it was, and gives the exit code.
     fn wait_for_end(mut self) -> Option<i32> {
-        let status = wait::until_some("top has ended", || self.child.try_wait().unwrap());
+        let status = wait::until_some("top has ended", || self.child.0.try_wait().unwrap());
         // The beginning of an escape is the end of the part before it.
         self.line.write_all(b"\x1b").unwrap();
         self.until_shown("[?1049l"); // the screen as it was before
@@ -98,13 +112,29 @@ fn a_terminal_is_restored_after_signals_and_control_c() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
         let terminal = Terminal::open(&server);
         terminal.until_shown("REQ/S");
-        kill(pid_of(&terminal.child), signal).unwrap();
+        kill(pid_of(&terminal.child.0), signal).unwrap();
         assert_eq!(terminal.wait_for_end(), Some(0), "{signal}");
     }
     let mut terminal = Terminal::open(&server);
     terminal.until_shown("REQ/S");
     terminal.press("\u{3}");
     assert_eq!(terminal.wait_for_end(), Some(0));
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let server = Server::start(["--workers", "1"]);
+    let pair = pair();
+    let mut child = on_terminal(&server, &pair.slave);
+    let mut keys = File::from(pair.master);
+    let mut drawn = Vec::new();
+    while !String::from_utf8_lossy(&drawn).contains("REQ/S") {
+        let mut part = [0; 1_024];
+        let length = keys.read(&mut part).unwrap();
+        drawn.extend_from_slice(&part[..length]);
+    }
+    drop(keys);
+    wait::until("top has ended", || child.0.try_wait().unwrap().is_some());
 }
 
 #[test]

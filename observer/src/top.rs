@@ -5,11 +5,13 @@ mod picture;
 mod screen;
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -141,7 +143,7 @@ impl Drop for Borrowed {
 }
 
 fn live(asked: &Top, reader: &mut Reader, first: Status) -> Result<(), TopError> {
-    let signals = enders()?;
+    let (keyboard, signals) = (keyboard()?, enders()?);
     let mut terminal = Borrowed(ratatui::try_init()?);
     let mut screen = Screen::default();
     let mut last = first;
@@ -149,13 +151,14 @@ fn live(asked: &Top, reader: &mut Reader, first: Status) -> Result<(), TopError>
     let mut due = Instant::now() + asked.interval.min(SOON);
     loop {
         terminal.0.draw(|frame| screen.draw(frame, &picture))?;
-        // The signals are looked at between two keys: crossterm waits for nothing but its own.
-        while !event::poll(due.saturating_duration_since(Instant::now()).min(LOOK))? {
-            if signals.read_signal().map_err(io::Error::from)?.is_some() {
+        if wait(&keyboard, &signals, due)? == Then::Quit {
+            return Ok(());
+        }
+        while event::poll(Duration::ZERO)? {
+            if let Event::Key(key) = event::read()?
+                && screen.key(key, &picture) == Then::Quit
+            {
                 return Ok(());
-            }
-            if Instant::now() >= due {
-                break;
             }
         }
         if Instant::now() >= due {
@@ -164,12 +167,38 @@ fn live(asked: &Top, reader: &mut Reader, first: Status) -> Result<(), TopError>
                 picture = Picture::between(Some(&last), &now);
             }
             (last, due) = (now, Instant::now() + asked.interval);
-        } else if let Event::Key(key) = event::read()?
-            && screen.key(key, &picture) == Then::Quit
-        {
-            return Ok(());
         }
     }
+}
+
+/// Waits for a key, a change of the terminal's size, or the time of the next picture. crossterm could wait for keys, but
+/// not for our signals, and at a terminal that is gone it reads for ever.
+fn wait(keyboard: &OwnedFd, signals: &SignalFd, due: Instant) -> io::Result<Then> {
+    let left = due.saturating_duration_since(Instant::now());
+    let mut wanted = [
+        PollFd::new(keyboard.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    // Rounded up: a wait of less than a millisecond is none.
+    let time = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut wanted, time) {
+        // A change of size interrupts it.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let [keyboard, signals] = wanted.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+    let is_gone =
+        keyboard.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL);
+    Ok(if is_gone || !signals.is_empty() { Then::Quit } else { Then::Go })
+}
+
+/// The terminal that crossterm reads keys from.
+fn keyboard() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return stdin.as_fd().try_clone_to_owned();
+    }
+    Ok(File::options().read(true).write(true).open("/dev/tty")?.into())
 }
 
 /// What ends it, in place of what would end it with the terminal as it is.
@@ -184,4 +213,3 @@ fn enders() -> io::Result<SignalFd> {
 
 /// The first rates come soon, whatever the interval is.
 const SOON: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(100);
