@@ -80,5 +80,7 @@ fn lock(word: &AtomicU64, bit: u64) -> u64 {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests have no settings")]
 pub(crate) fn writes_in_tests() -> u32 {
-    std::env::var("SAOLA_WRITES").ok().and_then(|text| text.parse().ok()).unwrap_or(300_000)
+    let is_long = std::env::var("SAOLA_LONG").is_ok_and(|value| value == "1");
+    let usual = if is_long { 10_000_000 } else { 300_000 };
+    std::env::var("SAOLA_WRITES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

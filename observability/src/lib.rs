@@ -26,10 +26,10 @@
 //!
 //! # Longer tests
 //!
-//! `SAOLA_CRASH_ROUNDS` (default 100) random deaths, and with it 10⁶ label values; `SAOLA_STEPS=all` looks at every change of
-//! the file inside an operation, a take-over and a burial; `SAOLA_FLIPS` (default 100,000) random bytes through everything that
-//! reads; `SAOLA_WRITES` (default 300,000) writes beside a reader. There is no cargo-fuzz target, which asks for a nightly
-//! compiler: property tests run over the same inputs.
+//! `SAOLA_LONG=1` takes ten times as many random deaths and damaged files, 10⁶ label values, 10⁷ writes beside a reader, and
+//! looks at every change of the file inside an operation, a take-over and a burial. `SAOLA_CRASH_ROUNDS` (default 100),
+//! `SAOLA_FLIPS` (100,000) and `SAOLA_WRITES` (300,000) set one of these alone. There is no cargo-fuzz target, which asks for a
+//! nightly compiler: property tests run over the same inputs.
 
 #![deny(missing_docs)]
 

@@ -1,6 +1,6 @@
 //! Ends a worker at random instants, hundreds of times and in every way that ends a process: SIGKILL, SIGTERM, SIGSEGV,
 //! SIGABRT, its own abort, the kernel for its memory. After each death nothing is lost and nothing has fallen. It forks, so it
-//! is its own `main` with one thread. `SAOLA_CRASH_ROUNDS` says how many deaths (default 100).
+//! is its own `main` with one thread. `SAOLA_CRASH_ROUNDS` says how many deaths (default 100, with `SAOLA_LONG=1` 1,000).
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -34,8 +34,10 @@ static VALUES: Histogram = Histogram::new("test_values", "Whole numbers.", &[1.0
 static OPEN: Gauge = Gauge::new("test_open", "Something alive.");
 
 fn main() {
-    let rounds =
-        std::env::var("SAOLA_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    let is_long = std::env::var("SAOLA_LONG").is_ok_and(|value| value == "1");
+    let usual = if is_long { 1_000 } else { 100 };
+    let given = std::env::var("SAOLA_CRASH_ROUNDS").ok();
+    let rounds = given.and_then(|text| text.parse().ok()).unwrap_or(usual);
     let folder = tempfile::tempdir().unwrap();
     let choice = Choice {
         given: Some(folder.path().join("run")),

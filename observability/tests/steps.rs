@@ -3,7 +3,7 @@
 //! takes over, and counts must be exact. It forks, so it is its own `main` with one thread.
 //!
 //! While the writer stands at a step, a scrape must agree too. Whoever comes after the death dies too, at every instruction of
-//! a burial. `SAOLA_STEPS=all` looks at every change, else at most 24 of each operation, and steps through the half million
+//! a burial. `SAOLA_LONG=1` looks at every change, else at most 24 of each operation, and steps through the half million
 //! instructions of a take-over.
 #![expect(
     clippy::unwrap_used,
@@ -29,8 +29,8 @@ use saola_observability::metrics::{CounterVec, Gauge, GaugeMode, Histogram};
 use saola_observability::reader::{Reader, ValueRead};
 use saola_observability::rings::{Reading, Rings};
 use saola_observability::{
-    Begin, Choice, Death, End, Entry, Epoch, LostReason, Method, Outcome, Protocol, Record,
-    RingName, RunDir, Sampling, Shape, Slot, SlotFiles, SpanId, Stage, TraceId,
+    Begin, Choice, Death, End, Entry, Epoch, Event, Level, LostReason, Method, Outcome, Protocol,
+    Record, RingName, RunDir, Sampling, Shape, Slot, SlotFiles, SpanId, Stage, TraceId,
 };
 
 static BY: CounterVec<1> = CounterVec::new("test_by_total", "Counts.", ["a"]);
@@ -40,18 +40,30 @@ static LAST: Gauge = Gauge::new("test_last", "The last one.").mode(GaugeMode::La
 /// What the child does between its two stops, and what it did before.
 struct Operation {
     name: &'static str,
+    /// The thread that is stepped.
+    by: By,
     before: fn(&'static Slot),
     run: fn(&'static Slot),
 }
 
-const OPERATIONS: [Operation; 6] = [
+#[derive(PartialEq)]
+enum By {
+    /// The one that owns the slot.
+    Owner,
+    /// One of its other threads, which write cells and a ring of their own.
+    Another,
+}
+
+const OPERATIONS: [Operation; 10] = [
     Operation {
         name: "begin",
+        by: By::Owner,
         before: warm,
         run: |slot| std::mem::forget(slot.in_flight().begin(&begin(9))),
     },
     Operation {
         name: "end",
+        by: By::Owner,
         before: |slot| {
             warm(slot);
             HELD.set(Some(slot.in_flight().begin(&begin(9))));
@@ -62,11 +74,39 @@ const OPERATIONS: [Operation; 6] = [
             }
         },
     },
-    Operation { name: "observe", before: warm, run: |_| VALUES.observe(1.5) },
-    Operation { name: "new series", before: warm, run: |_| BY.with(["new"]).inc() },
-    Operation { name: "set last", before: warm, run: |_| LAST.set(8.0) },
+    Operation { name: "observe", by: By::Owner, before: warm, run: |_| VALUES.observe(1.5) },
+    Operation { name: "new series", by: By::Owner, before: warm, run: |_| BY.with(["new"]).inc() },
+    Operation { name: "set last", by: By::Owner, before: warm, run: |_| LAST.set(8.0) },
+    Operation {
+        name: "event",
+        by: By::Owner,
+        before: warm,
+        run: |slot| slot.records().event(&EVENT),
+    },
+    Operation {
+        name: "another thread's event",
+        by: By::Another,
+        before: warm,
+        run: |slot| slot.records().event(&EVENT),
+    },
+    Operation {
+        name: "another thread's first observe",
+        by: By::Another,
+        before: warm,
+        run: |_| VALUES.observe(1.5),
+    },
+    Operation {
+        name: "another thread's observe",
+        by: By::Another,
+        before: |slot| {
+            warm(slot);
+            std::thread::scope(|scope| scope.spawn(|| VALUES.observe(0.5)).join().unwrap());
+        },
+        run: |_| VALUES.observe(1.5),
+    },
     Operation {
         name: "first request",
+        by: By::Owner,
         before: |_| (),
         run: |slot| slot.in_flight().begin(&begin(9)).end(&end()),
     },
@@ -77,12 +117,19 @@ thread_local! {
 }
 
 fn main() {
-    let is_all = std::env::var("SAOLA_STEPS").is_ok_and(|value| value == "all");
+    let is_all = std::env::var("SAOLA_LONG").is_ok_and(|value| value == "1");
     let most = if is_all { usize::MAX } else { 24 };
     for operation in &OPERATIONS {
         let copies = World::new().copies_of(operation.name, |files| {
-            let slot = Slot::attach(files).unwrap();
-            (operation.before)(slot);
+            let own = || {
+                let slot = Slot::attach(files).unwrap();
+                (operation.before)(slot);
+                slot
+            };
+            let slot = match operation.by {
+                By::Owner => own(),
+                By::Another => std::thread::scope(|scope| scope.spawn(own).join().unwrap()),
+            };
             raise(Signal::SIGSTOP).unwrap();
             (operation.run)(slot);
         });
@@ -94,8 +141,9 @@ fn main() {
             }
         }
     }
-    a_reader_meets_a_file_that_is_being_made();
-    let count = OPERATIONS.len() + 2 + usize::from(is_all);
+    let states = a_reader_meets_a_file_that_is_being_made();
+    the_next_start_meets_a_half_made_file(thinned(&states, most));
+    let count = OPERATIONS.len() + 3 + usize::from(is_all);
     println!("\ntest result: ok. {count} passed; 0 failed");
 }
 
@@ -152,7 +200,7 @@ fn a_burial_ends_half_way(ends: &[Copy], most: usize) {
 }
 
 /// The supervisor makes a slot's file, and at each change of it somebody reads: never an error, never a bad slot.
-fn a_reader_meets_a_file_that_is_being_made() {
+fn a_reader_meets_a_file_that_is_being_made() -> Vec<Copy> {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let run = folder.path().join("run");
     let path = slot_path(&run);
@@ -166,17 +214,47 @@ fn a_reader_meets_a_file_that_is_being_made() {
     wait_for_stop(child);
     let has_bytes = |file: &File| file.metadata().unwrap().len() > 0;
     let state = || File::open(&path).ok().filter(has_bytes).map(|file| Copy::of(&file));
-    let (mut last, mut count) = (state(), 0);
+    let mut states = Vec::new();
     while step(child, "header creation") {
-        let now = state();
-        if now != last {
+        if let Some(now) = state()
+            && states.last() != Some(&now)
+        {
             counts(&run, "header creation");
-            (last, count) = (now, count + 1);
+            states.push(now);
         }
     }
     end_of(child);
-    assert!(count > 10, "{count} changes");
-    println!("test header creation ... ok ({count} states)");
+    assert!(states.len() > 10, "{} states", states.len());
+    println!("test header creation ... ok ({} states)", states.len());
+    states
+}
+
+/// A supervisor died while it made a slot's file, and another one takes the run directory: it serves, and what was half made
+/// goes with its epoch.
+fn the_next_start_meets_a_half_made_file<'c>(states: impl Iterator<Item = &'c Copy>) {
+    let mut count = 0;
+    for state in states {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let run = folder.path().join("run");
+        let dead = fork(|| {
+            supervise(&run);
+            raise(Signal::SIGKILL).unwrap();
+        });
+        waitpid(dead, None).unwrap();
+        let file = File::options().write(true).create_new(true).open(slot_path(&run)).unwrap();
+        file.set_len(64 << 20).unwrap();
+        state.write_to(&file);
+        let (_run_dir, mut epoch) = supervise(&run);
+        let finished = epoch.finish_leftovers();
+        assert_eq!((finished.left, finished.lost.count()), (0, 0), "state {count}");
+        assert!(!run.join("epoch-000001").exists(), "state {count}");
+        let slot = Slot::attach(epoch.open_worker(0, 1).unwrap()).unwrap();
+        slot.in_flight().begin(&begin(3)).end(&end());
+        assert_eq!(counts(&run, "next start").finished, 1.0, "state {count}");
+        epoch.remove();
+        count += 1;
+    }
+    println!("test the next start ... ok ({count} files)");
 }
 
 /// Some of everything, so that the operation meets what exists.
@@ -308,11 +386,13 @@ fn wait_for_stop(child: Pid) {
     }
 }
 
-/// The parts of a file that an operation reaches: header, table and the first records; keys; values.
+/// The parts of a file that an operation reaches: header, table and the first records of the owner's ring; those of the shared
+/// ring; keys; values.
 #[derive(PartialEq)]
-struct Copy([Vec<u8>; 3]);
+struct Copy([Vec<u8>; 4]);
 
-const PARTS: [(u64, usize); 3] = [(0, 12 << 10), (16 << 20, 4 << 10), (32 << 20, 2 << 10)];
+const PARTS: [(u64, usize); 4] =
+    [(0, 12 << 10), ((8 + 128) << 10, 1 << 10), (16 << 20, 4 << 10), (32 << 20, 2 << 10)];
 
 impl Copy {
     fn of(file: &File) -> Self {
@@ -355,10 +435,18 @@ fn check(what: &str, copy: &Copy) {
         BY.with(["known"]).inc();
         VALUES.observe(0.5);
         slot.in_flight().begin(&begin(3)).end(&end());
+        std::thread::scope(|scope| {
+            let foreign = scope.spawn(|| {
+                slot.records().event(&EVENT);
+                VALUES.observe(1.5);
+            });
+            foreign.join().unwrap();
+        });
         let third = counts(&run, what);
         assert_eq!(third.finished, second.finished + 1.0, "{what}");
-        assert_eq!(third.values, second.values + 1.0, "{what}");
-        assert_eq!(third.sum, second.sum + 0.5, "{what}");
+        assert_eq!(third.events, second.events + 1.0, "{what}");
+        assert_eq!(third.values, second.values + 2.0, "{what}");
+        assert_eq!(third.sum, second.sum + 2.0, "{what}");
     }
     world.epoch.remove();
 }
@@ -369,6 +457,7 @@ struct Counts {
     finished: f64,
     lost: f64,
     records: f64,
+    events: f64,
     values: f64,
     sum: f64,
     last: f64,
@@ -394,36 +483,59 @@ fn counts(run: &Path, what: &str) -> Counts {
     assert!((expected - total).abs() < 1e-9, "{what}: {buckets:?} {total}");
     let last = sum("test_last");
     assert!(last == 0.0 || last == 7.0 || last == 8.0, "{what}: {last}");
+    let (records, events) = records(run, what);
     Counts {
         started: sum("http_server_requests_started_total"),
         finished: sum("http_server_request_duration_seconds"),
         lost: sum("http_server_requests_lost_total"),
-        records: records(run, what),
+        records,
+        events,
         values: sum("test_values"),
         sum: total,
         last,
     }
 }
 
-fn records(run: &Path, what: &str) -> f64 {
+/// Whole requests and events in the rings.
+fn records(run: &Path, what: &str) -> (f64, f64) {
     let mut rings = Rings::open(run).unwrap();
-    let mut count = 0.0;
+    let (mut requests, mut events) = (0.0, 0.0);
     for slot in rings.slots() {
-        let start = slot.start(RingName::Owner, Stage::Log);
-        slot.read(RingName::Owner, start, |_, entry| {
-            match entry {
-                Entry::Record(Record::Request(request)) => {
-                    assert_eq!(request.path, "/some/path", "{what}");
-                    count += 1.0;
-                }
-                Entry::Record(Record::Lost(lost)) => assert_eq!(lost.request.path, "/some/path"),
-                other => panic!("{what}: {other:?}"),
-            }
-            Reading::On
-        });
+        for ring in [RingName::Owner, RingName::Shared] {
+            let start = slot.start(ring, Stage::Log);
+            slot.read(ring, start, |_, entry| {
+                let [request, event] = whole(entry, what);
+                requests += request;
+                events += event;
+                Reading::On
+            });
+        }
     }
-    count
+    (requests, events)
 }
+
+/// Whether an entry is a request, whether it is an event; fails if a part of it is not there.
+fn whole(entry: Entry, what: &str) -> [f64; 2] {
+    let (is, text, expected) = match entry {
+        Entry::Record(Record::Request(request)) => ([1.0, 0.0], request.path, "/some/path"),
+        Entry::Record(Record::Lost(lost)) => ([0.0, 0.0], lost.request.path, "/some/path"),
+        Entry::Record(Record::Event(event)) => ([0.0, 1.0], event.message, EVENT.message),
+        other => panic!("{what}: {other:?}"),
+    };
+    assert_eq!(text, expected, "{what}");
+    is
+}
+
+const EVENT: Event<'static> = Event {
+    wall_ns: 1,
+    level: Level::Info,
+    target: "steps",
+    message: "something happened",
+    trace: TraceId::NONE,
+    span: SpanId::NONE,
+    request_id: "",
+    fields: &[],
+};
 
 fn begin(number: u8) -> Begin<'static> {
     Begin {
