@@ -39,11 +39,13 @@ static EACH: Gauge = Gauge::new("test_each", "Each.").mode(GaugeMode::PerWorker)
 static ALL: [&Gauge; 5] = [&SUM, &MAX, &MIN, &LAST, &EACH];
 
 fn main() {
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 7] = [
         ("the_order_of_registration_does_not_matter", the_order_does_not_matter),
         ("the_definition_of_the_lowest_slot_wins", the_lowest_slot_wins),
         ("two_statics_of_one_name_are_one_metric_or_none", two_statics_of_one_name),
         ("files_of_another_format_are_not_scraped", files_of_another_format),
+        ("a_file_that_is_not_of_this_epoch_leaves_a_gap", a_file_that_is_not_of_this_epoch),
+        ("sums_over_slots_and_threads_are_exact_and_wrap", sums_are_exact_and_wrap),
         ("gauges_agree_with_a_model", gauges_agree_with_a_model),
     ];
     for (name, test) in tests {
@@ -127,6 +129,74 @@ fn files_of_another_format() {
         file.write_all_at(&2_u16.to_ne_bytes(), 8).unwrap(); // the major
     }
     assert_eq!(Scraper::new(server.run.clone()).answer("GET", None, None).status, 503);
+}
+
+/// One of two slots is of another boot, format or kind, empty, or not made yet: a scrape shows no counter, never one slot's
+/// part of the sum. A reader from before and one that opens now agree.
+fn a_file_that_is_not_of_this_epoch() {
+    type Change = fn(&mut [u8]);
+    let changes: [(&str, Change); 7] = [
+        ("another boot", |header| header[0x10] ^= 1),
+        ("another epoch", |header| header[0x20] ^= 1),
+        ("another slot", |header| header[0x28] ^= 2),
+        ("another major", |header| header[0x08] ^= 2),
+        ("a longer header", |header| header[0x0D] ^= 1),
+        ("another magic", |header| header[..8].copy_from_slice(b"SOMETHNG")),
+        ("no magic yet", |header| header[..8].fill(0)),
+    ];
+    for (what, change) in changes {
+        let child = fork(|| {
+            let mut server = Server::new();
+            server.life(0, || B.add(10));
+            server.life(1, || B.add(10));
+            let mut early = Reader::open(&server.run).unwrap();
+            assert_eq!(sum_of_b(&mut early), Some(20.0));
+            let path = server.run.join("epoch-000001/slot-0001");
+            let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+            let mut header = [0; 0xA0];
+            file.read_exact_at(&mut header, 0).unwrap();
+            change(&mut header);
+            seal(&mut header);
+            file.write_all_at(&header, 0).unwrap();
+            assert_eq!(sum_of_b(&mut Reader::open(&server.run).unwrap()), None, "{what}");
+            // The early one has the old header checked; it may show the whole sum, or nothing.
+            let early = sum_of_b(&mut early);
+            assert!(early.is_none_or(|sum| sum >= 20.0), "{what}: {early:?}");
+        });
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0), "{what}");
+    }
+}
+
+/// Makes the checksum agree with a header that was changed: what is found is the change, not that there was one.
+fn seal(header: &mut [u8; 0xA0]) {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [0x08..0x30, 0x38..0x40, 0x40..0xA0] {
+        hasher.update(&header[part]);
+    }
+    header[0x30..0x38].copy_from_slice(&u64::from(hasher.finalize()).to_ne_bytes());
+}
+
+/// `None` while it is not shown.
+fn sum_of_b(reader: &mut Reader) -> Option<f64> {
+    let families = reader.read().unwrap();
+    let family =
+        families.list().iter().find(|family| family.name == "test_b_total" && family.is_known)?;
+    Some(family.series.iter().map(|series| series.value.as_f64()).sum())
+}
+
+fn sums_are_exact_and_wrap() {
+    let mut server = Server::new();
+    server.life(0, || A.with(["exact"]).add(1 << 53));
+    server.life(1, || {
+        A.with(["exact"]).inc();
+        std::thread::scope(|scope| scope.spawn(|| A.with(["exact"]).add(1 << 60)).join().unwrap());
+    });
+    server.life(0, || A.with(["wraps"]).add(u64::MAX));
+    assert!(server.text().contains("test_a_total{x=\"wraps\"} 18446744073709551615\n"));
+    server.life(1, || A.with(["wraps"]).add(3));
+    let text = server.text();
+    assert!(text.contains("test_a_total{x=\"exact\"} 1161928703861587969\n"), "{text}");
+    assert!(text.contains("test_a_total{x=\"wraps\"} 2\n"), "{text}");
 }
 
 /// Workers set gauges and die at random; after each step every mode says what a model of it says.

@@ -132,3 +132,85 @@ const fn stands_at_end(text: &[u8], length: usize, end: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the compiler says where the declaration stands, as the panic that it is when it is made at run time.
+    fn refusal(declare: impl FnOnce() + std::panic::UnwindSafe) -> Option<String> {
+        let payload = std::panic::catch_unwind(declare).err()?;
+        Some(payload.downcast_ref::<&str>().map(|text| (*text).to_owned()).unwrap_or_default())
+    }
+
+    #[test]
+    fn each_rule_refuses_with_its_own_words() {
+        const LETTERS: &str = "the name of a metric is [a-z][a-z0-9_]*";
+        const UNITS: &str = "metrics use base units: seconds, bytes, ratios";
+        const SUFFIX: &str =
+            "_count, _sum, _bucket and _created are suffixes of the exposition, not of a name";
+        const TOTAL: &str = "only the name of a counter ends with _total";
+        const HELP: &str = "the help of a metric is a sentence with a full stop";
+        const LABEL: &str = "a label name is [a-z][a-z0-9_]*";
+        const OURS: &str = "the labels le, worker and quantile are not the program's to set";
+        let names = [("", LETTERS), ("A", LETTERS), ("aB", LETTERS), ("1a", LETTERS)]
+            .into_iter()
+            .chain([("_a", LETTERS), ("a-b", LETTERS), ("a.b", LETTERS), ("\u{e4}", LETTERS)])
+            .chain([("a_total", TOTAL), ("a_count", SUFFIX), ("a_sum", SUFFIX)])
+            .chain([("a_bucket", SUFFIX), ("a_created", SUFFIX)])
+            .chain([("a_ms", UNITS), ("a_milliseconds", UNITS), ("a_microseconds", UNITS)])
+            .chain([("a_micros", UNITS), ("a_nanos", UNITS), ("a_minutes", UNITS)])
+            .chain([("a_kb", UNITS), ("a_mb", UNITS), ("a_percent", UNITS)]);
+        for (text, words) in names {
+            assert_eq!(refusal(|| name(text, "Help.", &[])).as_deref(), Some(words), "{text}");
+            if words == UNITS {
+                let text = format!("{text}_total");
+                assert_eq!(refusal(|| counter(&text, "Help.", &[])).as_deref(), Some(UNITS));
+            }
+        }
+        let without = refusal(|| counter("a", "Help.", &[]));
+        assert_eq!(without.as_deref(), Some("the name of a counter must end with _total"));
+        for help in ["", "Help", "Help. "] {
+            assert_eq!(refusal(|| name("a", help, &[])).as_deref(), Some(HELP), "{help}");
+        }
+        for (label, words) in [("", LABEL), ("X", LABEL), ("__x", LABEL), ("a b", LABEL)]
+            .into_iter()
+            .chain([("le", OURS), ("worker", OURS), ("quantile", OURS)])
+        {
+            assert_eq!(refusal(|| name("a", "Help.", &[label])).as_deref(), Some(words), "{label}");
+        }
+        let twice = refusal(|| name("a", "Help.", &["x", "y", "x"]));
+        assert_eq!(twice.as_deref(), Some("label names are distinct"));
+    }
+
+    #[test]
+    fn bounds_are_finite_ascend_and_are_not_too_many() {
+        const COUNT: &str = "a histogram has 1 to 64 bounds; +Inf is added";
+        const FINITE: &str = "bounds are finite; +Inf is added";
+        let many: Vec<f64> = (0..65).map(f64::from).collect();
+        let cases: [(&[f64], &str); 8] = [
+            (&[], COUNT),
+            (&many, COUNT),
+            (&[f64::NAN], FINITE),
+            (&[1.0, f64::INFINITY], FINITE),
+            (&[f64::NEG_INFINITY, 1.0], FINITE),
+            (&[2.0, 1.0], "bounds ascend"),
+            (&[1.0, 1.0], "bounds ascend"),
+            (&[0.0, -0.0], "bounds ascend"),
+        ];
+        for (given, words) in cases {
+            assert_eq!(refusal(|| bounds(given)).as_deref(), Some(words), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_to_the_rules_is_taken() {
+        counter("a_total", "Help.", &["x", "y"]);
+        counter("a_seconds_total", "Help.", &[]);
+        name("a1_ratio", "Help.", &["x_1"]);
+        name(names::DB_CLIENT_CONNECTION_COUNT, "Help.", &[]);
+        let many: Vec<f64> = (-1..63).map(f64::from).collect();
+        bounds(&many);
+        bounds(&[-1.0]);
+    }
+}

@@ -207,6 +207,28 @@ mod tests {
         }
     }
 
+    /// In 2^18 hashes some 600 label sets find two of one; both are counted, each as itself.
+    #[test]
+    fn label_sets_of_one_hash_are_told_apart() {
+        static COLLIDING: crate::metrics::CounterVec<2> =
+            crate::metrics::CounterVec::new("test_colliding_total", "Counts.", ["a", "b"]);
+        let set = |number: u32| [format!("user {number}"), "200".to_owned()];
+        let mut seen = std::collections::HashMap::new();
+        let (first, second) = (0_u32..)
+            .find_map(|number| {
+                let [a, b] = set(number);
+                Some((seen.insert(hash(&[&a, &b]) >> HASH_SHIFT, number)?, number))
+            })
+            .unwrap();
+        COLLIDING.with(set(first)).inc();
+        COLLIDING.with(set(second)).add(10);
+        COLLIDING.with(set(first)).inc();
+        let sum = |number| {
+            crate::metrics::local().sum("test_colliding_total", &format!("a=\"user {number}\""))
+        };
+        assert_eq!([sum(first), sum(second)].map(f64::to_bits), [2.0, 10.0].map(f64::to_bits));
+    }
+
     #[test]
     fn values_of_any_length_are_kept() {
         for length in 0..=600 {
