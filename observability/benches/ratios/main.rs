@@ -3,8 +3,8 @@
 //! `cargo bench -p saola-observability --bench ratios`; with `-- --check` it exits with 1 if a goal is missed.
 //!
 //! Some goals compare with crates whose updates are locked additions, and were set on a machine where one took 15 times as
-//! long as a load and a store. On a machine where it takes 3 no plain store can be 8 times as fast: beside such a goal stands
-//! the limit that follows from the goals for our own loads and stores, and the lesser of the two is asked for.
+//! long as a load and a store. Where it takes 4 no code can be 8 times as fast: beside such a goal stands what the bare stores
+//! of the operation would reach here, and a goal beyond that is called not possible instead of missed.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -43,7 +43,7 @@ pub(crate) static PLAIN: HistogramVec<1> =
 pub(crate) static MANY: CounterVec<1> = CounterVec::new("bench_many_total", "Counts.", ["a"]);
 
 fn main() -> ExitCode {
-    let is_check = std::env::args().any(|argument| argument == "--check");
+    let is_given = |wanted| std::env::args().any(|argument| argument == wanted);
     let folder = tempfile::Builder::new().prefix("saola-bench").tempdir_in("/dev/shm").unwrap();
     let choice = Choice {
         given: Some(folder.path().join("run")),
@@ -57,9 +57,14 @@ fn main() -> ExitCode {
     run_dir.lock("bench").unwrap();
     let mut epoch = Epoch::create(&run_dir, Shape::default()).unwrap();
     epoch.publish().unwrap();
-
-    // Workers first: they are forked, and this process must not have a slot of a worker yet.
     let path = run_dir.path();
+    if is_given(hot::ALONE) {
+        let slot = Slot::attach(epoch.open_worker(0, 1).unwrap()).unwrap();
+        hot::measure(&mut Requests::new(slot, path)).iter().for_each(hot::Round::print);
+        epoch.remove();
+        return ExitCode::SUCCESS;
+    }
+
     let lives = lives::measure(&mut epoch, path, 1);
     let mut is_met = true;
     let mut scraped = Vec::new();
@@ -71,10 +76,9 @@ fn main() -> ExitCode {
         filled = slots;
         scraped.push((slots, scrapes::measure(path, usize::try_from(slots).unwrap())));
     }
-    let slot = Slot::attach(epoch.open_worker(0, 1).unwrap()).unwrap();
-    let hot = hot::measure(&mut Requests::new(slot, path));
+    let hot = hot::measure_in_processes();
 
-    println!("\n{:<4} {:<72} {:>8} {:>9}", "id", "what", "goal", "measured");
+    println!("\n{:<4} {:<64} {:>8} {:>9} {:>9}", "id", "what", "goal", "measured", "possible");
     is_met &= table::print(&hot::GOALS, &hot);
     for (slots, rounds) in &scraped {
         println!("     {slots} slots:");
@@ -86,5 +90,5 @@ fn main() -> ExitCode {
         "lock xadd : load + store = {machine:.1} on this machine; it was 15 where the goals were set"
     );
     epoch.remove();
-    if is_check && !is_met { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if is_given("--check") && !is_met { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

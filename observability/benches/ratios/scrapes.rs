@@ -32,28 +32,28 @@ pub(crate) const GOALS: [Goal<Round>; 4] = [
         what: "warm scrape : reading all cells + copying ready text + itoa",
         bound: AtMost(3.0),
         ratio: |round| round.warm / round.limit,
-        limit: None,
+        possible: None,
     },
     Goal {
         id: "F83",
         what: "prometheus gathering and encoding one process : warm scrape",
         bound: AtLeast(1.0),
         ratio: |round| round.gathered / round.warm,
-        limit: None,
+        possible: None,
     },
     Goal {
         id: "F84",
         what: "cold scrape : the same limit",
         bound: AtMost(30.0),
         ratio: |round| round.cold / round.limit,
-        limit: None,
+        possible: None,
     },
     Goal {
         id: "F85",
         what: "warm scrape, milliseconds on the wall",
         bound: AtMost(50.0),
         ratio: |round| round.wall / 1e6,
-        limit: None,
+        possible: None,
     },
 ];
 
