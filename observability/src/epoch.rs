@@ -27,6 +27,40 @@ use crate::slot::{Slot, SlotError, SlotFiles, reopen};
 use crate::view::{Seen, View, file_name};
 
 /// One set of slot files that counts from zero together.
+///
+/// The supervisor makes it, a worker takes a slot of it over, and anybody of the same user reads it, while the worker lives
+/// and after its death:
+///
+/// ```
+/// use saola_observability::metrics::Counter;
+/// use saola_observability::reader::Reader;
+/// use saola_observability::{Choice, Death, Epoch, LostReason, RunDir, Shape, Slot, SlotState};
+///
+/// static ORDERS: Counter = Counter::new("shop_orders_total", "Orders taken.");
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("run");
+/// let choice = Choice { given: Some(path.clone()), slots_at_peak: 2, ..Choice::default() };
+/// let mut run_dir = RunDir::choose(&choice)?.dir;
+/// run_dir.lock("1.2.3")?;
+/// let mut epoch = Epoch::create(&run_dir, Shape::default())?;
+/// epoch.publish()?;
+/// let files = epoch.open_worker(0, 1)?; // of slot 0 and generation 1; now the supervisor forks
+///
+/// let slot = Slot::attach(files)?; // in the worker, before any other code
+/// slot.set_state(SlotState::Ready);
+/// ORDERS.inc();
+///
+/// let mut reader = Reader::open(&path)?;
+/// let orders = reader.read()?.list().iter().find(|family| family.name == "shop_orders_total");
+/// assert_eq!(orders.map(|family| family.series[0].value.as_f64()), Some(1.0));
+///
+/// let death = Death { pid: 4711, signal: Some(9), exit_code: None, reason: LostReason::Crash };
+/// let buried = epoch.bury(0, &death); // after waitpid, before the slot is given out again
+/// assert_eq!(buried.count(), 0); // no request died with it
+/// epoch.remove();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Epoch {
     path: PathBuf,
     directory: std::os::fd::OwnedFd,

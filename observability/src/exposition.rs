@@ -8,7 +8,7 @@ pub use crate::exposition::negotiate::{Encoding, Format, Negotiated};
 use crate::numbers::number;
 use crate::reader::{Families, FamilyRead, SeriesRead, Shown, ValueRead};
 
-/// Writes the families in a format.
+/// Writes the families in a format. [`Reader`](crate::reader::Reader) shows it at work.
 pub fn text(families: &Families, format: Format) -> Vec<u8> {
     let mut out = Vec::new();
     text_into(families, format, &mut out);

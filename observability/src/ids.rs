@@ -3,10 +3,18 @@
 use std::fmt;
 
 /// Identifies a trace: 16 bytes, of which all zero means "none".
+///
+/// ```
+/// use saola_observability::TraceId;
+///
+/// let trace = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap();
+/// assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+/// assert!(TraceId::from_hex(b"0AF7").is_none() && TraceId::NONE.is_none());
+/// ```
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Default, Debug)]
 pub struct TraceId(pub [u8; 16]);
 
-/// Identifies a span inside a trace: 8 bytes, of which all zero means "none".
+/// Identifies a span inside a trace: 8 bytes, of which all zero means "none". Hex as of a [`TraceId`].
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Default, Debug)]
 pub struct SpanId(pub [u8; 8]);
 

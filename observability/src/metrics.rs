@@ -104,6 +104,16 @@ pub trait Metric: Sync + sealed::Sealed {
 }
 
 /// Makes many metrics appear at 0 now: a counter that begins at 1 hides its first event from a rate.
+///
+/// ```
+/// use saola_observability::metrics::{self, Counter, Gauge, Metric};
+///
+/// static SENT: Counter = Counter::new("mail_sent_total", "Mails sent.");
+/// static QUEUE: Gauge = Gauge::new("mail_queue_length", "Mails waiting.");
+///
+/// let all: [&'static dyn Metric; 2] = [&SENT, &QUEUE];
+/// metrics::register(&all);
+/// ```
 pub fn register(metrics: &[&'static dyn Metric]) {
     for metric in metrics {
         metric.init();
@@ -177,6 +187,15 @@ pub(crate) fn remember(metric: &'static (dyn sealed::Sealed + Sync)) {
 }
 
 /// A reader of what this process has counted while it had no slot: for unit tests of code that counts.
+///
+/// ```
+/// use saola_observability::metrics::{self, Counter};
+///
+/// static SENT: Counter = Counter::new("mail_sent_total", "Mails sent.");
+///
+/// SENT.inc(); // somewhere in the code under test
+/// assert_eq!(metrics::local().sum("mail_sent_total", ""), 1.0);
+/// ```
 pub fn local() -> crate::reader::Local {
     crate::reader::Local::new(current())
 }

@@ -24,6 +24,22 @@ use crate::slot::Slot;
 use crate::view::{Seen, View};
 
 /// Aggregates the slot files of a run directory.
+///
+/// ```no_run
+/// use saola_observability::exposition::{self, Format};
+/// use saola_observability::reader::Reader;
+///
+/// let mut reader = Reader::open("/dev/shm/saola-0/shop-127.0.0.1_8000".as_ref())?;
+/// for family in reader.read()?.list() {
+///     println!("{}: {} series", family.name, family.series.len());
+/// }
+/// let text = exposition::text(reader.families(), Format::Text); // as a scraper gets it
+/// # Ok::<(), saola_observability::reader::ReadError>(())
+/// ```
+///
+/// It maps the files read-only and waits for nobody: a writer may be stopped or killed in the middle of any store. Keep it:
+/// a first read parses all keys and takes ten times as long as those after it. It may stand behind a mutex; do not make one
+/// for each scrape ([`Scraper`](crate::scraper::Scraper) does this).
 pub struct Reader {
     run_dir: PathBuf,
     directory: PathBuf,
@@ -160,7 +176,7 @@ fn wide_slots(slots: u64) -> usize {
     usize::try_from(slots).unwrap_or(usize::MAX).min(1 << 16)
 }
 
-/// Reads what a process without a slot has counted: for unit tests.
+/// Reads what a process without a slot has counted: for unit tests. [`metrics::local`](crate::metrics::local) makes it.
 pub struct Local {
     slot: Option<&'static Slot>,
 }

@@ -6,7 +6,27 @@ use crate::record::Kind;
 use crate::record::encode::{Encoder, Event, Panic, Span};
 use crate::slot::Slot;
 
-/// Writes records into one slot.
+/// Writes records into one slot, from any thread.
+///
+/// ```
+/// use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value, clock};
+///
+/// let slot = Slot::in_memory(); // in a server: the one that `Slot::attach` gave
+/// slot.records().event(&Event {
+///     wall_ns: clock::wall_ns(),
+///     level: Level::Warn,
+///     target: "shop::stock",
+///     message: "stock is low",
+///     trace: TraceId::NONE, // of the request that it belongs to
+///     span: SpanId::NONE,
+///     request_id: "",
+///     fields: &[("item", Value::Str("laptop")), ("left", Value::U64(2))],
+/// });
+/// ```
+///
+/// A record is copied behind what is published, then published by one store: after a death it is there whole or not at all,
+/// and so are all before it. The owner's thread takes no lock; others share one among them. Nothing waits for a reader: a
+/// full ring drops the newest record and counts it by kind. Longer texts are cut between characters.
 #[derive(Copy, Clone)]
 pub struct Records {
     pub(crate) slot: &'static Slot,

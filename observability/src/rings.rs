@@ -16,6 +16,27 @@ use crate::samples::{Found, SampleRing};
 use crate::view::{Seen, View, file_name};
 
 /// The rings of one epoch.
+///
+/// ```no_run
+/// use saola_observability::rings::{Reading, Rings};
+/// use saola_observability::{Entry, Record, RingName, Stage};
+///
+/// let mut rings = Rings::open("/dev/shm/saola-0/shop-127.0.0.1_8000".as_ref())?;
+/// for slot in rings.slots() {
+///     let start = slot.start(RingName::Owner, Stage::Log);
+///     let stop = slot.read(RingName::Owner, start, |_, entry| {
+///         if let Entry::Record(Record::Request(request)) = entry {
+///             println!("{} {}", request.route, request.path);
+///         }
+///         Reading::On
+///     });
+///     slot.commit(RingName::Owner, Stage::Log, stop); // only when what was read has had its effect
+/// }
+/// # Ok::<(), saola_observability::reader::ReadError>(())
+/// ```
+///
+/// A cursor stands in the file: who reads after a death of the reader goes on where it was committed last, so a record may be
+/// read twice and none is left out. Reading stops no writer, and damaged bytes are skipped and counted.
 pub struct Rings {
     directory: PathBuf,
     epoch: u64,

@@ -82,7 +82,9 @@ pub enum RunDirError {
     },
 }
 
-/// A checked directory. Everything in it is opened relative to its descriptor.
+/// A checked directory. Everything in it is opened relative to its descriptor. [`Epoch`](crate::Epoch) shows it at work.
+///
+/// Its lock belongs to the open file, not to a process: the kernel drops it at a `kill -9`, and it survives an exec.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,

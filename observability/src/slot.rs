@@ -74,7 +74,11 @@ impl SlotError {
     }
 }
 
-/// A slot file that this process owns. There is one for each process, for all of its life.
+/// A slot file that this process owns. There is one for each process, for all of its life. [`Epoch`](crate::Epoch) shows how
+/// a process comes to it.
+///
+/// What is stored here outlives the process, whatever ends it: each method below is one or a few plain stores into mapped
+/// memory and takes effect whole.
 pub struct Slot {
     pub(crate) map: Map,
     pub(crate) file: File,
@@ -278,7 +282,7 @@ impl Shared {
     }
 }
 
-/// The cells of the liveness line, each a plain store of the owner's.
+/// The cells of the liveness line, each a plain store of the owner's; times are nanoseconds.
 #[derive(Copy, Clone)]
 pub struct Liveness<'s> {
     map: &'s Map,

@@ -76,7 +76,7 @@ impl private::Adds for f64 {
     }
 }
 
-/// A counter without labels.
+/// A counter without labels. What was added stays added, whatever ends the process.
 ///
 /// ```
 /// use saola_observability::metrics::{self, Counter};
@@ -91,7 +91,7 @@ pub struct Counter<T: Number = u64> {
     handle: StaticRef<CounterHandle<T>>,
 }
 
-/// A counter with `N` labels.
+/// A counter with `N` labels. What was added stays added, whatever ends the process.
 ///
 /// ```
 /// use saola_observability::metrics::{self, CounterVec};
@@ -111,6 +111,8 @@ pub struct CounterVec<const N: usize, T: Number = u64> {
 }
 
 /// One label set of a counter, found. `Copy`, and valid for the life of the process that found it.
+///
+/// An addition is a load and a store on the thread that serves, and one locked addition on any other.
 #[derive(Copy, Clone)]
 pub struct CounterHandle<T: Number = u64> {
     /// The thread for which an update is a store into `own`, beside the rest: the hot path follows one pointer.
@@ -165,6 +167,7 @@ impl<const N: usize, T: Number> CounterVec<N, T> {
     }
 
     /// The counter of a label set. Values come from closed sets: beyond 1,000 sets all further ones are counted as `other`.
+    /// A set that is known takes a look into a table, without a lock or an allocation; a new one takes space in the file.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "an array of labels is written where it is used"

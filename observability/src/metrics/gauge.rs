@@ -9,7 +9,8 @@ use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, remember};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A gauge without labels. Default mode: the sum over living workers.
+/// A gauge without labels. Default mode: the sum over living workers; of a dead one nothing stays, but of mode
+/// [`GaugeMode::Last`] the value.
 ///
 /// ```
 /// use saola_observability::metrics::{self, Gauge, GaugeMode};
@@ -43,6 +44,8 @@ pub struct GaugeVec<const N: usize> {
 }
 
 /// One label set of a gauge, found. `Copy`, and valid for the life of the process that found it.
+///
+/// To set it is a store on any thread, to add to it a compare-and-swap. Of mode [`GaugeMode::Last`] both read the clock.
 #[derive(Copy, Clone)]
 pub struct GaugeHandle {
     resolved: Option<Resolved>,

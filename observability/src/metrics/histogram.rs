@@ -14,7 +14,8 @@ use crate::metrics::sealed::Sealed;
 use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, owner, remember};
 
-/// A histogram without labels.
+/// A histogram without labels. After a death at any instruction its count is the sum of its buckets, and each observation is
+/// in the buckets and in the sum, or in neither.
 ///
 /// ```
 /// use saola_observability::metrics::{self, Histogram};
@@ -31,7 +32,7 @@ pub struct Histogram {
     handle: StaticRef<HistogramHandle>,
 }
 
-/// A histogram with `N` labels.
+/// A histogram with `N` labels; as [`Histogram`] after a death.
 ///
 /// ```
 /// use saola_observability::metrics::HistogramVec;
@@ -51,6 +52,8 @@ pub struct HistogramVec<const N: usize> {
 }
 
 /// One label set of a histogram, found. `Copy`, and valid for the life of the process that found it.
+///
+/// An observation is four stores on the thread that serves, six more with an exemplar; other threads take turns by a lock.
 #[derive(Copy, Clone)]
 pub struct HistogramHandle {
     /// The thread for which an observation is some stores into `own`, beside the rest: the hot path follows no pointer to a

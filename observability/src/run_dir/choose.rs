@@ -25,7 +25,18 @@ const SMALLEST_RING: u32 = 128 << 10;
 const LONGEST_SOCKET_PATH: usize = 107;
 
 /// What the choice depends on: the settings and the environment, both as they were read at the start.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use saola_observability::Choice;
+///
+/// let given = Choice { given: Some("/run/shop".into()), ..Choice::default() };
+/// assert_eq!(given.candidates(), ["/run/shop"].map(std::path::PathBuf::from));
+///
+/// let name = saola_observability::run_dir::name("/usr/bin/shop".as_ref(), "127.0.0.1:8000");
+/// let session = Choice { xdg_runtime_dir: Some("/run/user/7".into()), name, ..Choice::default() };
+/// assert_eq!(session.candidates()[0].to_str(), Some("/run/user/7/saola/shop-127.0.0.1_8000"));
+/// ```
+#[derive(Clone, Default, Debug)]
 pub struct Choice {
     /// `--run-dir`, if it was given: then no other is tried.
     pub given: Option<PathBuf>,
