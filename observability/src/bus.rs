@@ -5,9 +5,10 @@
 //! process lives. Every other SIGBUS goes to whoever handled it before.
 
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
+use std::ptr::fn_addr_eq;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -35,8 +36,10 @@ static WATCHED: [Watched; MOST] = [const {
     }
 }; MOST];
 
-/// The action before ours; empty until ours is installed.
-static BEFORE: OnceLock<SigAction> = OnceLock::new();
+/// The process that has installed the handler: a child may have been given back the system's action before it maps anything.
+static INSTALLED: Mutex<u32> = Mutex::new(0);
+/// The action before ours, in this process.
+static BEFORE: AtomicPtr<SigAction> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Keeps a mapping watched. It is dropped before the mapping is.
 pub(crate) struct Watch {
@@ -44,10 +47,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches a mapping, and installs the handler the first time.
+    /// Watches a mapping, and installs the handler the first time in each process.
     pub(crate) fn new(start: *const u8, length: usize) -> Self {
-        install();
         let process = std::process::id();
+        install(process);
         let place = WATCHED.iter().find(|place| place.take(process));
         if let Some(place) = place {
             place.lost.store(0, Relaxed);
@@ -91,13 +94,29 @@ impl Watched {
     }
 }
 
-fn install() {
-    BEFORE.get_or_init(|| {
-        let handler = SigHandler::SigAction(on_bus_error);
-        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
-        let action = SigAction::new(handler, flags, SigSet::empty());
-        set(&action).unwrap_or_else(|_| default_action())
-    });
+fn install(process: u32) {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed == process {
+        return;
+    }
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
+    let before = set(&SigAction::new(SigHandler::SigAction(OURS), flags, SigSet::empty()));
+    let before = before.unwrap_or_else(|_| default_action());
+    // A child that has kept the handler over its fork has kept what stood before it, too.
+    let is_kept = matches!(before.handler(), SigHandler::SigAction(it) if fn_addr_eq(it, OURS));
+    if !is_kept {
+        BEFORE.store(Box::into_raw(Box::new(before)), Release);
+    }
+    *installed = process;
+}
+
+/// The handler that had the signal before ours, if any was installed.
+fn before() -> Option<SigHandler> {
+    #[expect(unsafe_code, reason = "a handler may take no lock")]
+    // SAFETY: `as_ref` asks for null or a live value that nobody changes. Only `install` stores here, with release, and never
+    // frees what it has stored.
+    let before = unsafe { BEFORE.load(Acquire).as_ref() };
+    before.map(SigAction::handler)
 }
 
 #[expect(unsafe_code, reason = "a handler is the only way to outlive a cut file")]
@@ -111,6 +130,8 @@ fn set(action: &SigAction) -> nix::Result<SigAction> {
 fn default_action() -> SigAction {
     SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())
 }
+
+const OURS: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = on_bus_error;
 
 extern "C" fn on_bus_error(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let errno = Errno::last();
@@ -158,7 +179,7 @@ fn cover(start: NonZeroUsize, length: NonZeroUsize) -> bool {
 
 /// Does with a signal that is not ours what would have been done without us.
 fn hand_on(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    match BEFORE.get().map(SigAction::handler) {
+    match before() {
         Some(SigHandler::Handler(before)) => before(signal),
         Some(SigHandler::SigAction(before)) => before(signal, info, context),
         Some(SigHandler::SigIgn) if fault_address(info).is_none() => {}

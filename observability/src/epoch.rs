@@ -222,10 +222,11 @@ impl Epoch {
         burial::bury(supervisor, slot, view, death)
     }
 
-    /// Looks at a slot's file, as the supervisor does once a second: `false` means that another process cut, deleted,
-    /// replaced or overwrote it.
-    pub fn is_whole(&self, slot: u32) -> bool {
-        self.worker(slot).is_none_or(|view| view.check().is_ok())
+    /// Looks at the file of every slot, as the supervisor does once a second, also of those that nobody owns now: one that
+    /// another process cut, deleted, replaced or overwrote.
+    pub fn damaged(&self) -> Option<u32> {
+        let views = self.workers.iter().flatten();
+        views.filter(|view| view.check().is_err()).map(|view| view.number).next()
     }
 
     fn worker(&self, slot: u32) -> Option<&View> {

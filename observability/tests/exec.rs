@@ -122,7 +122,7 @@ fn second_image(run: &Path, lock: i32, worker: i32) {
     assert_eq!(sum(run), (12.0, "2.0.0".to_owned()), "1 before, 10 of the worker, 1 after");
     let seen = epoch.seen(1).unwrap();
     assert_eq!((seen.state, seen.pid, seen.births), (SlotState::Ready, worker.unsigned_abs(), 1));
-    assert!(epoch.is_whole(1) && epoch.seen(0).is_none());
+    assert!(epoch.damaged().is_none() && epoch.seen(0).is_none());
 
     // The worker is still our child, and its slot is given out again after its death.
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();

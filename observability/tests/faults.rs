@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use saola_observability::metrics::{Counter, CounterVec, Histogram, HistogramVec};
@@ -42,8 +42,12 @@ const BOUNDS: [f64; 64] = {
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 15] = [
+    let tests: [(&str, fn()); 16] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
+        (
+            "a_child_whose_handlers_were_taken_away_outlives_it_too",
+            a_child_whose_handlers_were_taken_away_outlives_it_too,
+        ),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
         (
             "a_full_file_system_refuses_only_what_is_new",
@@ -71,27 +75,12 @@ fn main() {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
-        let is_passed = in_child(test);
+        let is_passed = in_child_with(test); // a slot is attached once, for life
         println!("test {name} ... {}", if is_passed { "ok" } else { "FAILED" });
         failed += u8::from(!is_passed);
     }
     assert!(failed == 0, "{failed} tests failed");
     println!("\ntest result: ok. {} passed; 0 failed", tests.len());
-}
-
-/// Each test has its own process: a slot is attached once, for life.
-fn in_child(test: fn()) -> bool {
-    #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
-    // SAFETY: fork(2) asks for one thread: this process has one.
-    match unsafe { nix::unistd::fork() }.unwrap() {
-        ForkResult::Parent { child } => {
-            matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
-        }
-        ForkResult::Child => {
-            let passed = std::panic::catch_unwind(test).is_ok();
-            std::process::exit(i32::from(!passed));
-        }
-    }
 }
 
 struct World {
@@ -167,7 +156,34 @@ fn a_writer_outlives_a_file_that_is_cut() {
         slot.records().event(&event());
     }
     assert_eq!(world.shown("test_work_total"), None);
-    assert!(!world.epoch.is_whole(0));
+    assert_eq!(world.epoch.damaged(), Some(0));
+}
+
+/// A supervisor gives its children the system's actions back, and the handler with them; whoever maps a slot has it again.
+fn a_child_whose_handlers_were_taken_away_outlives_it_too() {
+    let mut world = World::new();
+    let files = world.epoch.open_worker(0, 1).unwrap();
+    let survives = in_child_with(|| {
+        #[expect(unsafe_code, reason = "as the supervisor does for each child")]
+        // SAFETY: signal(2) is dangerous for what a handler may do; the default action runs no code.
+        unsafe { signal(Signal::SIGBUS, SigHandler::SigDfl) }.unwrap();
+        let slot = Slot::attach(files).unwrap();
+        WORK.inc();
+        cut(&world.slot_path(), 4096);
+        WORK.inc();
+        slot.records().event(&event());
+    });
+    assert!(survives);
+    // A signal that somebody sends is the end, as it would be without us.
+    let end = fork_with(|| {
+        #[expect(unsafe_code, reason = "as the supervisor does for each child")]
+        // SAFETY: as above.
+        unsafe { signal(Signal::SIGBUS, SigHandler::SigDfl) }.unwrap();
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+        let _reader = Reader::open(&world.run()).unwrap().read().map(|_| ());
+        raise(Signal::SIGBUS).unwrap();
+    });
+    assert!(matches!(end, WaitStatus::Signaled(_, Signal::SIGBUS, _)), "{end:?}");
 }
 
 fn event() -> Event<'static> {
@@ -225,7 +241,7 @@ fn a_damaged_slot_leaves_a_gap_and_no_fall() {
                 }
                 assert_eq!(world.shown("test_work_total"), None, "{what}");
                 assert!(world.shown("saola_slots_bad").is_some_and(|bad| bad >= 1.0), "{what}");
-                assert!(!world.epoch.is_whole(0), "{what}");
+                assert_eq!(world.epoch.damaged(), Some(0), "{what}");
             }),
             "{what}"
         );
@@ -233,12 +249,15 @@ fn a_damaged_slot_leaves_a_gap_and_no_fall() {
 }
 
 fn in_child_with(test: impl FnOnce()) -> bool {
+    matches!(fork_with(test), WaitStatus::Exited(_, 0))
+}
+
+/// How a child ends that does this.
+fn fork_with(test: impl FnOnce()) -> WaitStatus {
     #[expect(unsafe_code, reason = "a slot is attached once in the life of a process")]
     // SAFETY: fork(2) asks for one thread: this process has one.
     match unsafe { nix::unistd::fork() }.unwrap() {
-        ForkResult::Parent { child } => {
-            matches!(waitpid(child, None).unwrap(), WaitStatus::Exited(_, 0))
-        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
         ForkResult::Child => {
             let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_ok();
             std::process::exit(i32::from(!passed));
@@ -553,7 +572,7 @@ fn a_touch_of_anothers_slot_is_the_end() {
         let end = waitpid(child, None).unwrap();
         assert!(matches!(end, WaitStatus::Signaled(_, Signal::SIGSEGV, _)), "{end:?}");
     }
-    assert!(world.epoch.is_whole(0));
+    assert_eq!(world.epoch.damaged(), None);
     world.epoch.remove();
 }
 

@@ -83,9 +83,9 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether nobody else has touched the file of a slot.
-    pub(crate) fn is_whole(&self, slot: SlotNumber) -> bool {
-        self.epoch.is_whole(slot.0)
+    /// A slot whose file somebody else has touched; nobody may own it now, and still no sum is whole without it.
+    pub(crate) fn damaged(&self) -> Option<SlotNumber> {
+        self.epoch.damaged().map(SlotNumber)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -56,8 +56,7 @@ impl Supervisor<'_> {
             return;
         }
         self.gauge.checked = Some(now);
-        let damaged = self.workers.keys().find(|slot| !self.slots.is_whole(**slot));
-        if let Some(&slot) = damaged {
+        if let Some(slot) = self.slots.damaged() {
             self.is_damaged = true;
             self.queue.push_back(Event::Damaged(slot));
         }
