@@ -77,6 +77,11 @@ impl Load {
         wait::until("the load goes on", || self.answered.load(Relaxed) >= goal);
     }
 
+    /// Requests answered so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
+    }
+
     /// Lets every client finish its request, and adds up their books.
     pub(crate) fn stop(self) -> Tally {
         self.is_over.store(true, Relaxed);

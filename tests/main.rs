@@ -39,6 +39,7 @@ mod refusals; // what the gate and the application refuse, with an id all the sa
 mod run_directories;
 mod secrets; // canaries that must come out nowhere
 mod serving; // endpoints, protocols, addresses
+mod slot_files; // one owner each; damage, readers and telemetry cost nobody anything
 mod stopping; // signals that end a server
 mod supervision_clock;
 mod supervision_control; // operators' commands, reloads with other settings, recycling
