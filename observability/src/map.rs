@@ -98,12 +98,12 @@ impl Map {
         copy_into(self.words(offset, bytes.len().div_ceil(8)), bytes);
     }
 
-    /// Copies `length` bytes from an aligned offset to the end of `bytes`, which is cleared first.
+    /// Makes `bytes` the `length` bytes from an aligned offset on.
     pub(crate) fn copy_out(&self, offset: usize, length: usize, bytes: &mut Vec<u8>) {
-        bytes.clear();
-        bytes.reserve(length.next_multiple_of(8));
-        for word in self.words(offset, length.div_ceil(8)) {
-            bytes.extend_from_slice(&word.load(Relaxed).to_ne_bytes());
+        bytes.resize(length.next_multiple_of(8), 0);
+        let words = self.words(offset, length.div_ceil(8));
+        for (word, copy) in words.iter().zip(bytes.as_chunks_mut().0) {
+            *copy = word.load(Relaxed).to_ne_bytes();
         }
         bytes.truncate(length);
     }

@@ -1,10 +1,14 @@
-//! What a reader gets from a ring: one record, owned, decoded and already checked.
+//! What a reader gets from a ring: one record, decoded and already checked.
+//!
+//! There are far more requests than anything else, and an observer is done with almost all of them at once: their texts
+//! stay in the reader's copy of the ring. Whoever keeps one calls [`Record::into_owned`].
 //!
 //! How a record stands in the file is in `record/encode.rs` and `record/decode.rs`.
 
 pub(crate) mod decode;
 pub(crate) mod encode;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
@@ -12,9 +16,9 @@ use crate::ids::{SpanId, TraceId};
 
 /// One thing that happened, as a worker, the supervisor or the observer wrote it down.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Record {
+pub enum Record<'a> {
     /// A request ended: answered, aborted, timed out or panicked.
-    Request(RequestRecord),
+    Request(RequestRecord<'a>),
     /// A child span ended.
     Span(SpanRecord),
     /// A log event.
@@ -22,10 +26,10 @@ pub enum Record {
     /// A handler panicked.
     Panic(PanicRecord),
     /// A request died with its worker.
-    Lost(LostRecord),
+    Lost(LostRecord<'a>),
 }
 
-impl Record {
+impl Record<'_> {
     /// Wall clock nanoseconds by which records of several rings are merged: when it was written down.
     pub fn wall_ns(&self) -> u64 {
         match self {
@@ -43,6 +47,19 @@ impl Record {
             Self::Request(_) | Self::Lost(_) => Kind::Request,
             Self::Span(_) => Kind::Span,
             Self::Event(_) | Self::Panic(_) => Kind::Event,
+        }
+    }
+
+    /// The same with texts of its own, to be kept.
+    pub fn into_owned(self) -> Record<'static> {
+        match self {
+            Self::Request(request) => Record::Request(request.into_owned()),
+            Self::Span(span) => Record::Span(span),
+            Self::Event(event) => Record::Event(event),
+            Self::Panic(panic) => Record::Panic(panic),
+            Self::Lost(lost) => {
+                Record::Lost(LostRecord { request: lost.request.into_owned(), ..lost })
+            }
         }
     }
 }
@@ -77,7 +94,7 @@ impl Kind {
 
 /// A finished (or lost) request: its access line and its server span are both made of this.
 #[derive(Clone, PartialEq, Debug)]
-pub struct RequestRecord {
+pub struct RequestRecord<'a> {
     /// When its head was complete, wall clock nanoseconds.
     pub start_wall_ns: u64,
     /// From then until its last body frame was handed over, monotonic nanoseconds.
@@ -93,9 +110,9 @@ pub struct RequestRecord {
     /// Whether the client asked for `https`, of us or of a trusted proxy.
     pub is_https: bool,
     /// The route template, `unmatched` when no route was named.
-    pub route: String,
+    pub route: Cow<'a, str>,
     /// The type of what went wrong, when something did: `panic`, `response_body` …
-    pub exception: Option<String>,
+    pub exception: Option<Cow<'a, str>>,
     /// Bytes of the request body that were read.
     pub request_bytes: u64,
     /// Bytes of the response body that were handed over.
@@ -119,20 +136,20 @@ pub struct RequestRecord {
     /// Whether its trace is kept.
     pub sampling: Sampling,
     /// Its path without the query, at most 1,024 bytes.
-    pub path: String,
+    pub path: Cow<'a, str>,
     /// Its request id, at most 128 bytes.
-    pub request_id: String,
+    pub request_id: Cow<'a, str>,
     /// The `User-Agent` field, at most 256 bytes.
-    pub user_agent: String,
+    pub user_agent: Cow<'a, str>,
     /// The host it was sent to, at most 255 bytes.
-    pub server_address: String,
+    pub server_address: Cow<'a, str>,
     /// The method as sent when [`Method::Other`], at most 16 bytes.
-    pub method_text: String,
+    pub method_text: Cow<'a, str>,
     /// The `tracestate` that came with its trace, at most 512 bytes.
-    pub tracestate: String,
+    pub tracestate: Cow<'a, str>,
 }
 
-impl RequestRecord {
+impl RequestRecord<'_> {
     /// When it ended, wall clock nanoseconds: start plus monotonic duration, so never before its start.
     pub fn end_wall_ns(&self) -> u64 {
         self.start_wall_ns.saturating_add(self.duration_ns)
@@ -141,6 +158,21 @@ impl RequestRecord {
     /// The method for people: as it was sent, also when it is no known one.
     pub fn method_name(&self) -> &str {
         if self.method_text.is_empty() { self.method.as_str() } else { &self.method_text }
+    }
+
+    fn into_owned(self) -> RequestRecord<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        RequestRecord {
+            route: own(self.route),
+            exception: self.exception.map(own),
+            path: own(self.path),
+            request_id: own(self.request_id),
+            user_agent: own(self.user_agent),
+            server_address: own(self.server_address),
+            method_text: own(self.method_text),
+            tracestate: own(self.tracestate),
+            ..self
+        }
     }
 }
 
@@ -213,9 +245,9 @@ pub struct PanicRecord {
 
 /// A request that died with its worker, as the supervisor found it in the in-flight table.
 #[derive(Clone, PartialEq, Debug)]
-pub struct LostRecord {
+pub struct LostRecord<'a> {
     /// What was known of it: outcome `lost`, no status, duration = its age at the death.
-    pub request: RequestRecord,
+    pub request: RequestRecord<'a>,
     /// The slot of the dead worker.
     pub slot: u32,
     /// Its pid.

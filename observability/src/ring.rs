@@ -214,9 +214,9 @@ impl Producer {
 /// What a reader found at a position.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the reader's stack")]
-pub enum Entry {
+pub enum Entry<'a> {
     /// A record.
-    Record(Record),
+    Record(Record<'a>),
     /// The end of a request whose trace is not kept, by its server span. Only who reads for spans gets these.
     Unkept(SpanId),
     /// A record of a kind that this version does not know: skipped.
@@ -250,23 +250,23 @@ impl Consumer<'_> {
     }
 
     /// The entry at `position` and where the next one is. `None`: nothing is published there yet.
-    pub(crate) fn read(
+    pub(crate) fn read<'b>(
         &self,
         position: u64,
         head: u64,
-        bytes: &mut Vec<u8>,
-    ) -> Option<(u64, Entry)> {
+        bytes: &'b mut Vec<u8>,
+    ) -> Option<(u64, Entry<'b>)> {
         self.read_as(Wants::All, position, head, bytes)
     }
 
     /// As [`Consumer::read`], for who does not want all of it.
-    pub(crate) fn read_as(
+    pub(crate) fn read_as<'b>(
         &self,
         wants: Wants,
         mut position: u64,
         head: u64,
-        bytes: &mut Vec<u8>,
-    ) -> Option<(u64, Entry)> {
+        bytes: &'b mut Vec<u8>,
+    ) -> Option<(u64, Entry<'b>)> {
         loop {
             if position >= head {
                 return None;

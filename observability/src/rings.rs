@@ -237,7 +237,7 @@ impl Slot {
         &mut self,
         name: RingName,
         position: Position,
-        each: impl FnMut(Position, Entry) -> Reading,
+        each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
         self.read_as(Wants::All, name, position, each)
     }
@@ -247,7 +247,7 @@ impl Slot {
         &mut self,
         name: RingName,
         position: Position,
-        each: impl FnMut(Position, Entry) -> Reading,
+        each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
         self.read_as(Wants::Kept, name, position, each)
     }
@@ -257,7 +257,7 @@ impl Slot {
         wants: Wants,
         name: RingName,
         mut position: Position,
-        mut each: impl FnMut(Position, Entry) -> Reading,
+        mut each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);
@@ -285,7 +285,7 @@ impl Slot {
         &mut self,
         name: RingName,
         mut position: Position,
-        mut each: impl FnMut(Position, Entry) -> Reading,
+        mut each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> (Position, bool) {
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);

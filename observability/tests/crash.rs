@@ -392,10 +392,7 @@ impl Check {
             let stop = slot.read(RingName::Owner, start, |_, entry| {
                 match entry {
                     Entry::Record(Record::Request(request)) => {
-                        assert_eq!(
-                            (request.path.as_str(), request.user_agent.as_str()),
-                            ("/some/path", "crash")
-                        );
+                        assert_eq!((&*request.path, &*request.user_agent), ("/some/path", "crash"));
                         records += 1.0;
                     }
                     Entry::Record(Record::Lost(request)) => {

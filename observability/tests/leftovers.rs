@@ -178,7 +178,7 @@ fn requests(rings: &mut Rings, prefix: &str) -> usize {
     count
 }
 
-fn request_id(entry: &Entry) -> &str {
+fn request_id<'a>(entry: &'a Entry<'_>) -> &'a str {
     match entry {
         Entry::Record(Record::Request(record)) => &record.request_id,
         Entry::Record(Record::Lost(lost)) => {

@@ -515,11 +515,11 @@ fn records(run: &Path, what: &str) -> (f64, f64) {
 }
 
 /// Whether an entry is a request, whether it is an event; fails if a part of it is not there.
-fn whole(entry: Entry, what: &str) -> [f64; 2] {
+fn whole(entry: Entry<'_>, what: &str) -> [f64; 2] {
     let (is, text, expected) = match entry {
         Entry::Record(Record::Request(request)) => ([1.0, 0.0], request.path, "/some/path"),
         Entry::Record(Record::Lost(lost)) => ([0.0, 0.0], lost.request.path, "/some/path"),
-        Entry::Record(Record::Event(event)) => ([0.0, 1.0], event.message, EVENT.message),
+        Entry::Record(Record::Event(event)) => ([0.0, 1.0], event.message.into(), EVENT.message),
         other => panic!("{what}: {other:?}"),
     };
     assert_eq!(text, expected, "{what}");

@@ -127,7 +127,7 @@ impl Default for LineFilter {
 
 impl LineFilter {
     /// Whether a request whose line has this level becomes a line.
-    pub fn allows_request(&self, request: &RequestRecord, level: Level) -> bool {
+    pub fn allows_request(&self, request: &RequestRecord<'_>, level: Level) -> bool {
         let is_wanted = match self.access_log {
             AccessLog::On => true,
             AccessLog::Errors => level == Level::Error,
@@ -136,7 +136,7 @@ impl LineFilter {
         let is_good = request.status.is_some_and(|status| status < 400) && level > Level::Warn;
         is_wanted
             && self.levels.allows(crate::logfmt::ACCESS_TARGET, level)
-            && !(is_good && self.access_log_exclude.contains(&request.path))
+            && !(is_good && self.access_log_exclude.iter().any(|path| *path == request.path))
     }
 }
 

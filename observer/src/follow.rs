@@ -43,7 +43,7 @@ pub struct Follow {
 /// A record, and who wrote it.
 struct Read {
     origin: Origin,
-    record: Record,
+    record: Record<'static>,
 }
 
 /// Shows what is asked for on `out` until that is closed, the server has ended, or all is shown.
@@ -129,7 +129,7 @@ fn read_ring(
     let origin = Origin { worker, pid: (pid != 0).then_some(pid) };
     slot.read_as_guest(ring, from, |_, entry| {
         if let Entry::Record(record) = entry {
-            reads.push(Read { origin, record });
+            reads.push(Read { origin, record: record.into_owned() });
         }
         Reading::On
     })
@@ -172,7 +172,8 @@ impl Shown<'_> {
 
     /// The line of a record, if it has one and that is wanted.
     fn wanted(&self, read: &Read) -> Option<Vec<u8>> {
-        let json = Encoder { format: Format::Json, ..self.asked.encoder.clone() };
+        let mut json = self.asked.encoder.clone();
+        json.format = Format::Json;
         let facts = line(&json, read)?;
         let facts = serde_json::from_slice(&facts).ok()?;
         self.asked.filter.wants(&facts).then(|| line(&self.asked.encoder, read)).flatten()

@@ -6,18 +6,17 @@ mod branch;
 mod escape;
 mod fields;
 mod format;
+mod head;
 mod json;
 mod line;
 mod pretty;
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use nix::sys::signal::Signal;
 use saola_observability::Event;
 use saola_observability::closed::{Level, Outcome};
-use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::record::{
     EventRecord, LostRecord, OwnedValue, PanicRecord, RequestRecord, Value,
 };
@@ -26,6 +25,8 @@ pub(crate) use branch::Branch;
 use fields::Author;
 pub use fields::is_secret;
 pub use format::{ColourFacts, Format, FormatChoice};
+pub(crate) use head::time;
+use head::{Common, Head};
 pub use line::LINE_BYTES;
 use line::{Line, Room, Syntax};
 
@@ -46,11 +47,13 @@ pub struct Encoder {
     /// Whether [`Format::Pretty`] is coloured.
     pub has_colour: bool,
     /// The value of the key `service`.
-    pub service: String,
+    service: String,
     /// A request that took this long is a warning. Default 1 s.
     pub slow_request: Duration,
     /// The zone of the times that people read; machines get UTC.
     pub zone: TimeZone,
+    /// What access lines have in common.
+    common: Common,
 }
 
 impl Encoder {
@@ -62,11 +65,12 @@ impl Encoder {
             service: service.to_owned(),
             slow_request: Duration::from_secs(1),
             zone: TimeZone::UTC,
+            common: Common::default(),
         }
     }
 
     /// The level of a request's line: 5xx and what never got an answer are errors, slow ones warnings.
-    pub fn level(&self, request: &RequestRecord) -> Level {
+    pub fn level(&self, request: &RequestRecord<'_>) -> Level {
         match request.outcome {
             Outcome::Panic | Outcome::Timeout | Outcome::Lost => Level::Error,
             Outcome::Ok | Outcome::Aborted
@@ -80,12 +84,12 @@ impl Encoder {
     }
 
     /// Appends the access line of a request.
-    pub fn request(&self, out: &mut Vec<u8>, origin: Origin, request: &RequestRecord) {
+    pub fn request(&self, out: &mut Vec<u8>, origin: Origin, request: &RequestRecord<'_>) {
         self.access(out, origin, request, None);
     }
 
     /// Appends the access line of a request that died with its worker.
-    pub fn lost(&self, out: &mut Vec<u8>, lost: &LostRecord) {
+    pub fn lost(&self, out: &mut Vec<u8>, lost: &LostRecord<'_>) {
         let origin = Origin { worker: Some(lost.slot), pid: Some(lost.pid) };
         self.access(out, origin, &lost.request, Some(lost));
     }
@@ -154,15 +158,15 @@ impl Encoder {
         &self,
         out: &mut Vec<u8>,
         origin: Origin,
-        request: &RequestRecord,
-        lost: Option<&LostRecord>,
+        request: &RequestRecord<'_>,
+        lost: Option<&LostRecord<'_>>,
     ) {
         let level = self.level(request);
         self.line(out, |line| {
             if self.format == Format::Pretty {
                 pretty::access(self, line, origin, level, request);
             } else {
-                self.head(line, origin, &access_head(level, request));
+                self.access_head(line, origin, level, request);
                 access_facts(line, request);
             }
             if let Some(lost) = lost {
@@ -171,34 +175,9 @@ impl Encoder {
         });
     }
 
-    fn head(&self, line: &mut Line<'_>, origin: Origin, head: &Head<'_>) {
-        if self.format == Format::Pretty {
-            pretty::head(self, line, origin, head);
-            return;
-        }
-        line.printed("time", |out| time(out, head.wall_ns));
-        line.text("level", head.level.as_str(), VALUE_BYTES);
-        line.text("msg", head.message, MESSAGE_BYTES);
-        line.text_if_any("target", head.target, VALUE_BYTES);
-        line.text_if_any("service", &self.service, VALUE_BYTES);
-        if let Some(worker) = origin.worker {
-            line.number("worker", worker);
-        }
-        if let Some(pid) = origin.pid {
-            line.number("pid", pid);
-        }
-        line.text_if_any("request_id", head.request_id, VALUE_BYTES);
-        line.id("trace_id", &head.trace.0);
-        line.id("span_id", &head.span.0);
-    }
-
     /// Writes one line. The second attempt cuts each value so short that no value can make the line too long.
     fn line(&self, out: &mut Vec<u8>, write: impl Fn(&mut Line<'_>)) {
-        let syntax = match self.format {
-            Format::Logfmt => Syntax::Logfmt,
-            Format::Json => Syntax::Json,
-            Format::Pretty => Syntax::Pretty,
-        };
+        let syntax = self.syntax();
         let begin = out.len();
         for room in [Room::Usual, Room::Tight] {
             out.truncate(begin);
@@ -212,7 +191,15 @@ impl Encoder {
         out.truncate(begin);
     }
 
-    fn is_slow(&self, request: &RequestRecord) -> bool {
+    fn syntax(&self) -> Syntax {
+        match self.format {
+            Format::Logfmt => Syntax::Logfmt,
+            Format::Json => Syntax::Json,
+            Format::Pretty => Syntax::Pretty,
+        }
+    }
+
+    fn is_slow(&self, request: &RequestRecord<'_>) -> bool {
         u128::from(request.duration_ns) >= self.slow_request.as_nanos()
     }
 }
@@ -225,38 +212,18 @@ pub fn local_zone() -> TimeZone {
 /// The target of access lines.
 pub const ACCESS_TARGET: &str = "saola::access";
 
-/// What all lines begin with.
-struct Head<'a> {
-    wall_ns: u64,
-    level: Level,
-    message: &'a str,
-    target: &'a str,
-    request_id: &'a str,
-    trace: TraceId,
-    span: SpanId,
-}
-
-fn access_head(level: Level, request: &RequestRecord) -> Head<'_> {
-    Head {
-        // The line says what happened when the request ended.
-        wall_ns: request.end_wall_ns(),
-        level,
-        message: "request",
-        target: ACCESS_TARGET,
-        request_id: &request.request_id,
-        trace: request.trace,
-        span: request.span,
+fn access_facts(line: &mut Line<'_>, request: &RequestRecord<'_>) {
+    if request.method_text.is_empty() {
+        line.word("method", request.method.as_str());
+    } else {
+        line.text("method", &request.method_text, VALUE_BYTES);
     }
-}
-
-fn access_facts(line: &mut Line<'_>, request: &RequestRecord) {
-    line.text("method", request.method_name(), VALUE_BYTES);
     line.text_if_any("path", &request.path, PATH_BYTES);
     line.text_if_any("route", &request.route, VALUE_BYTES);
     if let Some(status) = request.status {
         line.number("status", status);
     }
-    line.text("outcome", request.outcome.as_str(), VALUE_BYTES);
+    line.word("outcome", request.outcome.as_str());
     line.milliseconds("duration_ms", request.duration_ns);
     if request.outcome != Outcome::Lost {
         line.number("request_bytes", request.request_bytes);
@@ -269,7 +236,7 @@ fn access_facts(line: &mut Line<'_>, request: &RequestRecord) {
 }
 
 /// Why the worker died (the counter's label), and by what.
-fn lost_facts(line: &mut Line<'_>, lost: &LostRecord) {
+fn lost_facts(line: &mut Line<'_>, lost: &LostRecord<'_>) {
     line.text("reason", lost.reason.as_str(), VALUE_BYTES);
     match lost.signal.map(Signal::try_from) {
         Some(Ok(signal)) => line.text("signal", signal.as_str(), VALUE_BYTES),
@@ -301,48 +268,26 @@ fn top_frames(backtrace: &str) -> &str {
     backtrace.split_at(end).0
 }
 
-/// RFC 3339 in UTC with microseconds.
-pub(crate) fn time(out: &mut Vec<u8>, wall_ns: u64) {
-    static PRINTER: jiff::fmt::temporal::DateTimePrinter =
-        jiff::fmt::temporal::DateTimePrinter::new().precision(Some(0));
-    thread_local! {
-        /// The second printed last, and its text: thousands of lines are of the same one.
-        static SECOND: RefCell<(Option<u64>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
-    }
-    let (second, rest_ns) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
-    SECOND.with_borrow_mut(|(known, text)| {
-        if *known != Some(second) {
-            text.clear();
-            let printed = PRINTER.print_timestamp(&timestamp(wall_ns - rest_ns), &mut *text);
-            debug_assert!(printed.is_ok(), "a vector takes all bytes");
-            // The zone follows behind the fraction.
-            text.pop();
-            *known = Some(second);
-        }
-        out.extend_from_slice(text);
-    });
-    out.push(b'.');
-    line::digits::<6>(out, rest_ns / 1_000);
-    out.push(b'Z');
-}
-
-fn timestamp(wall_ns: u64) -> jiff::Timestamp {
-    // 64 bits of nanoseconds end in the year 2554: always inside jiff's range.
-    jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(jiff::Timestamp::MAX)
-}
-
 /// An address as text.
 pub(crate) fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
-    use std::io::Write as _;
-    if let std::net::IpAddr::V4(address) = address {
-        for (at, octet) in address.octets().into_iter().enumerate() {
-            out.extend_from_slice(if at == 0 { b"" } else { b"." });
-            out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
-        }
+    let std::net::IpAddr::V4(address) = address else {
+        use std::io::Write as _;
+        let written = write!(out, "{address}");
+        debug_assert!(written.is_ok(), "a vector takes all bytes");
         return;
+    };
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        if octet >= 100 {
+            out.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            out.push(b'0' + octet / 10 % 10);
+        }
+        out.push(b'0' + octet % 10);
     }
-    let written = write!(out, "{address}");
-    debug_assert!(written.is_ok(), "a vector takes all bytes");
 }
 
 const PATH_BYTES: usize = 1_024;

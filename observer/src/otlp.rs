@@ -88,27 +88,22 @@ impl Traces {
     }
 
     /// Queues the span of a record, or holds it until its request ends. `None` if the record has nothing to do with spans,
-    /// or its trace is not kept. Takes the record away if nothing but spans is made of it.
+    /// or its trace is not kept.
     pub(crate) fn record(
         &self,
         worker: Option<u32>,
-        record: &mut Option<Record>,
+        record: Record<'_>,
         profiles: &mut Profiles,
     ) -> Option<Fate> {
-        if let Some(Record::Span(span)) = record.take_if(|record| matches!(record, Record::Span(_)))
-        {
-            return Some(self.child(worker, span));
-        }
-        match record.as_ref()? {
-            Record::Request(request) => self.request(worker, request, profiles),
+        match record {
+            Record::Request(request) => self.request(worker, &request, profiles),
             Record::Lost(lost) => self.lost(lost.slot, &lost.request, profiles),
-            Record::Panic(panic) => {
-                self.note(panic.trace, panic.span, || Note::Panic(panic.clone()))
-            }
+            Record::Span(span) => Some(self.child(worker, span)),
+            Record::Panic(panic) => self.note(panic.trace, panic.span, || Note::Panic(panic)),
             Record::Event(event) if event.level == Level::Error => {
-                self.note(event.trace, event.span, || Note::Error(event.clone()))
+                self.note(event.trace, event.span, || Note::Error(event))
             }
-            Record::Event(_) | Record::Span(_) => None,
+            Record::Event(_) => None,
         }
     }
 
@@ -131,7 +126,7 @@ impl Traces {
     fn request(
         &self,
         worker: Option<u32>,
-        record: &RequestRecord,
+        record: &RequestRecord<'_>,
         profiles: &mut Profiles,
     ) -> Option<Fate> {
         let worth = match record.sampling {
@@ -147,7 +142,7 @@ impl Traces {
     }
 
     /// A request that died with its worker is kept, sampled or not; requests nobody knows have no ids.
-    fn lost(&self, slot: u32, record: &RequestRecord, profiles: &mut Profiles) -> Option<Fate> {
+    fn lost(&self, slot: u32, record: &RequestRecord<'_>, profiles: &mut Profiles) -> Option<Fate> {
         let is_known = !record.trace.is_none() && !record.span.is_none();
         self.end(Some(slot), record, is_known.then_some(Worth::Notable), profiles)
     }
@@ -156,7 +151,7 @@ impl Traces {
     fn end(
         &self,
         worker: Option<u32>,
-        record: &RequestRecord,
+        record: &RequestRecord<'_>,
         worth: Option<Worth>,
         profiles: &mut Profiles,
     ) -> Option<Fate> {

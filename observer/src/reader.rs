@@ -47,10 +47,20 @@ pub(crate) trait Rings {
     fn origin(&mut self, source: usize) -> Origin;
 
     /// Hands out at most `most` records that have not been read for lines, in order.
-    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Self::Position, Record));
+    fn read(
+        &mut self,
+        source: usize,
+        most: usize,
+        take: &mut dyn FnMut(Self::Position, Record<'_>),
+    );
 
     /// Hands out at most `most` records that have not been read for spans, in order.
-    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Self::Position, Kept));
+    fn read_kept(
+        &mut self,
+        source: usize,
+        most: usize,
+        take: &mut dyn FnMut(Self::Position, Kept<'_>),
+    );
 
     /// Behind the last record that the stage has read.
     fn read_to(&mut self, source: usize, stage: Stage) -> Self::Position;
@@ -80,9 +90,9 @@ pub(crate) trait Rings {
 /// What there is to read for spans.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the reader's stack")]
-pub(crate) enum Kept {
+pub(crate) enum Kept<'a> {
     /// A record.
-    Record(Record),
+    Record(Record<'a>),
     /// The end of a request whose trace is not kept, by its server span.
     Not(SpanId),
 }
@@ -283,22 +293,19 @@ impl<R: Rings> Reader<R> {
             let traces = self.traces.as_ref().filter(|_| is_together);
             let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
             let (pending, open) = (&mut self.pending[source], &mut self.open[source]);
-            self.rings.read(source, most, &mut |position, record| {
+            self.rings.read(source, most, &mut |position, mut record| {
                 time = record.wall_ns().max(time);
                 mark.reached = Some(position);
-                let mut record = Some(record);
-                if let Some(traces) = traces.filter(|_| position > spans_at) {
-                    let fate = traces.record(origin.worker, &mut record, &mut self.profiles);
-                    open.read(position, fate);
-                }
-                let line = record.and_then(|mut record| {
-                    stacks::name(&mut record, symbols);
-                    let begin = drafts.len();
-                    let level = lines.draft(drafts, origin, &record)?;
-                    Some((level, begin..drafts.len()))
-                });
+                stacks::name(&mut record, symbols);
+                let begin = drafts.len();
+                let level = lines.draft(drafts, origin, &record);
+                let line = level.map(|level| (level, begin..drafts.len()));
                 order.push_back((time, source));
                 pending.push_back(Pending { position, line });
+                if let Some(traces) = traces.filter(|_| position > spans_at) {
+                    let fate = traces.record(origin.worker, record, &mut self.profiles);
+                    open.read(position, fate);
+                }
             });
             if let Some(reached) = mark.reached.filter(|_| is_together) {
                 self.rings.skip_to(source, Stage::Otlp, reached);
@@ -375,7 +382,7 @@ impl<R: Rings> Reader<R> {
         self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
             found = Found::Some;
             let fate = match kept {
-                Kept::Record(record) => traces.record(worker, &mut Some(record), profiles),
+                Kept::Record(record) => traces.record(worker, record, profiles),
                 Kept::Not(request) => {
                     traces.forget(request);
                     None

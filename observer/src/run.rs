@@ -120,13 +120,10 @@ fn profiling(settings: &Settings, slot: &Slot, voice: &Voice) -> (Profiles, Opti
 }
 
 fn lines(settings: &Settings, stdout: OwnedFd, cursors: LogCursors) -> io::Result<Lines<u64>> {
-    let encoder = Encoder {
-        format: settings.format,
-        has_colour: settings.has_colour,
-        service: settings.service.name.clone(),
-        slow_request: settings.slow_request,
-        zone: jiff::tz::TimeZone::system(),
-    };
+    let mut encoder = Encoder::new(settings.format, &settings.service.name);
+    encoder.has_colour = settings.has_colour;
+    encoder.slow_request = settings.slow_request;
+    encoder.zone = jiff::tz::TimeZone::system();
     let own = Origin { worker: None, pid: Some(std::process::id()) };
     let output = Output::start(stdout, move |reached: &Vec<_>| cursors.advance(reached))?;
     Ok(Lines::new(encoder, settings.lines.clone(), own, output))

@@ -138,7 +138,7 @@ fn lost_requests() {
 }
 
 /// The one line of a death, with what was lost.
-fn died(record: &Record, slot: u32) -> bool {
+fn died(record: &Record<'_>, slot: u32) -> bool {
     let Record::Event(event) = record else { return false };
     let has =
         |key: &str, value: &OwnedValue| event.fields.iter().any(|(k, v)| k == key && v == value);
@@ -343,14 +343,14 @@ impl Server {
     }
 
     /// All that stands in the supervisor's ring; the pretended observer takes nothing out.
-    fn records(&self) -> Vec<Record> {
+    fn records(&self) -> Vec<Record<'static>> {
         let mut records = Vec::new();
         let Ok(mut rings) = Rings::open(&self.run_dir) else { return records };
         for slot in rings.slots().iter_mut().filter(|slot| slot.role() == Role::Supervisor) {
             let start = slot.start(RingName::Owner, Stage::Log);
             slot.read(RingName::Owner, start, |_, entry| {
                 if let Entry::Record(record) = entry {
-                    records.push(record);
+                    records.push(record.into_owned());
                 }
                 Reading::On
             });

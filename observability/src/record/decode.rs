@@ -1,6 +1,7 @@
 //! Bytes of a ring as a record. Total: any bytes give a record or `None`, never a panic.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
@@ -34,8 +35,8 @@ impl Header {
 }
 
 /// Decodes a payload. A longer payload of a known kind is taken and its tail ignored; an unknown kind is `None`.
-pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Record> {
-    let mut input = Input(payload);
+pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Record<'_>> {
+    let mut input = Input::new(payload);
     match kind {
         REQUEST => input.request().map(Record::Request),
         SPAN => input.span().map(Record::Span),
@@ -51,7 +52,7 @@ pub(crate) fn unkept(kind: u8, payload: &[u8]) -> Option<SpanId> {
     if kind != REQUEST {
         return None;
     }
-    let mut input = Input(payload);
+    let mut input = Input::new(payload);
     input.take::<{ 8 + 8 + 16 }>()?;
     let span = input.span_id()?;
     input.take::<{ 8 + 8 + 8 + 16 + 4 + 3 * 2 + 3 }>()?;
@@ -66,10 +67,18 @@ pub(crate) fn is_known(kind: u8) -> bool {
 /// A fact that may be absent in a record that is whole; the outer option says whether the record is.
 type Maybe<T> = Option<T>;
 
-struct Input<'a>(&'a [u8]);
+struct Input<'a> {
+    bytes: &'a [u8],
+    /// The same once texts are read, if all of it is UTF-8: then each text is, and they are looked at together.
+    text: Option<&'a str>,
+}
 
-impl Input<'_> {
-    fn request(&mut self) -> Option<RequestRecord> {
+impl<'a> Input<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, text: None }
+    }
+
+    fn request(&mut self) -> Option<RequestRecord<'a>> {
         let (start_wall_ns, duration_ns) = (self.u64()?, self.u64()?);
         let (trace, span, parent) = (self.trace()?, self.span_id()?, self.span_id()?);
         let (request_bytes, response_bytes) = (self.u64()?, self.u64()?);
@@ -82,6 +91,7 @@ impl Input<'_> {
         let outcome = Outcome::from_number(self.u8()?)?;
         let sampling = Sampling::from_number(self.u8()?)?;
         let flags = self.u8()?;
+        self.text = std::str::from_utf8(self.bytes).ok();
         let route = self.text()?;
         let exception = Some(self.text()?).filter(|text| !text.is_empty());
         Some(RequestRecord {
@@ -114,7 +124,7 @@ impl Input<'_> {
         })
     }
 
-    fn lost(&mut self) -> Option<LostRecord> {
+    fn lost(&mut self) -> Option<LostRecord<'a>> {
         let count = self.u64()?;
         let (slot, pid) = (self.u32()?, self.u32()?);
         let (signal, exit_code) = (self.optional_i32()?, self.optional_i32()?);
@@ -133,8 +143,8 @@ impl Input<'_> {
             request: self.span_id()?,
             kind: SpanKind::from_number(self.u8()?)?,
             status: SpanStatus::from_number(self.u8()?)?,
-            status_text: self.text()?,
-            name: self.text()?,
+            status_text: self.owned()?,
+            name: self.owned()?,
             attributes: self.fields()?,
         })
     }
@@ -143,7 +153,7 @@ impl Input<'_> {
         let wall_ns = self.u64()?;
         let (trace, span) = (self.trace()?, self.span_id()?);
         let level = Level::from_number(self.u8()?)?;
-        let (target, message, request_id) = (self.text()?, self.text()?, self.text()?);
+        let (target, message, request_id) = (self.owned()?, self.owned()?, self.owned()?);
         let fields = self.fields()?;
         Some(EventRecord { wall_ns, level, target, message, trace, span, request_id, fields })
     }
@@ -153,10 +163,10 @@ impl Input<'_> {
             wall_ns: self.u64()?,
             trace: self.trace()?,
             span: self.span_id()?,
-            route: self.text()?,
-            message: self.text()?,
-            location: self.text()?,
-            backtrace: self.text()?,
+            route: self.owned()?,
+            message: self.owned()?,
+            location: self.owned()?,
+            backtrace: self.owned()?,
         })
     }
 
@@ -167,9 +177,9 @@ impl Input<'_> {
         }
         let mut fields = Vec::with_capacity(count);
         for _ in 0..count {
-            let key = self.text()?;
+            let key = self.owned()?;
             let value = match self.u8()? {
-                0 => OwnedValue::Str(self.text()?),
+                0 => OwnedValue::Str(self.owned()?),
                 1 => OwnedValue::U64(self.u64()?),
                 2 => OwnedValue::I64(self.u64()?.cast_signed()),
                 3 => OwnedValue::F64(f64::from_bits(self.u64()?)),
@@ -203,11 +213,22 @@ impl Input<'_> {
         self.take().map(|bytes| SpanId(*bytes))
     }
 
-    fn text(&mut self) -> Option<String> {
+    fn owned(&mut self) -> Option<String> {
+        self.text().map(Cow::into_owned)
+    }
+
+    fn text(&mut self) -> Option<Cow<'a, str>> {
         let length = usize::from(self.u16()?);
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(text).ok().map(str::to_owned)
+        let (bytes, rest) = self.bytes.split_at_checked(length)?;
+        // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
+        let text = if let Some(all) = self.text {
+            let begin = all.len().checked_sub(self.bytes.len())?;
+            all.get(begin..begin.checked_add(length)?)
+        } else {
+            std::str::from_utf8(bytes).ok()
+        };
+        self.bytes = rest;
+        text.map(Cow::Borrowed)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -227,8 +248,8 @@ impl Input<'_> {
     }
 
     fn take<const N: usize>(&mut self) -> Option<&[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (head, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
         Some(head)
     }
 }
@@ -279,12 +300,26 @@ mod tests {
         assert_eq!(bytes.len() % 8, 0);
         let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
         assert_eq!(
-            (read.path.as_str(), read.route.as_str(), read.status),
+            (&*read.path, &*read.route, read.status),
             ("/items/7", "/items/{id}", Some(200))
         );
         assert_eq!(read.client, Some("127.0.0.1".parse().unwrap()));
-        assert_eq!((read.user_agent.as_str(), &read.exception), ("curl", &None));
+        assert_eq!((&*read.user_agent, &read.exception), ("curl", &None));
         assert_eq!(read.end_wall_ns(), 15);
+    }
+
+    #[test]
+    fn a_text_that_ends_inside_a_character_is_damaged_whatever_follows() {
+        let id = "r".repeat(128);
+        let mut bytes = Vec::new();
+        Encoder::request(&mut bytes, &Ended { request_id: &id, ..request("/some/path", b"") });
+        let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
+        assert_eq!(read.request_id, id, "the byte of its length is no UTF-8");
+        // The last byte of the path and the first of the length behind it are a character.
+        let end = bytes.windows(10).position(|bytes| bytes == b"/some/path").unwrap() + 10;
+        bytes[end - 1] = 0xc3;
+        assert_eq!(&bytes[end..end + 2], [0x80, 0]);
+        assert_eq!(decode(REQUEST, &bytes[HEADER..]), None);
     }
 
     #[test]

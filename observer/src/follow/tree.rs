@@ -112,7 +112,7 @@ fn write_one(encoder: &Encoder, out: &mut Vec<u8>, read: &Read, branch: Branch) 
     }
 }
 
-fn trace(record: &Record) -> TraceId {
+fn trace(record: &Record<'_>) -> TraceId {
     match record {
         Record::Request(request) => request.trace,
         Record::Lost(lost) => lost.request.trace,
@@ -123,7 +123,7 @@ fn trace(record: &Record) -> TraceId {
 }
 
 /// The span that a record is.
-fn own(record: &Record) -> Option<SpanId> {
+fn own(record: &Record<'_>) -> Option<SpanId> {
     match record {
         Record::Request(request) => Some(request.span),
         Record::Lost(lost) => Some(lost.request.span),
@@ -133,7 +133,7 @@ fn own(record: &Record) -> Option<SpanId> {
 }
 
 /// The span that a record belongs under.
-fn parent(record: &Record) -> SpanId {
+fn parent(record: &Record<'_>) -> SpanId {
     match record {
         Record::Request(request) => request.parent,
         Record::Lost(lost) => lost.request.parent,
@@ -143,7 +143,7 @@ fn parent(record: &Record) -> SpanId {
     }
 }
 
-fn start_ns(record: &Record) -> u64 {
+fn start_ns(record: &Record<'_>) -> u64 {
     match record {
         Record::Request(request) => request.start_wall_ns,
         Record::Lost(lost) => lost.request.start_wall_ns,

@@ -21,7 +21,13 @@ pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
 
 /// Says whether logfmt may show `value` without quotes.
 pub(super) fn is_bare(value: &str) -> bool {
-    !value.is_empty() && value.bytes().all(|byte| BARE[usize::from(byte)])
+    // Eight at a time: a value is bare or wanted elsewhere in quotes, so nothing is won by stopping early.
+    let (words, rest) = value.as_bytes().as_chunks::<8>();
+    !value.is_empty()
+        && words
+            .iter()
+            .all(|word| word.iter().fold(true, |bare, byte| bare & BARE[usize::from(*byte)]))
+        && rest.iter().all(|byte| BARE[usize::from(*byte)])
 }
 
 /// The longest beginning of `value` that has at most `raw` bytes, and at most `escaped` bytes when escaped.

@@ -52,6 +52,28 @@ impl<'a> Line<'a> {
         Self { out, begin, syntax, room, is_first: true }
     }
 
+    pub(super) fn syntax(&self) -> Syntax {
+        self.syntax
+    }
+
+    pub(super) fn is_usual(&self) -> bool {
+        self.room == Room::Usual
+    }
+
+    /// What `write` would write here, behind other keys.
+    pub(super) fn apart(&self, write: impl FnOnce(&mut Line<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut line = Line::new(&mut out, self.syntax, self.room);
+        line.is_first = false;
+        write(&mut line);
+        out
+    }
+
+    /// What was written apart.
+    pub(super) fn append(&mut self, written: &[u8]) {
+        self.out.extend_from_slice(written);
+    }
+
     /// Bytes that need no escaping and no key: the readable part of a pretty line.
     pub(super) fn raw(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
@@ -80,14 +102,25 @@ impl<'a> Line<'a> {
         self.shown(value, max_bytes);
     }
 
+    /// One of Saola's own words, which need no look: letters, `_` and `:`.
+    #[inline(always)]
+    pub(super) fn word(&mut self, key: &str, word: &str) {
+        debug_assert!(escape::is_bare(word), "{word:?} is no word");
+        self.key(key);
+        self.quote_in_json();
+        self.out.extend_from_slice(word.as_bytes());
+        self.quote_in_json();
+    }
+
     fn shown(&mut self, value: &str, max_bytes: usize) {
-        let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
-        let is_cut = kept.len() < value.len();
-        if self.syntax != Syntax::Json && !is_cut && escape::is_bare(kept) {
-            self.out.extend_from_slice(kept.as_bytes());
-        } else {
-            json::text(self.out, kept, is_cut);
+        // What is bare does not grow.
+        let bare_bytes = max_bytes.min(self.room.escaped_bytes());
+        if self.syntax != Syntax::Json && value.len() <= bare_bytes && escape::is_bare(value) {
+            self.out.extend_from_slice(value.as_bytes());
+            return;
         }
+        let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
+        json::text(self.out, kept, kept.len() < value.len());
     }
 
     /// Like [`Line::text`], but an empty value leaves the key out.
@@ -220,8 +253,7 @@ impl<'a> Line<'a> {
 }
 
 pub(super) fn hex<const BYTES: usize>(out: &mut Vec<u8>, bytes: &[u8; BYTES]) {
-    let pairs = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    out.extend_from_slice(pairs.as_flattened());
+    out.extend_from_slice(bytes.map(|byte| HEX[usize::from(byte)]).as_flattened());
 }
 
 pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {
@@ -254,3 +286,14 @@ fn float(out: &mut Vec<u8>, value: f64) {
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Each byte in two digits: every line has two ids.
+static HEX: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};

@@ -9,8 +9,9 @@ use saola_observability::closed::{Level, Outcome};
 use saola_observability::ids::TraceId;
 use saola_observability::record::RequestRecord;
 
+use super::head::{Head, timestamp};
 use super::line::{Line, hex};
-use super::{Encoder, Head, MESSAGE_BYTES, Origin, PATH_BYTES, VALUE_BYTES, timestamp};
+use super::{Encoder, MESSAGE_BYTES, Origin, PATH_BYTES, VALUE_BYTES};
 
 /// `12:03:04.123 INFO  w1 GET /items/{id} 200 3.2 ms  /items/7  4bf92f35`
 pub(super) fn access(
@@ -18,7 +19,7 @@ pub(super) fn access(
     line: &mut Line<'_>,
     origin: Origin,
     level: Level,
-    request: &RequestRecord,
+    request: &RequestRecord<'_>,
 ) {
     begin(encoder, line, origin, level, request.end_wall_ns());
     line.prose(request.method_name(), VALUE_BYTES);
@@ -85,7 +86,7 @@ pub(super) fn level(encoder: &Encoder, line: &mut Line<'_>, level: Level) {
 }
 
 /// The status, and the outcome where it says more.
-fn result(encoder: &Encoder, line: &mut Line<'_>, request: &RequestRecord) {
+fn result(encoder: &Encoder, line: &mut Line<'_>, request: &RequestRecord<'_>) {
     if let Some(status) = request.status {
         let colour = match status {
             500.. => RED,

@@ -5,13 +5,14 @@ mod hostile;
 use std::net::{IpAddr, Ipv4Addr};
 
 use saola_observability::closed::{LostReason, Method, Protocol, Sampling};
+use saola_observability::ids::{SpanId, TraceId};
 
 use super::*;
 pub(crate) use hostile::hostile;
 
 const LIMITS: [(&str, usize); 3] = [("path", 1_024), ("user_agent", 256), ("msg", 1_024)];
 
-pub(crate) fn request() -> RequestRecord {
+pub(crate) fn request() -> RequestRecord<'static> {
     RequestRecord {
         start_wall_ns: 1_795_230_000_000_000_000,
         duration_ns: 3_210_000,
@@ -37,8 +38,8 @@ pub(crate) fn request() -> RequestRecord {
         request_id: "r-1".into(),
         user_agent: "curl/8.5.0".into(),
         server_address: "localhost".into(),
-        method_text: String::new(),
-        tracestate: String::new(),
+        method_text: "".into(),
+        tracestate: "".into(),
     }
 }
 
@@ -50,10 +51,28 @@ fn text(out: Vec<u8>) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn access(format: Format, request: &RequestRecord) -> String {
+fn access(format: Format, request: &RequestRecord<'_>) -> String {
     let mut out = Vec::new();
     Encoder::new(format, "shop").request(&mut out, origin(), request);
     text(out)
+}
+
+#[test]
+fn the_lines_of_many_processes_and_levels_are_those_that_each_would_have_alone() {
+    let mut encoder = Encoder::new(Format::Logfmt, "shop");
+    for round in 0..3_u16 {
+        for pid in 0..70 {
+            let origin = Origin { worker: Some(pid % 3), pid: Some(pid) };
+            let request = RequestRecord { status: Some(200 + 300 * (round % 2)), ..request() };
+            for format in [Format::Logfmt, Format::Json] {
+                encoder.format = format;
+                let (mut line, mut alone) = (Vec::new(), Vec::new());
+                encoder.request(&mut line, origin, &request);
+                Encoder::new(format, "shop").request(&mut alone, origin, &request);
+                assert_eq!(text(line), text(alone));
+            }
+        }
+    }
 }
 
 fn event_line(format: Format, event: &EventRecord) -> String {

@@ -275,7 +275,7 @@ mod tests {
 
     fn span(name: &str) -> Encoded {
         let mut record = request();
-        record.route = name.to_owned();
+        record.route = name.to_owned().into();
         Builder::new(SpanLimits::default()).request(None, &record, &Inside::default())
     }
 

@@ -43,7 +43,7 @@ impl Builder {
     pub(crate) fn request(
         &self,
         worker: Option<u32>,
-        record: &RequestRecord,
+        record: &RequestRecord<'_>,
         inside: &Inside<'_>,
     ) -> Encoded {
         let method = match record.method {
@@ -194,7 +194,7 @@ fn kind_number(kind: SpanKind) -> u64 {
 fn request_attributes(
     attributes: &mut Attributes<'_>,
     worker: Option<u32>,
-    record: &RequestRecord,
+    record: &RequestRecord<'_>,
 ) {
     attributes.text("http.request.method", record.method.as_str());
     attributes.text_if_any("http.request.method_original", &record.method_text);
@@ -228,7 +228,7 @@ fn request_attributes(
 }
 
 /// What went wrong, from a closed set; a 4xx is the client's business.
-fn error_type(record: &RequestRecord) -> Option<Cow<'static, str>> {
+fn error_type(record: &RequestRecord<'_>) -> Option<Cow<'static, str>> {
     match (record.outcome, record.status) {
         (Outcome::Ok, Some(status @ 500..)) => Some(Cow::Owned(status.to_string())),
         (Outcome::Ok, _) => None,

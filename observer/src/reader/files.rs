@@ -262,7 +262,7 @@ impl Rings for Files {
         }
     }
 
-    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Record)) {
+    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Record<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
         let (mut left, mut damaged) = (most, 0);
         let read = &mut source.read[Stage::Log.index()];
@@ -277,7 +277,7 @@ impl Rings for Files {
         self.damaged += damaged;
     }
 
-    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Kept)) {
+    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Kept<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
         let mut left = most;
         let read = &mut source.read[Stage::Otlp.index()];

@@ -102,7 +102,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
         &self,
         out: &mut Vec<u8>,
         origin: Origin,
-        record: &Record,
+        record: &Record<'_>,
     ) -> Option<Level> {
         let level = self.level(record)?;
         match record {
@@ -167,7 +167,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
     }
 
     /// Counts the line that this record will not become; false if it would have had none.
-    pub(crate) fn lose(&mut self, reason: LostLines, record: &Record) -> bool {
+    pub(crate) fn lose(&mut self, reason: LostLines, record: &Record<'_>) -> bool {
         let has_line = self.level(record).is_some();
         if has_line {
             self.count_lost(reason, 1);
@@ -221,7 +221,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
     }
 
     /// The level of the line that a record becomes.
-    fn level(&self, record: &Record) -> Option<Level> {
+    fn level(&self, record: &Record<'_>) -> Option<Level> {
         match record {
             Record::Request(request) => {
                 let level = self.encoder.level(request);

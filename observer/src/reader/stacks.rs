@@ -8,7 +8,7 @@ use saola_observability::record::{EventRecord, OwnedValue, Record};
 use crate::profile::Symbols;
 
 /// Adds the functions to the line of a stack, the innermost first. One of another program keeps its addresses only.
-pub(super) fn name(record: &mut Record, symbols: &mut Symbols) {
+pub(super) fn name(record: &mut Record<'_>, symbols: &mut Symbols) {
     let Record::Event(event) = record else { return };
     if event.target != "saola::supervisor" || event.message != "worker stack" {
         return;
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    fn stack(fields: &[(&str, &str)]) -> Record {
+    fn stack(fields: &[(&str, &str)]) -> Record<'static> {
         let fields = fields
             .iter()
             .map(|(key, value)| ((*key).to_owned(), OwnedValue::Str((*value).to_owned())));
@@ -82,7 +82,7 @@ mod tests {
         })
     }
 
-    fn fields(record: Record) -> Vec<(String, OwnedValue)> {
+    fn fields(record: Record<'_>) -> Vec<(String, OwnedValue)> {
         let Record::Event(event) = record else { panic!("an event stays one") };
         event.fields
     }

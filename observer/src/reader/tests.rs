@@ -19,7 +19,7 @@ const RECORD_BYTES: usize = 256;
 
 #[derive(Default)]
 struct FakeSlot {
-    records: Vec<Record>,
+    records: Vec<Record<'static>>,
     read: [usize; 2],
     committed: [usize; 2],
 }
@@ -43,7 +43,7 @@ impl FakeRings {
     }
 
     /// False when the ring is full, as the real one.
-    fn push(&mut self, slot: usize, record: Record) -> bool {
+    fn push(&mut self, slot: usize, record: Record<'static>) -> bool {
         let slot = &mut self.slots[slot];
         let slowest = *slot.committed.iter().min().unwrap();
         let has_room = (slot.records.len() - slowest + 1) * RECORD_BYTES <= self.capacity;
@@ -55,7 +55,7 @@ impl FakeRings {
 }
 
 impl FakeSlot {
-    fn read(&mut self, stage: Stage, most: usize, take: &mut dyn FnMut(usize, Record)) {
+    fn read(&mut self, stage: Stage, most: usize, take: &mut dyn FnMut(usize, Record<'_>)) {
         let read = &mut self.read[number(stage)];
         for record in self.records.iter().skip(*read).take(most) {
             *read += 1;
@@ -77,11 +77,11 @@ impl Rings for FakeRings {
         Origin { worker: u32::try_from(slot).ok(), pid: None }
     }
 
-    fn read(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Record)) {
+    fn read(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Record<'_>)) {
         self.slots[slot].read(Stage::Log, most, take);
     }
 
-    fn read_kept(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Kept)) {
+    fn read_kept(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Kept<'_>)) {
         self.slots[slot].read(Stage::Otlp, most, &mut |position, record| {
             take(position, Kept::Record(record));
         });
@@ -144,10 +144,15 @@ fn with_traces(
     Reader::new(FakeRings::new(slots, capacity), lines, traces, Profiles::new(0, None))
 }
 
-fn record(id: usize, time: u64) -> Record {
+fn record(id: usize, time: u64) -> Record<'static> {
     let start_wall_ns = time;
     let request_id = id.to_string();
-    Record::Request(RequestRecord { start_wall_ns, request_id, duration_ns: 0, ..request() })
+    Record::Request(RequestRecord {
+        start_wall_ns,
+        request_id: request_id.into(),
+        duration_ns: 0,
+        ..request()
+    })
 }
 
 fn until(
@@ -343,7 +348,7 @@ fn the_cursor_stays_in_front_of_a_span_that_is_under_way() {
     let traces = Traces::new(crate::OtlpSettings::from_env(&lookup).unwrap().unwrap());
     let mut open = open::Open::default();
     open.read(10, None);
-    open.read(20, traces.record(None, &mut Some(record(1, 1)), &mut Profiles::new(0, None)));
+    open.read(20, traces.record(None, record(1, 1), &mut Profiles::new(0, None)));
     open.read(30, None);
     assert_eq!(open.settled(), Some(10));
     assert_eq!(open.settled(), None);

@@ -146,7 +146,7 @@ impl Exporting {
             self.produced += 1;
             let span = SpanId(self.produced.to_be_bytes());
             let record = Record::Request(RequestRecord { span, ..request() });
-            self.traces.record(Some(1), &mut Some(record), &mut Profiles::new(0, None));
+            self.traces.record(Some(1), record, &mut Profiles::new(0, None));
         }
     }
 
@@ -208,7 +208,7 @@ fn a_collector_gets_every_span_with_all_it_carries() {
         exporting.traces.lost(3, &lost, &mut Profiles::new(0, None));
         exporting.produced += 1;
         let dropped = RequestRecord { sampling: Sampling::Dropped, ..request() };
-        let dropped = &mut Some(Record::Request(dropped));
+        let dropped = Record::Request(dropped);
         exporting.traces.record(Some(1), dropped, &mut Profiles::new(0, None));
         exporting.until("21 are exported", |tally| tally.exported() == 21).await;
         let said = exporting.stop(SOON).await;

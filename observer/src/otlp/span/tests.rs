@@ -30,7 +30,7 @@ fn string(text: &str) -> Value {
     Value::StringValue(text.to_owned())
 }
 
-fn built(record: &RequestRecord) -> Span {
+fn built(record: &RequestRecord<'_>) -> Span {
     let builder = Builder::new(SpanLimits::default());
     decoded(&builder.request(Some(2), record, &Inside::default()))
 }
@@ -139,7 +139,7 @@ fn limited(pairs: &[(&str, OwnedValue)], limits: SpanLimits) -> (Vec<KeyValue>, 
 }
 
 /// The span of an ordinary request, as the documents want it; written without a look at the encoder.
-fn expected(worker: Option<u32>, record: &RequestRecord, limits: SpanLimits) -> Span {
+fn expected(worker: Option<u32>, record: &RequestRecord<'_>, limits: SpanLimits) -> Span {
     let text = |text: &str| OwnedValue::Str(text.to_owned());
     let mut pairs = vec![("http.request.method", text("GET")), ("http.route", text(&record.route))];
     let may = |pairs: &mut Vec<_>, key, value: &str| {
@@ -204,14 +204,15 @@ prop_compose! {
         ids: (u128, u64, u64), start_wall_ns in 1..u64::MAX / 2, duration_ns in 0..u64::MAX / 2,
         numbers: (u64, u64, u16), client: Option<std::net::IpAddr>, flags: (bool, bool),
         status in proptest::option::of(100_u16..500),
-    ) -> RequestRecord {
+    ) -> RequestRecord<'static> {
         RequestRecord {
             start_wall_ns, duration_ns,
             trace: TraceId((ids.0 | 1).to_be_bytes()),
             span: SpanId((ids.1 | 1).to_be_bytes()),
             parent: SpanId(ids.2.to_be_bytes()),
             remote_parent: flags.0, is_https: flags.1,
-            route, path, user_agent: agent, request_id: id, server_address: host,
+            route: route.into(), path: path.into(), user_agent: agent.into(), request_id: id.into(),
+            server_address: host.into(),
             request_bytes: numbers.0, response_bytes: numbers.1, server_port: numbers.2,
             client, status, outcome: Outcome::Ok, protocol: Protocol::Http11,
             sampling: Sampling::Ratio,

@@ -1,0 +1,137 @@
+//! What every line begins with: when, how bad, what and who.
+
+use std::cell::RefCell;
+
+use saola_observability::closed::Level;
+use saola_observability::ids::{SpanId, TraceId};
+use saola_observability::record::RequestRecord;
+
+use super::line::{Line, Syntax, digits};
+use super::{ACCESS_TARGET, Encoder, Format, MESSAGE_BYTES, Origin, VALUE_BYTES, pretty};
+
+/// What all lines begin with.
+pub(super) struct Head<'a> {
+    pub(super) wall_ns: u64,
+    pub(super) level: Level,
+    pub(super) message: &'a str,
+    pub(super) target: &'a str,
+    pub(super) request_id: &'a str,
+    pub(super) trace: TraceId,
+    pub(super) span: SpanId,
+}
+
+impl Encoder {
+    pub(super) fn head(&self, line: &mut Line<'_>, origin: Origin, head: &Head<'_>) {
+        if self.format == Format::Pretty {
+            pretty::head(self, line, origin, head);
+            return;
+        }
+        line.printed("time", |out| time(out, head.wall_ns));
+        line.word("level", head.level.as_str());
+        line.text("msg", head.message, MESSAGE_BYTES);
+        line.text_if_any("target", head.target, VALUE_BYTES);
+        self.who(line, origin);
+        line.text_if_any("request_id", head.request_id, VALUE_BYTES);
+        line.id("trace_id", &head.trace.0);
+        line.id("span_id", &head.span.0);
+    }
+
+    /// The same for a request: only the time and the ids differ from line to line.
+    pub(super) fn access_head(
+        &self,
+        line: &mut Line<'_>,
+        origin: Origin,
+        level: Level,
+        request: &RequestRecord<'_>,
+    ) {
+        // The line says what happened when the request ended.
+        line.printed("time", |out| time(out, request.end_wall_ns()));
+        self.common.write(line, origin, level, |line| {
+            line.word("level", level.as_str());
+            line.word("msg", "request");
+            line.word("target", ACCESS_TARGET);
+            self.who(line, origin);
+        });
+        line.text_if_any("request_id", &request.request_id, VALUE_BYTES);
+        line.id("trace_id", &request.trace.0);
+        line.id("span_id", &request.span.0);
+    }
+
+    fn who(&self, line: &mut Line<'_>, origin: Origin) {
+        line.text_if_any("service", &self.service, VALUE_BYTES);
+        if let Some(worker) = origin.worker {
+            line.number("worker", worker);
+        }
+        if let Some(pid) = origin.pid {
+            line.number("pid", pid);
+        }
+    }
+}
+
+/// What the access lines of one process and level have in common, rendered once.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Common(RefCell<Vec<(Of, Vec<u8>)>>);
+
+type Of = (Syntax, Origin, Level);
+
+impl Common {
+    /// Appends what `write` writes for these.
+    fn write(
+        &self,
+        line: &mut Line<'_>,
+        origin: Origin,
+        level: Level,
+        write: impl FnOnce(&mut Line<'_>),
+    ) {
+        if !line.is_usual() {
+            write(line);
+            return;
+        }
+        let of = (line.syntax(), origin, level);
+        let mut known = self.0.borrow_mut();
+        let found = known.iter().position(|(other, _)| *other == of);
+        if let Some(place) = found {
+            // The next line is mostly of the same process.
+            known.swap(0, place);
+        } else {
+            known.truncate(MOST_COMMON - 1);
+            known.insert(0, (of, line.apart(write)));
+        }
+        if let Some((_, text)) = known.first() {
+            line.append(text);
+        }
+    }
+}
+
+/// Processes come and go.
+const MOST_COMMON: usize = 64;
+
+/// RFC 3339 in UTC with microseconds.
+pub(crate) fn time(out: &mut Vec<u8>, wall_ns: u64) {
+    static PRINTER: jiff::fmt::temporal::DateTimePrinter =
+        jiff::fmt::temporal::DateTimePrinter::new().precision(Some(0));
+    thread_local! {
+        /// The second printed last, and its text: thousands of lines are of the same one.
+        static SECOND: RefCell<(Option<u64>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
+    }
+    let (second, rest_ns) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != Some(second) {
+            text.clear();
+            let printed = PRINTER.print_timestamp(&timestamp(wall_ns - rest_ns), &mut *text);
+            debug_assert!(printed.is_ok(), "a vector takes all bytes");
+            // The zone follows behind the fraction.
+            text.pop();
+            *known = Some(second);
+        }
+        out.extend_from_slice(text);
+    });
+    out.push(b'.');
+    digits::<6>(out, rest_ns / 1_000);
+    out.push(b'Z');
+}
+
+pub(super) fn timestamp(wall_ns: u64) -> jiff::Timestamp {
+    // 64 bits of nanoseconds end in the year 2554: always inside jiff's range.
+    jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(jiff::Timestamp::MAX)
+}
