@@ -28,7 +28,7 @@ pub use format::{ColourFacts, Format, FormatChoice};
 pub(crate) use head::time;
 use head::{Common, Head};
 pub use line::LINE_BYTES;
-use line::{Line, Room, Syntax};
+use line::{Line, Room, Syntax, key};
 
 /// The process that wrote a record.
 #[derive(Copy, Clone, Eq, PartialEq, Default, Debug)]
@@ -146,11 +146,11 @@ impl Encoder {
         };
         self.line(out, |line| {
             self.head(line, origin, &head);
-            line.text_if_any("route", &panic.route, VALUE_BYTES);
-            line.text("exception_type", "panic", VALUE_BYTES);
-            line.text("exception_message", &panic.message, VALUE_BYTES);
-            line.text_if_any("location", &panic.location, VALUE_BYTES);
-            line.text_if_any("backtrace", top_frames(&panic.backtrace), BACKTRACE_BYTES);
+            line.text_if_any(key!("route"), &panic.route, VALUE_BYTES);
+            line.text(key!("exception_type"), "panic", VALUE_BYTES);
+            line.text(key!("exception_message"), &panic.message, VALUE_BYTES);
+            line.text_if_any(key!("location"), &panic.location, VALUE_BYTES);
+            line.text_if_any(key!("backtrace"), top_frames(&panic.backtrace), BACKTRACE_BYTES);
         });
     }
 
@@ -214,40 +214,40 @@ pub const ACCESS_TARGET: &str = "saola::access";
 
 fn access_facts(line: &mut Line<'_>, request: &RequestRecord<'_>) {
     if request.method_text.is_empty() {
-        line.word("method", request.method.as_str());
+        line.word(key!("method"), request.method.as_str());
     } else {
-        line.text("method", &request.method_text, VALUE_BYTES);
+        line.text(key!("method"), &request.method_text, VALUE_BYTES);
     }
-    line.text_if_any("path", &request.path, PATH_BYTES);
-    line.text_if_any("route", &request.route, VALUE_BYTES);
+    line.text_if_any(key!("path"), &request.path, PATH_BYTES);
+    line.text_if_any(key!("route"), &request.route, VALUE_BYTES);
     if let Some(status) = request.status {
-        line.number("status", status);
+        line.number(key!("status"), status);
     }
-    line.word("outcome", request.outcome.as_str());
-    line.milliseconds("duration_ms", request.duration_ns);
+    line.word(key!("outcome"), request.outcome.as_str());
+    line.milliseconds(key!("duration_ms"), request.duration_ns);
     if request.outcome != Outcome::Lost {
-        line.number("request_bytes", request.request_bytes);
-        line.number("response_bytes", request.response_bytes);
+        line.number(key!("request_bytes"), request.request_bytes);
+        line.number(key!("response_bytes"), request.response_bytes);
     }
     if let Some(client) = request.client {
-        line.printed("client", |out| address(out, client));
+        line.printed(key!("client"), |out| address(out, client));
     }
-    line.text_if_any("user_agent", &request.user_agent, AGENT_BYTES);
+    line.text_if_any(key!("user_agent"), &request.user_agent, AGENT_BYTES);
 }
 
 /// Why the worker died (the counter's label), and by what.
 fn lost_facts(line: &mut Line<'_>, lost: &LostRecord<'_>) {
-    line.text("reason", lost.reason.as_str(), VALUE_BYTES);
+    line.text(key!("reason"), lost.reason.as_str(), VALUE_BYTES);
     match lost.signal.map(Signal::try_from) {
-        Some(Ok(signal)) => line.text("signal", signal.as_str(), VALUE_BYTES),
-        Some(Err(_)) => line.number("signal", lost.signal.unwrap_or(0)),
+        Some(Ok(signal)) => line.text(key!("signal"), signal.as_str(), VALUE_BYTES),
+        Some(Err(_)) => line.number(key!("signal"), lost.signal.unwrap_or(0)),
         None => {}
     }
     if let Some(code) = lost.exit_code {
-        line.number("exit_code", code);
+        line.number(key!("exit_code"), code);
     }
     if lost.count > 1 {
-        line.number("count", lost.count);
+        line.number(key!("count"), lost.count);
     }
 }
 
@@ -276,19 +276,40 @@ pub(crate) fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
         debug_assert!(written.is_ok(), "a vector takes all bytes");
         return;
     };
-    for (at, octet) in address.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        if octet >= 100 {
-            out.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
-        }
-        out.push(b'0' + octet % 10);
+    let mut text = [b'.'; 16];
+    let mut length = 0;
+    for octet in address.octets() {
+        let (digits, count) = OCTETS[usize::from(octet)];
+        text[length..length + digits.len()].copy_from_slice(&digits);
+        length += count + 1;
     }
+    // Without the dot behind the last one.
+    out.extend_from_slice(&text[..length - 1]);
 }
+
+/// Each octet in digits, with dots behind, and how many digits it has.
+static OCTETS: [([u8; 4], usize); 256] = {
+    const DIGITS: &[u8; 10] = b"0123456789";
+    let mut table = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < table.len() {
+        let (text, count) = &mut table[octet];
+        let mut unit = if octet >= 100 {
+            100
+        } else if octet >= 10 {
+            10
+        } else {
+            1
+        };
+        while unit > 0 {
+            text[*count] = DIGITS[octet / unit % 10];
+            *count += 1;
+            unit /= 10;
+        }
+        octet += 1;
+    }
+    table
+};
 
 const PATH_BYTES: usize = 1_024;
 const MESSAGE_BYTES: usize = 1_024;

@@ -69,7 +69,7 @@ type Maybe<T> = Option<T>;
 
 struct Input<'a> {
     bytes: &'a [u8],
-    /// The same once texts are read, if all of it is UTF-8: then each text is, and they are looked at together.
+    /// The same once texts are read, if all of that is UTF-8: then each text is, and they are looked at together.
     text: Option<&'a str>,
 }
 
@@ -220,15 +220,14 @@ impl<'a> Input<'a> {
     fn text(&mut self) -> Option<Cow<'a, str>> {
         let length = usize::from(self.u16()?);
         let (bytes, rest) = self.bytes.split_at_checked(length)?;
-        // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
-        let text = if let Some(all) = self.text {
-            let begin = all.len().checked_sub(self.bytes.len())?;
-            all.get(begin..begin.checked_add(length)?)
-        } else {
-            std::str::from_utf8(bytes).ok()
-        };
         self.bytes = rest;
-        text.map(Cow::Borrowed)
+        let Some(all) = self.text else {
+            return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
+        };
+        // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
+        let (text, rest) = all.split_at_checked(2)?.1.split_at_checked(length)?;
+        self.text = Some(rest);
+        Some(Cow::Borrowed(text))
     }
 
     fn u8(&mut self) -> Option<u8> {

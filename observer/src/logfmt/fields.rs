@@ -2,7 +2,7 @@
 
 use saola_observability::record::Value;
 
-use super::line::{LINE_BYTES, Line};
+use super::line::{LINE_BYTES, Line, key};
 
 /// Whose fields they are.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -47,7 +47,7 @@ pub(super) fn write<'v>(
         kept -= 1;
     }
     line.cut_to(ends[kept]);
-    line.number("truncated", total - kept);
+    line.number(key!("truncated"), total - kept);
 }
 
 /// A record has no more fields than this.

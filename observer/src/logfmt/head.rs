@@ -6,7 +6,7 @@ use saola_observability::closed::Level;
 use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::record::RequestRecord;
 
-use super::line::{Line, Syntax, digits};
+use super::line::{Line, Syntax, digits, key};
 use super::{ACCESS_TARGET, Encoder, Format, MESSAGE_BYTES, Origin, VALUE_BYTES, pretty};
 
 /// What all lines begin with.
@@ -26,14 +26,14 @@ impl Encoder {
             pretty::head(self, line, origin, head);
             return;
         }
-        line.printed("time", |out| time(out, head.wall_ns));
-        line.word("level", head.level.as_str());
-        line.text("msg", head.message, MESSAGE_BYTES);
-        line.text_if_any("target", head.target, VALUE_BYTES);
+        line.printed(key!("time"), |out| time(out, head.wall_ns));
+        line.word(key!("level"), head.level.as_str());
+        line.text(key!("msg"), head.message, MESSAGE_BYTES);
+        line.text_if_any(key!("target"), head.target, VALUE_BYTES);
         self.who(line, origin);
-        line.text_if_any("request_id", head.request_id, VALUE_BYTES);
-        line.id("trace_id", &head.trace.0);
-        line.id("span_id", &head.span.0);
+        line.text_if_any(key!("request_id"), head.request_id, VALUE_BYTES);
+        line.id(key!("trace_id"), &head.trace.0);
+        line.id(key!("span_id"), &head.span.0);
     }
 
     /// The same for a request: only the time and the ids differ from line to line.
@@ -45,25 +45,25 @@ impl Encoder {
         request: &RequestRecord<'_>,
     ) {
         // The line says what happened when the request ended.
-        line.printed("time", |out| time(out, request.end_wall_ns()));
+        line.printed(key!("time"), |out| time(out, request.end_wall_ns()));
         self.common.write(line, origin, level, |line| {
-            line.word("level", level.as_str());
-            line.word("msg", "request");
-            line.word("target", ACCESS_TARGET);
+            line.word(key!("level"), level.as_str());
+            line.word(key!("msg"), "request");
+            line.word(key!("target"), ACCESS_TARGET);
             self.who(line, origin);
         });
-        line.text_if_any("request_id", &request.request_id, VALUE_BYTES);
-        line.id("trace_id", &request.trace.0);
-        line.id("span_id", &request.span.0);
+        line.text_if_any(key!("request_id"), &request.request_id, VALUE_BYTES);
+        line.id(key!("trace_id"), &request.trace.0);
+        line.id(key!("span_id"), &request.span.0);
     }
 
     fn who(&self, line: &mut Line<'_>, origin: Origin) {
-        line.text_if_any("service", &self.service, VALUE_BYTES);
+        line.text_if_any(key!("service"), &self.service, VALUE_BYTES);
         if let Some(worker) = origin.worker {
-            line.number("worker", worker);
+            line.number(key!("worker"), worker);
         }
         if let Some(pid) = origin.pid {
-            line.number("pid", pid);
+            line.number(key!("pid"), pid);
         }
     }
 }

@@ -38,6 +38,23 @@ impl Room {
     }
 }
 
+/// A key of Saola's own as it stands behind another one, in both syntaxes: made of its name by `key!`.
+#[derive(Copy, Clone)]
+pub(super) struct Key {
+    pub(super) logfmt: &'static str,
+    pub(super) json: &'static str,
+}
+
+macro_rules! key {
+    ($name:literal) => {
+        $crate::logfmt::line::Key {
+            logfmt: concat!(" ", $name, "="),
+            json: concat!(",\"", $name, "\":"),
+        }
+    };
+}
+pub(super) use key;
+
 pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
     begin: usize,
@@ -97,14 +114,14 @@ impl<'a> Line<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn text(&mut self, key: &str, value: &str, max_bytes: usize) {
+    pub(super) fn text(&mut self, key: Key, value: &str, max_bytes: usize) {
         self.key(key);
         self.shown(value, max_bytes);
     }
 
     /// One of Saola's own words, which need no look: letters, `_` and `:`.
     #[inline(always)]
-    pub(super) fn word(&mut self, key: &str, word: &str) {
+    pub(super) fn word(&mut self, key: Key, word: &str) {
         debug_assert!(escape::is_bare(word), "{word:?} is no word");
         self.key(key);
         self.quote_in_json();
@@ -125,7 +142,7 @@ impl<'a> Line<'a> {
 
     /// Like [`Line::text`], but an empty value leaves the key out.
     #[inline(always)]
-    pub(super) fn text_if_any(&mut self, key: &str, value: &str, max_bytes: usize) {
+    pub(super) fn text_if_any(&mut self, key: Key, value: &str, max_bytes: usize) {
         if !value.is_empty() {
             self.text(key, value, max_bytes);
         }
@@ -133,7 +150,7 @@ impl<'a> Line<'a> {
 
     /// An identifier as lower-case hexadecimal, unless it is all zero.
     #[inline(always)]
-    pub(super) fn id<const BYTES: usize>(&mut self, key: &str, id: &[u8; BYTES]) {
+    pub(super) fn id<const BYTES: usize>(&mut self, key: Key, id: &[u8; BYTES]) {
         if *id == [0; BYTES] {
             return;
         }
@@ -144,35 +161,37 @@ impl<'a> Line<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn number(&mut self, key: &str, value: impl itoa::Integer) {
+    pub(super) fn number(&mut self, key: Key, value: impl itoa::Integer) {
         self.key(key);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.digits(value);
     }
 
     /// Nanoseconds as milliseconds with three decimals.
     #[inline(always)]
-    pub(super) fn milliseconds(&mut self, key: &str, nanoseconds: u64) {
+    pub(super) fn milliseconds(&mut self, key: Key, nanoseconds: u64) {
         self.key(key);
         milliseconds(self.out, nanoseconds);
     }
 
     /// A value whose text a printer appends; quoted in JSON, where it is no number.
     #[inline(always)]
-    pub(super) fn printed(&mut self, key: &str, print: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn printed(&mut self, key: Key, print: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.quote_in_json();
         print(self.out);
         self.quote_in_json();
     }
 
+    /// A field of an event.
     pub(super) fn value(&mut self, key: &str, value: Value<'_>, max_bytes: usize) {
+        self.given_key(key);
         match value {
-            Value::Str(text) => self.text(key, text, max_bytes),
-            Value::U64(number) => self.number(key, number),
-            Value::I64(number) => self.number(key, number),
-            Value::F64(number) => self.float(key, number),
-            Value::Bool(true) => self.literal(key, "true"),
-            Value::Bool(false) => self.literal(key, "false"),
+            Value::Str(text) => self.shown(text, max_bytes),
+            Value::U64(number) => self.digits(number),
+            Value::I64(number) => self.digits(number),
+            Value::F64(number) => self.float(number),
+            Value::Bool(true) => self.literal("true"),
+            Value::Bool(false) => self.literal("false"),
         }
     }
 
@@ -212,37 +231,52 @@ impl<'a> Line<'a> {
     }
 
     #[inline(always)]
-    fn key(&mut self, key: &str) {
+    fn key(&mut self, key: Key) {
+        let is_first = std::mem::take(&mut self.is_first);
         match self.syntax {
-            Syntax::Json => json::key(self.out, self.is_first, key),
+            Syntax::Json => json::known_key(self.out, is_first, key.json),
+            Syntax::Logfmt | Syntax::Pretty if is_first => {
+                self.out.extend_from_slice(&key.logfmt.as_bytes()[1..]);
+            }
+            Syntax::Logfmt | Syntax::Pretty => self.out.extend_from_slice(key.logfmt.as_bytes()),
+        }
+    }
+
+    /// A key that an application chose; it was made harmless.
+    fn given_key(&mut self, key: &str) {
+        let is_first = std::mem::take(&mut self.is_first);
+        match self.syntax {
+            Syntax::Json => json::key(self.out, is_first, key),
             Syntax::Logfmt | Syntax::Pretty => {
-                if !self.is_first {
+                if !is_first {
                     self.out.push(b' ');
                 }
                 self.out.extend_from_slice(key.as_bytes());
                 self.out.push(b'=');
             }
         }
-        self.is_first = false;
     }
 
-    fn literal(&mut self, key: &str, value: &str) {
-        self.key(key);
+    #[inline(always)]
+    fn digits(&mut self, number: impl itoa::Integer) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn literal(&mut self, value: &str) {
         self.out.extend_from_slice(value.as_bytes());
     }
 
-    fn float(&mut self, key: &str, value: f64) {
+    fn float(&mut self, value: f64) {
         let name = match value {
             _ if value.is_nan() => "NaN",
             f64::INFINITY => "Inf",
             f64::NEG_INFINITY => "-Inf",
             _ => {
-                self.key(key);
                 float(self.out, value);
                 return;
             }
         };
-        self.text(key, name, usize::MAX);
+        self.shown(name, usize::MAX);
     }
 
     fn quote_in_json(&mut self) {

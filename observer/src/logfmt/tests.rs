@@ -58,6 +58,18 @@ fn access(format: Format, request: &RequestRecord<'_>) -> String {
 }
 
 #[test]
+fn addresses_look_as_everywhere() {
+    let all = (0..=255).flat_map(|octet: u8| {
+        [[octet, 0, 10, 255], [9, octet, 99, 100], [1, 2, octet, 0], [255, 255, 255, octet]]
+    });
+    for octets in all {
+        let mut out = Vec::new();
+        address(&mut out, IpAddr::from(octets));
+        assert_eq!(text(out), IpAddr::from(octets).to_string());
+    }
+}
+
+#[test]
 fn the_lines_of_many_processes_and_levels_are_those_that_each_would_have_alone() {
     let mut encoder = Encoder::new(Format::Logfmt, "shop");
     for round in 0..3_u16 {
