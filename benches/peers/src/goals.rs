@@ -65,7 +65,11 @@ impl Goal {
         let Some((set, spread)) = found else { return (Verdict::Skipped, None, true) };
         let keeps_floor = self.floor.is_none_or(|floor| self.holds(spread.median, floor));
         let is_noisy = set.control(&self.measure).is_none_or(|control| {
-            let width = if self.measure == "T" { 0.05 } else { 0.03 };
+            let width = match self.measure.as_str() {
+                "T" => 0.05,
+                "L99" => 0.1,
+                _ => 0.03,
+            };
             (control.median - 1.0).abs() > width
         });
         let verdict = match (is_noisy, self.holds(spread.median, self.goal)) {

@@ -19,15 +19,42 @@ pub(crate) struct Counted {
     pub(crate) more: Option<(f64, &'static str)>,
 }
 
-/// Name, program, mode, and the row to compare with.
-const TARGETS: [(&str, &str, &str, &str); 7] = [
-    ("bare hyper", "in_process", "hyper", ""),
-    ("worker, telemetry off", "in_process", "off", "bare hyper"),
-    ("worker, metrics", "in_process", "metrics", "bare hyper"),
-    ("worker, everything", "in_process", "full", "bare hyper"),
-    ("record written", "observer_alone", "write", ""),
-    ("and its line read", "observer_alone", "lines", "record written"),
-    ("and its span sent", "observer_alone", "spans", "and its line read"),
+/// One row.
+struct Target {
+    name: &'static str,
+    program: &'static str,
+    mode: &'static str,
+    /// The row to compare with.
+    base: &'static str,
+    /// Only what this function does counts.
+    inside: Option<&'static str>,
+}
+
+const fn whole(
+    name: &'static str,
+    program: &'static str,
+    mode: &'static str,
+    base: &'static str,
+) -> Target {
+    Target { name, program, mode, base, inside: None }
+}
+
+const TARGETS: [Target; 9] = [
+    whole("bare hyper", "in_process", "hyper", ""),
+    whole("worker, telemetry off", "in_process", "off", "bare hyper"),
+    whole("worker, metrics", "in_process", "metrics", "bare hyper"),
+    whole("worker, everything", "in_process", "full", "bare hyper"),
+    whole("record written", "observer_alone", "write", ""),
+    whole("and its line read", "observer_alone", "lines", "record written"),
+    whole("and its span sent", "observer_alone", "spans", "and its line read"),
+    Target {
+        inside: Some("saola_observer::logfmt::Encoder::access"),
+        ..whole("of these, the line encoded", "observer_alone", "lines", "")
+    },
+    Target {
+        inside: Some("saola_observer::otlp::Traces::end"),
+        ..whole("of these, the span encoded", "observer_alone", "spans", "")
+    },
 ];
 const SHORT: u32 = 1_000;
 const LONG: u32 = 3_000;
@@ -39,32 +66,39 @@ pub(crate) fn count() -> anyhow::Result<Result<Vec<Counted>, String>> {
     };
     let sink = Sink::start()?;
     let mut all: Vec<Counted> = Vec::new();
-    for (name, program, mode, base) in TARGETS {
+    for target in TARGETS {
         let count = |number: u32| {
-            let mut arguments = vec![mode.to_owned(), number.to_string()];
-            if mode == "spans" {
+            let mut arguments = vec![target.mode.to_owned(), number.to_string()];
+            if target.mode == "spans" {
                 arguments.push(format!("http://{}", sink.address));
             }
-            total(&valgrind, program, &arguments)
+            total(&valgrind, &target, &arguments)
         };
         let (short, long) = (count(SHORT)?, count(LONG)?);
+        if let Some(function) = target.inside.filter(|_| short == 0) {
+            bail!("{function} is no function of {}: renamed, or part of another", target.program);
+        }
         let instructions =
             crate::measure::ratio(long.saturating_sub(short), u64::from(LONG - SHORT));
-        eprintln!("instructions  {name}  {instructions:.0}");
-        let base = all.iter().find(|row| row.name == base);
+        eprintln!("instructions  {}  {instructions:.0}", target.name);
+        let base = all.iter().find(|row| row.name == target.base);
         let more = base.map(|base| (instructions - base.instructions, base.name));
-        all.push(Counted { name, instructions, more });
+        all.push(Counted { name: target.name, instructions, more });
     }
     Ok(Ok(all))
 }
 
-/// Instructions of a whole run.
-fn total(valgrind: &Path, program: &str, arguments: &[String]) -> anyhow::Result<u64> {
+/// Instructions of a whole run, or of one function in it with all that it calls.
+fn total(valgrind: &Path, target: &Target, arguments: &[String]) -> anyhow::Result<u64> {
+    let program = target.program;
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
     let path = std::env::current_exe()?.with_file_name(program);
+    let toggle = target.inside.map(|function| format!("--toggle-collect={function}"));
     let output = Command::new(valgrind)
         .arg("--tool=callgrind")
+        .args(toggle.is_some().then_some("--collect-atstart=no"))
+        .args(toggle)
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(path)
         .args(arguments)

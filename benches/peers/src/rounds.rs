@@ -61,7 +61,7 @@ pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> 
             skipped.push((target.name().to_owned(), missing));
             continue;
         }
-        running.push(Running::start(target, options.workers, sink.address)?);
+        running.push(Running::start(target, options.workers, &sink)?);
     }
     for server in &running {
         load(server.address, options.connections, 1)?;

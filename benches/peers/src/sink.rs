@@ -1,6 +1,6 @@
-//! A collector that takes every span and counts them.
+//! A collector that takes every span and counts them, and one that hangs.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 /// The running collector; it ends with the program.
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
+    /// Whose connections nobody accepts.
+    hanging: TcpListener,
     spans: Arc<AtomicU64>,
 }
 
@@ -23,14 +25,19 @@ impl Sink {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let spans = Arc::new(AtomicU64::new(0));
         let counter = Counter(Arc::clone(&spans));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map(|runtime| runtime.block_on(serve(listener, counter)))
         });
-        Ok(Self { address, spans })
+        Ok(Self { address, hanging: TcpListener::bind("127.0.0.1:0")?, spans })
+    }
+
+    /// The address of a collector that never answers.
+    pub(crate) fn hanging(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.hanging.local_addr()?)
     }
 
     /// Spans received so far.
@@ -39,7 +46,7 @@ impl Sink {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, counter: Counter) -> anyhow::Result<()> {
+async fn serve(listener: TcpListener, counter: Counter) -> anyhow::Result<()> {
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
     let service = TraceServiceServer::new(counter);
     tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await?;

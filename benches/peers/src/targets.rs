@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Set;
+use crate::sink::Sink;
 
 /// One server with its settings.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -35,6 +36,8 @@ pub(crate) enum Variant {
     Full5,
     Full5Unprofiled,
     Full100,
+    /// As the one before, with a collector that takes connections and never answers.
+    Full100Hanging,
 }
 
 pub(crate) fn all() -> Vec<Target> {
@@ -49,7 +52,7 @@ pub(crate) fn all() -> Vec<Target> {
 
 /// The targets of a set: its base, the same again, and the others.
 pub(crate) fn of(set: Set) -> Vec<Target> {
-    use Variant::{Full5, Full5Unprofiled, Full100, Log, Metrics, Off, OffAgain};
+    use Variant::{Full5, Full5Unprofiled, Full100, Full100Hanging, Log, Metrics, Off, OffAgain};
     match set {
         Set::Peers => vec![
             Target::Hyper,
@@ -61,7 +64,9 @@ pub(crate) fn of(set: Set) -> Vec<Target> {
             Target::Saola(Full100),
         ],
         Set::Telemetry => {
-            [Off, OffAgain, Metrics, Log, Full5Unprofiled, Full5, Full100].map(Target::Saola).into()
+            [Off, OffAgain, Metrics, Log, Full5Unprofiled, Full5, Full100, Full100Hanging]
+                .map(Target::Saola)
+                .into()
         }
         // Counted one by one: instructions.rs.
         Set::Instructions => Vec::new(),
@@ -82,6 +87,7 @@ impl Target {
             Self::Saola(Variant::Full5) => "saola-full5",
             Self::Saola(Variant::Full5Unprofiled) => "saola-full5-unprofiled",
             Self::Saola(Variant::Full100) => "saola-full100",
+            Self::Saola(Variant::Full100Hanging) => "saola-full100-hanging",
         }
     }
 
@@ -119,13 +125,9 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts it and waits until it answers as all of them must.
-    pub(crate) fn start(
-        target: Target,
-        workers: u32,
-        collector: SocketAddr,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(target: Target, workers: u32, sink: &Sink) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("saola-peers-").tempdir_in(memory_folder())?;
-        let (mut command, address) = command(target, workers, folder.path(), collector)?;
+        let (mut command, address) = command(target, workers, folder.path(), sink)?;
         let shown = shown(&command, folder.path());
         let mut child = command
             .stdin(Stdio::null())
@@ -182,7 +184,7 @@ pub(crate) fn command(
     target: Target,
     workers: u32,
     folder: &Path,
-    collector: SocketAddr,
+    sink: &Sink,
 ) -> anyhow::Result<(Command, SocketAddr)> {
     let address = free_address()?;
     let command = match target {
@@ -192,7 +194,7 @@ pub(crate) fn command(
             command
         }
         Target::Nginx | Target::NginxLog => nginx_command(target, address, workers, folder)?,
-        Target::Saola(variant) => saola_command(variant, address, workers, folder, collector)?,
+        Target::Saola(variant) => saola_command(variant, address, workers, folder, sink)?,
     };
     Ok((command, address))
 }
@@ -202,7 +204,7 @@ fn saola_command(
     address: SocketAddr,
     workers: u32,
     folder: &Path,
-    collector: SocketAddr,
+    sink: &Sink,
 ) -> anyhow::Result<Command> {
     let mut command = own("hello_saola")?;
     command.args(["--bind", &address.to_string(), "--admin-bind", "off"]);
@@ -212,14 +214,19 @@ fn saola_command(
     let telemetry = match variant {
         Variant::Off | Variant::OffAgain => "off",
         Variant::Metrics => "metrics",
-        Variant::Log | Variant::Full5 | Variant::Full5Unprofiled | Variant::Full100 => "full",
+        Variant::Log
+        | Variant::Full5
+        | Variant::Full5Unprofiled
+        | Variant::Full100
+        | Variant::Full100Hanging => "full",
     };
     command.args(["--telemetry", telemetry]);
     let ratio = match variant {
         Variant::Full5 | Variant::Full5Unprofiled => Some("0.05"),
-        Variant::Full100 => Some("1"),
+        Variant::Full100 | Variant::Full100Hanging => Some("1"),
         Variant::Off | Variant::OffAgain | Variant::Metrics | Variant::Log => None,
     };
+    let collector = if variant == Variant::Full100Hanging { sink.hanging()? } else { sink.address };
     if let Some(ratio) = ratio {
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
         command.env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
