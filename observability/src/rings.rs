@@ -280,21 +280,22 @@ impl Slot {
 
     /// Reads as a guest: for `saola log` and its like, who have no cursor and so hold nothing up. What is overwritten while
     /// it is read is left out, and the reading goes on at the oldest record that is still whole. Returns where it stopped,
-    /// and whether something was left out.
+    /// and how many bytes were left out.
     pub fn read_as_guest(
         &mut self,
         name: RingName,
         mut position: Position,
         mut each: impl FnMut(Position, Entry<'_>) -> Reading,
-    ) -> (Position, bool) {
+    ) -> (Position, u64) {
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);
-        let mut is_overtaken = false;
+        let mut left_out = 0;
         let head = self.head(name);
         loop {
             if position < consumer.ring.floor(consumer.map) {
-                is_overtaken = true;
-                position = consumer.oldest_whole();
+                let oldest = consumer.oldest_whole();
+                left_out += oldest.saturating_sub(position);
+                position = oldest;
             }
             let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
             if position < consumer.ring.floor(consumer.map) {
@@ -306,7 +307,7 @@ impl Slot {
             }
         }
         self.bytes = bytes;
-        (position, is_overtaken)
+        (position, left_out)
     }
 
     /// Positions of the sample ring: what may still be read, and where the next sample will stand. Empty without a ring.

@@ -1,6 +1,7 @@
 //! `saola log`: what the rings still hold, and then what comes, for whoever asks and without any server noticing (O74, O76).
 
 mod filter;
+mod skipped;
 mod tree;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +18,7 @@ use saola_observability::rings::{Position, Reading, Rings, Slot};
 use saola_observability::{Entry, RingName, clock};
 
 pub use filter::{Filter, FilterError};
+use skipped::{Passed, Skipped};
 use tree::Trees;
 
 use crate::logfmt::{Encoder, Format, Origin};
@@ -53,7 +55,11 @@ struct Read {
 /// [`ReadError`] if no server runs there or its files may not be read.
 pub fn follow(asked: &Follow, out: &mut (impl Write + AsFd)) -> Result<(), ReadError> {
     let mut guest = Guest { rings: Rings::open_as_guest(&asked.run_dir)?, places: HashMap::new() };
-    let mut shown = Shown { asked, trees: Trees::default(), text: Vec::new() };
+    let mut json = asked.encoder.clone();
+    json.format = Format::Json;
+    let mut shown = Shown { asked, json, trees: Trees::default(), text: Vec::new() };
+    // Nobody has missed what was overwritten before there was anything to show.
+    let mut skipped = Skipped::default();
     let oldest = asked.since.map_or(0, |since| {
         clock::wall_ns().saturating_sub(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     });
@@ -67,11 +73,10 @@ pub fn follow(asked: &Follow, out: &mut (impl Write + AsFd)) -> Result<(), ReadE
             return Ok(());
         }
         let is_over = guest.rings.refresh().is_err();
-        let (reads, is_overtaken) = guest.read();
-        if is_overtaken {
-            shown.skipped();
-        }
+        let (reads, passed) = guest.read();
         let is_idle = reads.is_empty();
+        skipped.add(passed);
+        shown.text.extend(skipped.note(Instant::now(), is_idle).unwrap_or_default().into_bytes());
         shown.trees.write(&asked.encoder, &mut shown.text, Instant::now(), is_over);
         for read in reads {
             shown.take(read);
@@ -101,20 +106,22 @@ struct Guest {
 }
 
 impl Guest {
-    /// What came since the last call, by its time, and whether some of it was too fast.
-    fn read(&mut self) -> (Vec<Read>, bool) {
-        let (mut reads, mut is_overtaken) = (Vec::new(), false);
+    /// What came since the last call, by its time, and what of it was too fast.
+    fn read(&mut self) -> (Vec<Read>, Passed) {
+        let (mut reads, mut passed) = (Vec::new(), Passed::default());
         for slot in self.rings.slots() {
             for ring in [RingName::Owner, RingName::Shared] {
                 let key = (slot.role(), slot.number(), ring);
                 let from = *self.places.entry(key).or_insert_with(|| slot.oldest(ring));
-                let (next, skipped) = read_ring(slot, ring, from, &mut reads);
+                let (next, left_out) = read_ring(slot, ring, from, &mut reads);
                 self.places.insert(key, next);
-                is_overtaken |= skipped;
+                passed.left_out += left_out;
+                passed.bytes += next.saturating_sub(from).saturating_sub(left_out);
             }
         }
         reads.sort_by_key(|read| read.record.wall_ns());
-        (reads, is_overtaken)
+        passed.records = u64::try_from(reads.len()).unwrap_or(u64::MAX);
+        (reads, passed)
     }
 }
 
@@ -123,7 +130,7 @@ fn read_ring(
     ring: RingName,
     from: Position,
     reads: &mut Vec<Read>,
-) -> (Position, bool) {
+) -> (Position, u64) {
     let pid = slot.seen().pid;
     let worker = (slot.role() == Role::Worker).then_some(slot.number());
     let origin = Origin { worker, pid: (pid != 0).then_some(pid) };
@@ -138,6 +145,8 @@ fn read_ring(
 /// What is on its way to the terminal.
 struct Shown<'a> {
     asked: &'a Follow,
+    /// What filters are asked of.
+    json: Encoder,
     trees: Trees,
     text: Vec<u8>,
 }
@@ -172,17 +181,9 @@ impl Shown<'_> {
 
     /// The line of a record, if it has one and that is wanted.
     fn wanted(&self, read: &Read) -> Option<Vec<u8>> {
-        let mut json = self.asked.encoder.clone();
-        json.format = Format::Json;
-        let facts = line(&json, read)?;
+        let facts = line(&self.json, read)?;
         let facts = serde_json::from_slice(&facts).ok()?;
         self.asked.filter.wants(&facts).then(|| line(&self.asked.encoder, read)).flatten()
-    }
-
-    fn skipped(&mut self) {
-        self.text.extend_from_slice(
-            "… records skipped: they came faster than they could be shown\n".as_bytes(),
-        );
     }
 
     /// Writes what is there; false when nobody reads any more.
