@@ -164,3 +164,19 @@ impl Profiles {
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::window::tests::sample;
+    use super::*;
+
+    #[test]
+    fn samples_of_another_image_are_in_no_profile() {
+        let push = Arc::new(Mutex::new(Window::new(0)));
+        let mut profiles = Profiles::new(1, Some(Arc::clone(&push)));
+        let asked = profiles.ask(None, Instant::now() + LOOK_EVERY).unwrap();
+        profiles.sample(0, "/", &Sample { image: 2, ..sample(1, &[10, 20], 4) });
+        profiles.sample(0, "/", &sample(1, &[10, 20], 3));
+        assert_eq!([push, asked].map(|window| lock(&window).weight()), [3, 3]);
+    }
+}
