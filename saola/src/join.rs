@@ -84,6 +84,7 @@ where
                 speech: settings.listening.speech(&listener.address),
                 fd: listener.fd,
                 address: listener.address,
+                backlog: None,
             })
             .collect();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use ::tokio::time::Instant;
 use nix::errno::Errno;
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
 
 use crate::config::ProxyProtocol;
 pub use stream::Stream;
@@ -30,6 +30,17 @@ pub struct Listener {
     pub address: String,
     /// What its clients begin with.
     pub speech: Speech,
+    /// Set where the queue is this worker's own: it begins to listen, with so many places, when its service is made.
+    pub backlog: Option<u32>,
+}
+
+impl Listener {
+    /// Begins to listen, if that is this worker's to do. Until then the kernel deals it no connection that would have to wait.
+    pub(crate) fn begin(&self) -> std::io::Result<()> {
+        let Some(places) = self.backlog else { return Ok(()) };
+        let places = i32::try_from(places).ok().and_then(|places| Backlog::new(places).ok());
+        Ok(listen(&self.fd, places.unwrap_or(Backlog::MAXALLOWABLE))?)
+    }
 }
 
 /// What comes before HTTP on the connections of a listener.
@@ -195,10 +206,7 @@ pub(crate) fn take(listener: &OwnedFd) -> Taken {
 }
 
 #[expect(unsafe_code, reason = "nix gives the accepted socket as a number")]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where a socket from accept4 gets its owner"
-)]
+#[expect(clippy::disallowed_methods, reason = "where a socket from accept4 gets its owner")]
 fn adopt(fd: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: the descriptor must be open and owned by nobody else. accept4 has just made it, and only this call has it.
     unsafe { OwnedFd::from_raw_fd(fd) }

@@ -1,14 +1,15 @@
 //! What a worker is told from outside: signals, and datagrams of its supervisor.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, getsockname, recvmsg};
 
+use crate::accept::{Listener, Speech};
 use crate::config::Config;
 use crate::drain::{Order, Orders};
 use crate::readiness::watch;
@@ -68,23 +69,65 @@ pub(crate) async fn obey_supervisor(
     parse: fn(&[u8]) -> Option<Order>,
     orders: Orders,
     config: &Config,
+    speech: &Speeches,
 ) -> io::Result<()> {
     let control = watch(control)?;
     let mut datagram = [0; 4096];
     loop {
         let mut readiness = control.readable().await?;
-        match recv(control.get_ref().as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
+        match receive(control.get_ref(), &mut datagram) {
             Err(Errno::EAGAIN) => readiness.clear_ready(),
             Err(Errno::EINTR) => {}
-            Ok(0) | Err(_) => {
+            Ok((0, _)) | Err(_) => {
                 orders.give(Order::Stop { deadline: config.graceful_timeout });
                 return Ok(());
             }
-            Ok(length) => {
+            Ok((_, Some(socket))) => orders.empty(speech.listener(socket)),
+            Ok((length, None)) => {
                 if let Some(order) = datagram.get(..length).and_then(parse) {
                     orders.give(order);
                 }
             }
         }
     }
+}
+
+/// What is spoken at which address, for sockets that come later.
+pub(crate) struct Speeches(Vec<(String, Speech)>);
+
+impl Speeches {
+    pub(crate) fn of(listeners: &[Listener]) -> Self {
+        let known = listeners.iter().map(|listener| (listener.address.clone(), listener.speech));
+        Self(known.collect())
+    }
+
+    fn listener(&self, fd: OwnedFd) -> Listener {
+        let name = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+        let address = name.map(|name| name.to_string()).unwrap_or_default();
+        let known = self.0.iter().find(|(of, _)| *of == address);
+        let speech = known.map_or_else(Speech::default, |(_, speech)| *speech);
+        Listener { fd, address, speech, backlog: None }
+    }
+}
+
+/// One datagram, and the socket that may come with it.
+fn receive(control: &OwnedFd, datagram: &mut [u8]) -> nix::Result<(usize, Option<OwnedFd>)> {
+    let mut room = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(datagram)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(control.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+    let mut socket = None;
+    for with in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = with {
+            socket = numbers.first().copied().map(adopt);
+        }
+    }
+    Ok((message.bytes, socket))
+}
+
+#[expect(unsafe_code, reason = "nix gives a socket that came with a datagram as a number")]
+#[expect(clippy::disallowed_methods, reason = "where such a socket gets its owner")]
+fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the descriptor must be open and owned by nobody else. recvmsg has just made it, and only this call has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::accept::Listener;
+
 /// An order to a worker.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Order {
@@ -30,11 +32,19 @@ pub enum Order {
 
 /// Where a worker hears its orders. The other end is the [`Orders`] of [`Shutdown::channel`].
 #[derive(Debug)]
-pub struct Shutdown(pub(crate) mpsc::UnboundedReceiver<Order>);
+pub struct Shutdown(pub(crate) mpsc::UnboundedReceiver<Told>);
 
 /// Gives orders to a worker.
 #[derive(Clone, Debug)]
-pub struct Orders(mpsc::UnboundedSender<Order>);
+pub struct Orders(mpsc::UnboundedSender<Told>);
+
+/// What a worker hears.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Order(Order),
+    /// Nobody accepts from this socket any more: take what waits there, and close it.
+    Empty(Listener),
+}
 
 impl Shutdown {
     /// Makes the two ends.
@@ -48,7 +58,13 @@ impl Orders {
     /// Gives an order. A worker that has ended does not hear it.
     pub fn give(&self, order: Order) {
         // Nobody left to obey is what every order but the first wants.
-        let _ = self.0.send(order);
+        let _ = self.0.send(Told::Order(order));
+    }
+
+    /// Has the worker serve what waits in the queue of a socket that nobody accepts from any more, and then close it.
+    pub fn empty(&self, listener: Listener) {
+        // One that has ended closes it, and its clients with it.
+        let _ = self.0.send(Told::Empty(listener));
     }
 }
 

@@ -31,7 +31,7 @@ pub use request::forwarded::Peer;
 pub use request::ids::new_span_id;
 pub use request::sampling::Sampler;
 pub use request::scope::Panicked;
-pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Stage, WorkerInfo, run};
+pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo, run};
 pub use serve::serve;
 pub use tls::{ClientAuth, Pair, TlsError, TlsSettings, TlsVersion};
 pub use trust::{NoNetwork, Trusted};

@@ -22,6 +22,7 @@ use crate::accept::exclusive::Exclusive;
 use crate::accept::tokio::Tokio;
 use crate::accept::{Accept, Listener, Permits};
 use crate::config::{AcceptMode, Config};
+use crate::control::Speeches;
 use crate::drain::{Order, Orders, Shutdown};
 use crate::heartbeat::Beat;
 use crate::request::body::RequestBody;
@@ -85,8 +86,11 @@ pub struct Birth {
     /// The channel on which the supervisor's orders come, one a datagram. Its end means that the supervisor has died.
     pub control: OwnedFd,
     /// Reads a datagram; `None` when it is no order.
-    pub parse: fn(&[u8]) -> Option<Order>,
+    pub parse: Parse,
 }
+
+/// Understands an order; `None` is none.
+pub type Parse = fn(&[u8]) -> Option<Order>;
 
 /// Hears why a worker could not become ready.
 pub type Failed = Box<dyn FnOnce(Stage, &str)>;
@@ -278,6 +282,10 @@ where
         + 'static,
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
+    if let Err(error) = birth.listeners.iter().try_for_each(Listener::begin) {
+        return fail(hooks, Stage::Boot, &format!("cannot begin to listen: {error}"));
+    }
+    let speech = Speeches::of(&birth.listeners);
     let (orders, shutdown) = Shutdown::channel();
     let beat = Beat::new();
     let listeners = Arc::new(birth.listeners);
@@ -300,7 +308,7 @@ where
             return ExitReason::Boot;
         }
     };
-    let told = listen(birth.control, birth.parse, signals, orders, &config);
+    let told = listen((birth.control, birth.parse), signals, orders, &config, &speech);
     let served = match exclusive {
         Some(source) => {
             // The source closes them when it is finished, which needs it to be the last that holds them.
@@ -360,17 +368,17 @@ where
 
 /// Passes orders on for ever; ends only by an error.
 async fn listen(
-    control: OwnedFd,
-    parse: fn(&[u8]) -> Option<Order>,
+    (control, parse): (OwnedFd, Parse),
     signals: Heard,
     orders: Orders,
     config: &Config,
+    speech: &Speeches,
 ) -> io::Error {
     let Heard { signals, term } = signals;
     let by_signal = control::obey_signals(signals, orders.clone());
     let by_term = control::obey_term(term, orders.clone(), config);
     let by_supervisor = async {
-        match control::obey_supervisor(control, parse, orders, config).await {
+        match control::obey_supervisor(control, parse, orders, config, speech).await {
             // The supervisor is gone and the drain ordered; signals still count.
             Ok(()) => std::future::pending().await,
             Err(error) => Err(error),

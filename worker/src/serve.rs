@@ -11,14 +11,15 @@ use saola_observability::closed::{Level, SlotState};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{Accept, AcceptError, Permits, Queue};
+use crate::accept::tokio::Tokio;
+use crate::accept::{Accept, AcceptError, Accepted, Listener, Permits, Queue, Stream};
 use crate::config::Config;
 use crate::connection;
-use crate::drain::{Drained, Draining, Order, Shutdown, Stage};
+use crate::drain::{Drained, Draining, Order, Shutdown, Stage, Told};
 use crate::heartbeat::{self, Beat};
 use crate::request::body::RequestBody;
 use crate::request::current;
-use crate::run::Hooks;
+use crate::run::{Hooks, chain};
 use crate::worker::Worker;
 use crate::{BoxError, ServeError, tls};
 
@@ -85,13 +86,18 @@ where
         }
         tokio::select! {
             biased;
-            order = shutdown.0.recv(), if are_orders_open => match order {
-                Some(Order::Pause) => source.pause(),
-                Some(Order::Resume) => source.resume(),
-                Some(order) => if let Some(draining) = begin(worker, order) {
+            told = shutdown.0.recv(), if are_orders_open => match told {
+                Some(Told::Order(Order::Pause)) => source.pause(),
+                Some(Told::Order(Order::Resume)) => source.resume(),
+                Some(Told::Order(order)) => if let Some(draining) = begin(worker, order) {
                     source.finish(queue(draining.stage));
                     deadline.as_mut().reset(draining.deadline);
                 },
+                // A drain waits for it, as for all work beside the requests.
+                Some(Told::Empty(listener)) => {
+                    let emptied = empty(listener, service.clone(), Rc::clone(worker));
+                    worker.background.spawn_local(emptied);
+                }
                 None => are_orders_open = false,
             },
             () = &mut deadline, if worker.is_draining() => return Ok(force(worker, stopped.take()).await),
@@ -99,22 +105,58 @@ where
             () = worker.background.wait(), if stopped.is_none() && is_working => {}
             accepted = std::future::poll_fn(|cx| source.poll_accept(cx, &worker.permits)), if stopped.is_some() => {
                 match accepted? {
-                    Some(accepted) => {
-                        worker.slot.liveness().add_accepted(1);
-                        let task = connection::serve(accepted, service.clone(), Rc::clone(worker));
-                        worker.begin_connection();
-                        // Owned by the runtime; it ends at the latest when the drain is forced.
-                        tokio::task::spawn_local(task);
-                        // The connection has its turn before the next is taken: what is accepted and not answered is
-                        // what a kill loses.
-                        tokio::task::yield_now().await;
-                    }
+                    Some(accepted) => take_on(accepted, service.clone(), worker).await,
                     None => if let Some(stopped) = stopped.take() {
                         stopped();
                     }
                 }
             }
         }
+    }
+}
+
+/// Gives a connection a task of its own, and its turn before the next is taken: what is accepted and not answered is what
+/// a kill loses.
+async fn take_on<I, S, B>(accepted: Accepted<I>, service: S, worker: &Rc<Worker>)
+where
+    I: Stream + 'static,
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    worker.slot.liveness().add_accepted(1);
+    let task = connection::serve(accepted, service, Rc::clone(worker));
+    worker.begin_connection();
+    // Owned by the runtime; it ends at the latest when the drain is forced.
+    tokio::task::spawn_local(task);
+    tokio::task::yield_now().await;
+}
+
+/// Serves what waits in the queue of a socket that nobody else accepts from, and closes it.
+async fn empty<S, B>(listener: Listener, service: S, worker: Rc<Worker>)
+where
+    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
+        + Clone
+        + 'static,
+    B: HttpBody<Error: Into<BoxError>> + 'static,
+{
+    let source = Tokio::new(vec![listener], worker.slot).map_err(AcceptError::Acceptor);
+    let emptied = match source {
+        Ok(mut source) => {
+            source.finish(Queue::Empty);
+            loop {
+                match std::future::poll_fn(|cx| source.poll_accept(cx, &worker.permits)).await {
+                    Ok(Some(accepted)) => take_on(accepted, service.clone(), &worker).await,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = emptied {
+        worker.event(Level::Error, "an accept queue is lost", &[("error", &chain(&error))]);
     }
 }
 

@@ -1,14 +1,16 @@
 //! Real sockets, real time: both ways to accept, and a whole worker from birth to exit.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use http::Response;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
 use tower::service_fn;
 
 use super::{Body, app, slot};
@@ -73,7 +75,12 @@ fn tcp() -> (Listener, std::net::SocketAddr) {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     (
-        Listener { fd: listener.into(), address: address.to_string(), speech: Speech::default() },
+        Listener {
+            fd: listener.into(),
+            address: address.to_string(),
+            speech: Speech::default(),
+            backlog: None,
+        },
         address,
     )
 }
@@ -129,6 +136,7 @@ fn serves_and_stops(accept: AcceptMode) {
             fd: unix.into(),
             address: path.display().to_string(),
             speech: Speech::default(),
+            backlog: None,
         },
     ];
     let (exit, forced) = with_worker(accepting(accept), listeners, |control| {
@@ -178,6 +186,7 @@ fn a_handover_leaves_the_queue_to_others() {
             fd: listener.fd.try_clone().unwrap(),
             address: String::new(),
             speech: Speech::default(),
+            backlog: None,
         };
         let (exit, _) = with_worker(accepting(accept), vec![sibling], |control| {
             let mut open = TcpStream::connect(address).unwrap();
@@ -187,6 +196,57 @@ fn a_handover_leaves_the_queue_to_others() {
         assert_eq!(exit, ExitReason::Drained);
         let waiting = TcpStream::connect(address).expect("the queue still stands");
         drop((waiting, listener));
+    }
+}
+
+#[test]
+fn a_queue_that_is_handed_over_is_served_and_closed_whatever_the_worker_does_next() {
+    for next in ["", "drain", "stop"] {
+        let (own, own_address) = tcp();
+        let (left, address) = tcp();
+        let (exit, _) = with_worker(Config::default(), vec![own], move |control| {
+            let mut waiting = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+            let text = [IoSlice::new(b"empty")];
+            let numbers = [left.fd.as_raw_fd()];
+            let with = [ControlMessage::ScmRights(&numbers)];
+            let flags = MsgFlags::empty();
+            sendmsg::<()>(control.as_raw_fd(), &text, &with, flags, None).unwrap();
+            drop(left);
+            if !next.is_empty() {
+                order(&control, next);
+            }
+            for client in &mut waiting {
+                assert!(get(client, "/").ends_with("hello"), "then {next}");
+            }
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while TcpStream::connect(address).is_ok() {
+                assert!(Instant::now() < deadline, "it is closed");
+            }
+            if next.is_empty() {
+                let own = get(&mut TcpStream::connect(own_address).unwrap(), "/");
+                assert!(own.ends_with("hello"), "its own queue is as it was");
+                order(&control, "drain");
+            }
+        });
+        assert_eq!(exit, ExitReason::Drained);
+    }
+}
+
+#[test]
+fn a_queue_of_its_own_begins_with_the_service() {
+    for accept in [AcceptMode::Exclusive, AcceptMode::Tokio] {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        assert!(TcpStream::connect(address).is_err(), "it does not listen");
+        let (fd, text, speech) = (socket.into(), address.to_string(), Speech::default());
+        let listener = Listener { fd, address: text, speech, backlog: Some(16) };
+        with_worker(accepting(accept), vec![listener], |control| {
+            assert!(get(&mut TcpStream::connect(address).unwrap(), "/").ends_with("hello"));
+            order(&control, "stop");
+        });
     }
 }
 
@@ -260,6 +320,7 @@ fn two_full_workers(accept: AcceptMode) {
                 fd: listener.fd.try_clone().unwrap(),
                 address: String::new(),
                 speech: Speech::default(),
+                backlog: None,
             };
             let (birth, control) = birth(vec![shared]);
             let ready = ready.clone();
