@@ -63,5 +63,6 @@ mod worker_fronts; // TLS, PROXY headers, and what proxies say of the client
 mod worker_grpc; // tonic as a tower service
 mod worker_many; // very many connections, idle or holding memory
 mod worker_overload; // too many clients, too few descriptors, handlers that hold the loop
+mod worker_queues; // a socket for each worker
 mod worker_serving; // applications without a framework
 mod worker_slow; // crowds of slow and silent clients

@@ -12,6 +12,7 @@ use crate::load::{Connections, Load};
 use crate::server::Server;
 use crate::setup::{Ended, Setup};
 use crate::supervision_load::is_long;
+use crate::worker_queues::{is_dealt, listening};
 
 /// Releases of one application in the folder of a test.
 struct Releases(PathBuf);
@@ -121,6 +122,38 @@ fn an_upgrade_under_load_loses_nothing_keeps_the_pid_and_counts_on() {
     let drained = server.lines_of("worker drained");
     assert!(drained.iter().all(|line| line.get("cause") == "upgrade"), "{drained:?}");
     assert_eq!(drained.len(), 2);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn an_upgrade_hands_every_queue_of_a_worker_to_one_of_the_new_program() {
+    let args = ["--workers", "3", "--upgrade-probation", "1s", "--reuse-port", "on"];
+    let (server, releases) = start(&args);
+    let queues = listening(&server);
+    let loads = both_loads(&server, 8);
+    loads[1].until_more(50);
+    let ended = upgrade(&server, &releases.make("2", "none"));
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    server.until_true("each has one of the queues", || is_dealt(&server, 3));
+    assert_eq!(listening(&server), queues);
+    expect_no_loss(loads);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn only_a_restart_gives_each_worker_a_queue() {
+    let (server, releases) = start(&[]);
+    let config = server.folder().path().join("saola.toml");
+    std::fs::write(config, "reuse_port = \"on\"\n").unwrap();
+    let upgraded = upgrade(&server, &releases.make("2", "none"));
+    let reload = ["reload", "--wait"];
+    let reloaded = Setup::new().in_folder_of(&server).args(reload).run();
+    let refused = [(upgraded, 3, "needs a restart"), (reloaded, 64, "needs an upgrade or restart")];
+    for (ended, code, what) in refused {
+        assert_eq!(ended.code, code, "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("reuse_port changed: {what}")), "{}", ended.stderr);
+    }
+    assert_eq!(version(&server), "1");
     assert_eq!(server.stop(), 0);
 }
 

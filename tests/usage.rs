@@ -87,6 +87,16 @@ fn check_and_serve_tell_the_same_mistakes() {
 }
 
 #[test]
+fn what_has_one_queue_cannot_have_one_for_each_worker() {
+    for bind in ["unix:/tmp/x.sock", "unix:@x", "fd://3", "systemd"] {
+        let ended = run(["check", "--reuse-port", "on", "--bind", ":8000", "--bind", bind]);
+        assert_eq!(ended.code, 64);
+        let mistake = format!("reuse_port: \"on\" means TCP addresses only, and bind has {bind}");
+        assert!(ended.stderr.contains(&mistake), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn an_unknown_flag_is_a_mistake_of_usage() {
     let ended = run(["--wrokers", "3"]);
     assert_eq!(ended.code, 64);

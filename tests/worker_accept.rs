@@ -13,11 +13,13 @@ use crate::supervision_load::is_long;
 use crate::wait;
 use crate::wire::Wire;
 
-const WAYS: [[&str; 2]; 2] = [["--accept", "exclusive"], ["--accept", "tokio"]];
+const SHARED: [&str; 2] = ["--accept", "exclusive"];
+const TOKIO: [&str; 2] = ["--accept", "tokio"];
+const OWN: [&str; 2] = ["--reuse-port", "on"];
 
 #[test]
 fn a_worker_whose_loop_is_blocked_holds_one_connection_at_most() {
-    for way in WAYS {
+    for way in [SHARED, TOKIO] {
         let args = ["--workers", "2", "--timeout", "0", "--access-log", "off"];
         let server = Setup::of_example("misfit").args(args).args(way).start();
         let mut stuck = Wire::connect(&server.address()).unwrap();
@@ -42,7 +44,7 @@ fn a_worker_whose_loop_is_blocked_holds_one_connection_at_most() {
 #[test]
 fn a_kill_costs_what_was_accepted_and_not_answered_and_that_is_two_at_most() {
     let kills = if is_long() { 17 } else { 5 };
-    for way in WAYS {
+    for way in [SHARED, TOKIO, OWN] {
         // So many that the pauses after the deaths of one slot leave somebody to kill.
         let server = Setup::new().args(["--workers", "4"]).args(way).start();
         server.until_whole(4);
@@ -73,7 +75,7 @@ fn a_kill_costs_what_was_accepted_and_not_answered_and_that_is_two_at_most() {
 
 #[test]
 fn reloads_and_a_stop_lose_nothing_however_connections_are_accepted() {
-    for way in WAYS {
+    for way in [SHARED, TOKIO, OWN] {
         let args = ["--workers", "3", "--access-log", "errors"];
         let server = Setup::new().args(args).args(way).start();
         let loads = [Connections::Kept, Connections::Fresh]

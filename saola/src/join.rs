@@ -84,7 +84,7 @@ where
                 speech: settings.listening.speech(&listener.address),
                 fd: listener.fd,
                 address: listener.address,
-                backlog: None,
+                backlog: listener.backlog,
             })
             .collect();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();

@@ -1,12 +1,14 @@
 //! The channel between the supervisor and one worker (S12): text datagrams over a SEQPACKET socket pair.
 //! Unknown verbs are told as such: an old worker may live under a new supervisor.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair,
+};
 
 use crate::lifecycle::cause::Cause;
 
@@ -157,6 +159,15 @@ impl Line {
     /// A worker that does not read its orders has them waiting; one that is dead needs none.
     pub(crate) fn order(&self, order: Order) {
         let _dead_or_deaf = post(self.fd.as_fd(), &order.text());
+    }
+
+    /// Has the worker serve what waits in the accept queue of a socket that nobody else accepts from, and then close it.
+    pub(crate) fn hand_over(&self, socket: &OwnedFd) -> nix::Result<()> {
+        let words = [IoSlice::new(b"empty")];
+        let sockets = [socket.as_raw_fd()];
+        let with = [ControlMessage::ScmRights(&sockets)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(self.fd.as_raw_fd(), &words, &with, flags, None).map(drop)
     }
 
     /// All words that arrived, and whether the worker has hung up.

@@ -56,6 +56,8 @@ pub struct Settings {
     pub max_workers: NonZeroU32,
     /// How many connections may wait on each socket. Default 4096.
     pub backlog: u32,
+    /// Whether each worker has a socket, and so an accept queue, of its own. Only where all of `bind` is TCP. Default no.
+    pub reuse_port: bool,
     /// The longest a worker may go without a heartbeat; zero switches this off. Default 30 s.
     pub timeout: Duration,
     /// The longest a worker may take from fork to READY. Default 60 s.
@@ -121,6 +123,7 @@ impl Settings {
             ("ring_bytes", self.run_dir.shape != new.run_dir.shape),
             ("name", self.name != new.name),
             ("pidfile", self.pidfile != new.pidfile),
+            ("reuse_port", self.reuse_port != new.reuse_port),
             ("umask", self.umask != new.umask),
             ("chdir", self.chdir != new.chdir),
             ("socket_mode", self.socket_mode != new.socket_mode),
@@ -130,9 +133,16 @@ impl Settings {
         pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
+    /// Of the sockets that workers accept from.
     fn waiting(&self) -> listeners::Waiting {
+        listeners::Waiting { reuse_port: self.reuse_port, ..self.waiting_alone() }
+    }
+
+    /// Of a socket that one process accepts from.
+    fn waiting_alone(&self) -> listeners::Waiting {
         listeners::Waiting {
             backlog: self.backlog,
+            reuse_port: false,
             socket_mode: self.socket_mode,
             socket_owner: self.socket_owner,
         }

@@ -12,6 +12,7 @@ mod orders;
 mod pace;
 pub(crate) mod picture;
 mod place;
+pub(crate) mod queues;
 mod recycle;
 mod reload;
 mod stop;

@@ -5,8 +5,10 @@ mod closing;
 mod inherited;
 mod owner;
 pub(crate) mod queue;
+mod sockets;
 mod unix;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -20,25 +22,30 @@ use nix::sys::socket::{
 
 pub use bind::{Bind, BindError};
 pub(crate) use inherited::copy as copy_descriptor;
+use sockets::Sockets;
 use unix::UnixFile;
 
 use crate::identity::Owner;
+use crate::lifecycle::queues::QueueNumber;
 use crate::upgrade::Inherited;
 use crate::upgrade::state;
 
-/// A socket that listens, and the address it listens on.
+/// A socket to accept from, and the address it listens on.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket: non-blocking, which is a flag that all its holders share and nobody may change.
     pub fd: OwnedFd,
     /// Where it listens, with the real port: `127.0.0.1:8000`, `[::1]:8000`, `unix:/run/x.sock`, `unix:@name`.
     pub address: String,
+    /// Set where the queue is this worker's own: it is to begin to listen, with so many places, when it can serve.
+    pub backlog: Option<u32>,
 }
 
 /// A listener as the supervisor keeps it: a unix socket has a file to remove.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) listener: Listener,
+    sockets: Sockets,
+    pub(crate) address: String,
     /// What it was bound for: a name may have several addresses.
     pub(crate) bind: Bind,
     file: Option<UnixFile>,
@@ -51,20 +58,27 @@ impl Kept {
         if matches!(self.bind, Bind::Inherited(_)) {
             return;
         }
-        // A unix socket has no handshake; without socket filters a client may meet the close.
-        let _race_stays = closing::turn_away(&self.listener.fd);
+        for socket in self.sockets.all() {
+            // A unix socket has no handshake; without socket filters a client may meet the close.
+            let _race_stays = closing::turn_away(socket);
+        }
     }
 
     /// How many connections wait to be accepted; none where the system does not say.
     pub(crate) fn queue_length(&self) -> Option<u32> {
-        queue::of(&self.listener.fd).map(|queue| queue.waiting)
+        self.sockets.queue().map(|queue| queue.waiting)
+    }
+
+    /// How many wait for the worker that has this queue.
+    pub(crate) fn queue_length_of(&self, number: QueueNumber) -> Option<u32> {
+        queue::of(self.sockets.of(number)?).map(|queue| queue.waiting)
     }
 
     /// As `status` shows it.
     pub(crate) fn describe(&self) -> serde_json::Value {
-        let queue = queue::of(&self.listener.fd);
+        let queue = self.sockets.queue();
         serde_json::json!({
-            "address": self.listener.address,
+            "address": self.address,
             "queue": queue.map(|queue| queue.waiting),
             "limit": queue.map(|queue| queue.limit),
         })
@@ -73,8 +87,8 @@ impl Kept {
     /// For the next image.
     pub(crate) fn hand_over<'a>(&'a self, open: &mut Inherited<'a>) -> state::Socket {
         state::Socket {
-            fd: open.keep(self.listener.fd.as_fd()),
-            address: self.listener.address.clone(),
+            sockets: self.sockets.hand_over(open),
+            address: self.address.clone(),
             bind: self.bind.to_string(),
             file: self.file.as_ref().map(|file| file.hand_over(open)),
         }
@@ -83,10 +97,9 @@ impl Kept {
     /// A socket that another image has bound.
     pub(crate) fn adopt(socket: &state::Socket) -> std::io::Result<Self> {
         let bind = socket.bind.parse().map_err(std::io::Error::other)?;
-        let listener =
-            Listener { fd: copy_descriptor(socket.fd)?, address: socket.address.clone() };
+        let sockets = Sockets::adopt(&socket.sockets)?;
         let file = socket.file.as_ref().map(UnixFile::adopt).transpose()?;
-        Ok(Self { listener, bind, file })
+        Ok(Self { sockets, address: socket.address.clone(), bind, file })
     }
 
     /// From here on its file goes with it; until then it stays, because this image may not be the one that takes over.
@@ -96,9 +109,15 @@ impl Kept {
         }
     }
 
-    /// A descriptor of the same socket, for a child.
-    pub(crate) fn share(&self) -> std::io::Result<Listener> {
-        Ok(Listener { fd: self.listener.fd.try_clone()?, address: self.listener.address.clone() })
+    /// A descriptor for a child: of the one socket, or of the one with this queue, which is made if there is none.
+    pub(crate) fn share(&mut self, queue: QueueNumber) -> std::io::Result<Listener> {
+        let fd = self.sockets.ensure(queue)?.try_clone()?;
+        Ok(Listener { fd, address: self.address.clone(), backlog: self.sockets.backlog() })
+    }
+
+    /// Sockets with queues that nobody holds, for somebody to serve what waits in them.
+    pub(crate) fn give_up(&mut self, held: &BTreeSet<QueueNumber>) -> Vec<OwnedFd> {
+        self.sockets.give_up(held)
     }
 }
 
@@ -106,6 +125,8 @@ impl Kept {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) backlog: u32,
+    /// Each worker has a queue of its own, on every TCP address.
+    pub(crate) reuse_port: bool,
     /// Of the file of a unix socket.
     pub(crate) socket_mode: u32,
     pub(crate) socket_owner: Owner,
@@ -202,14 +223,21 @@ fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, Lis
             addresses
                 .into_iter()
                 .map(|address| {
-                    let listener = bind_tcp(address, all, queue.backlog)?;
-                    Ok(Kept { listener, bind: bind.clone(), file: None })
+                    let (fd, address) = bind_tcp(address, all, queue.backlog)?;
+                    let sockets = if queue.reuse_port {
+                        let fail = |errno| ListenError::System { address: address.clone(), errno };
+                        Sockets::own(fd, queue.backlog).map_err(fail)?
+                    } else {
+                        Sockets::Shared(fd)
+                    };
+                    Ok(Kept { sockets, address, bind: bind.clone(), file: None })
                 })
                 .collect()
         }
         Bind::Inherited(number) => {
-            let listener = inherited::adopt(*number)?;
-            Ok(vec![Kept { listener, bind: bind.clone(), file: None }])
+            let (fd, address) = inherited::adopt(*number)?;
+            let sockets = Sockets::Shared(fd);
+            Ok(vec![Kept { sockets, address, bind: bind.clone(), file: None }])
         }
         // Settings have put a number of descriptors in its place.
         Bind::Systemd | Bind::SystemdNamed(_) => {
@@ -217,18 +245,22 @@ fn bind_once(bind: &Bind, all: &[Bind], queue: Waiting) -> Result<Vec<Kept>, Lis
         }
         Bind::UnixPath(path) => {
             let (fd, file) = unix::bind_path(path, queue, &bind.to_string())?;
-            let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, bind: bind.clone(), file: Some(file) }])
+            let (sockets, address) = (Sockets::Shared(fd), bind.to_string());
+            Ok(vec![Kept { sockets, address, bind: bind.clone(), file: Some(file) }])
         }
         Bind::UnixAbstract(name) => {
             let fd = unix::bind_abstract(name, queue.backlog, &bind.to_string())?;
-            let listener = Listener { fd, address: bind.to_string() };
-            Ok(vec![Kept { listener, bind: bind.clone(), file: None }])
+            let (sockets, address) = (Sockets::Shared(fd), bind.to_string());
+            Ok(vec![Kept { sockets, address, bind: bind.clone(), file: None }])
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Listener, ListenError> {
+fn bind_tcp(
+    address: SocketAddr,
+    all: &[Bind],
+    backlog: u32,
+) -> Result<(OwnedFd, String), ListenError> {
     let fail = |errno| match errno {
         Errno::EADDRINUSE => {
             ListenError::InUse { address: address.to_string(), owner: owner::of_tcp(address) }
@@ -238,7 +270,7 @@ fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Listener,
     };
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let fd = open(family).map_err(fail)?;
-    // No SO_REUSEPORT: a second server must be told, and a dead worker must not keep connections (S44).
+    // No SO_REUSEPORT, or not yet: a second server must be told (S44).
     setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(fail)?;
     if address.is_ipv6() {
         // Never left to the system's setting. Both families on one socket only where no other bind wants the port.
@@ -249,8 +281,7 @@ fn bind_tcp(address: SocketAddr, all: &[Bind], backlog: u32) -> Result<Listener,
     bind_socket(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(fail)?;
     start_listening(fd.as_fd(), backlog).map_err(fail)?;
     let port = port_of(fd.as_fd()).map_err(fail)?;
-    let address = SocketAddr::new(address.ip(), port).to_string();
-    Ok(Listener { fd, address })
+    Ok((fd, SocketAddr::new(address.ip(), port).to_string()))
 }
 
 fn open(family: AddressFamily) -> nix::Result<OwnedFd> {
@@ -282,8 +313,12 @@ mod tests {
 
     use super::*;
 
-    const WAITING: Waiting =
-        Waiting { backlog: 16, socket_mode: 0o660, socket_owner: Owner { uid: None, gid: None } };
+    const WAITING: Waiting = Waiting {
+        backlog: 16,
+        reuse_port: false,
+        socket_mode: 0o660,
+        socket_owner: Owner { uid: None, gid: None },
+    };
 
     fn bind_all_now(binds: &[&str]) -> Result<Vec<Kept>, ListenError> {
         let binds: Vec<Bind> = binds.iter().map(|text| text.parse().expect("a bind")).collect();
@@ -292,9 +327,9 @@ mod tests {
 
     #[test]
     fn port_zero_becomes_a_real_port_that_answers() {
-        let kept = bind_all_now(&["127.0.0.1:0"]).expect("a listener");
-        let listener = TcpListener::from(kept[0].share().expect("a copy").fd);
-        let mut client = TcpStream::connect(&kept[0].listener.address).expect("it listens");
+        let mut kept = bind_all_now(&["127.0.0.1:0"]).expect("a listener");
+        let listener = TcpListener::from(kept[0].share(QueueNumber(0)).expect("a copy").fd);
+        let mut client = TcpStream::connect(&kept[0].address).expect("it listens");
         client.write_all(b"x").expect("sent");
         let mut fds = [nix::poll::PollFd::new(listener.as_fd(), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut fds, 5_000u16).expect("a client comes");

@@ -12,6 +12,7 @@ use saola_observability::reader::Reader;
 
 use crate::channel::{HungUp, Line, Stage, Word};
 use crate::error::Error;
+use crate::lifecycle::queues::QueueNumber;
 use crate::listeners::{self, Bind};
 use crate::process::{self, Plan, Process, Role, Title};
 use crate::slots::Slots;
@@ -57,6 +58,9 @@ pub(crate) fn rehearse(
     if state.pidfile.as_ref().map(|(path, _)| path) != own {
         fixed.push("pidfile");
     }
+    if state.reuses_port().is_some_and(|reuses_port| reuses_port != settings.reuse_port) {
+        fixed.push("reuse_port");
+    }
     if !fixed.is_empty() {
         return Err(refuse(format!("{} changed: needs a restart", fixed.join(", "))));
     }
@@ -90,8 +94,10 @@ fn fork(
     let title = Title::claim();
     let (line, channel) = Line::pair().map_err(|error| system(&error))?;
     let address = Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
-    let kept = listeners::bind_now(&address, &[], settings.waiting()).map_err(|e| system(&e))?;
-    let shared: Result<Vec<_>, _> = kept.iter().map(listeners::Kept::share).collect();
+    let mut kept =
+        listeners::bind_now(&address, &[], settings.waiting_alone()).map_err(|e| system(&e))?;
+    let shared: Result<Vec<_>, _> =
+        kept.iter_mut().map(|kept| kept.share(QueueNumber::default())).collect();
     let birth = Birth {
         slot: 0,
         generation: 1,

@@ -8,6 +8,7 @@ mod hooks;
 mod look;
 mod obey;
 mod operate;
+mod queues;
 mod takeover;
 mod upgrade;
 
@@ -30,7 +31,7 @@ use crate::hooks::{Program as HookProgram, Whose};
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::cause::{Oom, Status};
 use crate::lifecycle::event::{Event, SlotNumber};
-use crate::listeners::{Kept, Listener};
+use crate::listeners::Kept;
 use crate::notify::Notify;
 use crate::oom::OomKills;
 use crate::pidfile::Pidfile;
@@ -53,6 +54,8 @@ struct Supervisor<'a> {
     title: Title,
     listeners: Vec<Kept>,
     admin: Option<Kept>,
+    /// Sockets that no worker accepts from any more, with connections in them that somebody is to serve.
+    abandoned: Vec<OwnedFd>,
     workers: BTreeMap<SlotNumber, Worker>,
     observer: Option<Observer>,
     /// What is to be told, in order: carrying a command out may make new events.
@@ -263,6 +266,7 @@ impl Supervisor<'_> {
                 self.obey(command);
             }
         }
+        self.settle_queues();
         self.retitle();
     }
 
@@ -275,16 +279,6 @@ impl Supervisor<'_> {
         let (name, generation) = (&self.settings.name, self.life.generation());
         let title = format!("saola: supervisor [{name}] gen {generation}, {ready}/{workers}");
         self.title.set(&title);
-    }
-
-    /// Copies for a worker of `generation`, which it owns after the fork.
-    fn share_listeners(&self, generation: u64) -> Result<Vec<Listener>, Errno> {
-        let coming = self.coming.as_ref().filter(|coming| coming.generation == generation);
-        let stays =
-            |kept: &&Kept| coming.is_none_or(|coming| coming.settings.bind.contains(&kept.bind));
-        let fresh = coming.iter().flat_map(|coming| &coming.fresh);
-        let all = self.listeners.iter().filter(stays).chain(fresh);
-        all.map(|kept| kept.share().map_err(|error| errno_of(&error))).collect()
     }
 }
 

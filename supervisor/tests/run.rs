@@ -509,6 +509,7 @@ fn settings(run_dir: &Path, address: &str) -> Settings {
         workers_from: "test",
         max_workers: three,
         backlog: 64,
+        reuse_port: false,
         timeout: Duration::from_secs(2),
         boot_timeout: Duration::from_secs(20),
         graceful_timeout: Duration::from_secs(10),

@@ -39,6 +39,7 @@ pub(crate) fn supervisor(
     let mut settings = saola_supervisor::Settings {
         name,
         version: program.version,
+        reuse_port: reuse_port(values, &bind),
         bind: expand(bind, &manager(env)),
         admin_bind: admin_bind(values),
         workers: NonZeroU32::new(workers).unwrap_or(NonZeroU32::MIN),
@@ -140,6 +141,16 @@ fn binds(values: &mut Values<'_>) -> Vec<(String, Bind)> {
         values.refuse("bind", "names no address");
     }
     binds
+}
+
+/// Only TCP addresses that are bound here can have several sockets.
+fn reuse_port(values: &mut Values<'_>, binds: &[(String, Bind)]) -> bool {
+    let reuse_port = values.switch("reuse_port");
+    let alone = binds.iter().find(|(_, bind)| !matches!(bind, Bind::Tcp { .. }));
+    if let (true, Some((text, _))) = (reuse_port, alone) {
+        values.refuse("reuse_port", &format!("means TCP addresses only, and bind has {text}"));
+    }
+    reuse_port
 }
 
 fn wrong_address(error: &saola_supervisor::BindError) -> String {

@@ -79,6 +79,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     one("backlog", "N", "4096", "Connections that may wait on a socket"),
     one(
+        "reuse_port",
+        "on|off",
+        "off",
+        "Whether each worker has a socket of its own on every TCP address; a restart changes it",
+    ),
+    one(
         "timeout",
         "TIME",
         "30s",

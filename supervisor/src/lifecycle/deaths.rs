@@ -6,6 +6,7 @@ use super::cause::{Cause, Oom, Stage, Status};
 use super::event::{Command, Ending, ForkFailure, Notice, Report, SlotNumber};
 use super::pace::{self, LONGEST_PAUSE, WINDOW};
 use super::place::{Place, State};
+use super::queues::QueueNumber;
 use super::{Lifecycle, Phase};
 
 impl Lifecycle {
@@ -32,10 +33,10 @@ impl Lifecycle {
                     State::Draining { since: now, kill_at: now + fuse, why, has_stopped: true };
                 let is_young = place.ready_since.is_some_and(|since| now - since < WINDOW);
                 let failures = if is_young { place.failures } else { 0 };
-                let generation = place.generation;
+                let (generation, queue) = (place.generation, place.queue);
                 let was_member = std::mem::replace(&mut place.is_member, false);
                 if was_member && is_serving {
-                    self.succeed(generation, failures, now);
+                    self.succeed(generation, queue, failures, now);
                 }
             }
             State::Empty
@@ -189,11 +190,12 @@ impl Lifecycle {
     }
 
     /// A member for one that left by itself: at once at first, slower when it happens again and again.
-    fn succeed(&mut self, generation: u64, failures: u32, now: Instant) {
+    fn succeed(&mut self, generation: u64, queue: QueueNumber, failures: u32, now: Instant) {
         let pause = pace::pause(failures, &mut self.jitter);
         if let Some(place) = self.places.iter_mut().find(|place| place.state == State::Empty) {
             place.is_member = true;
             place.generation = generation;
+            place.queue = queue;
             place.failures = failures + 1;
             place.state = State::Waiting { until: now + pause };
         }

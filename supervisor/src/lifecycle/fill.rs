@@ -16,6 +16,7 @@ impl Lifecycle {
         out: &mut Vec<Command>,
     ) {
         for _ in self.members(generation)..target {
+            let queue = self.free_queue(generation);
             // Every slot may still be held by draining workers; the next death calls again.
             let Some(place) = self.places.iter_mut().find(|place| place.state == State::Empty)
             else {
@@ -23,6 +24,7 @@ impl Lifecycle {
             };
             place.is_member = true;
             place.generation = generation;
+            place.queue = queue;
             place.state = State::Waiting { until: now };
         }
         for _ in target..self.members(generation) {

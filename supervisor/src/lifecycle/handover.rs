@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cause::Cause;
 use super::event::{Client, Command, SlotNumber};
 use super::place::{Place, State};
+use super::queues::QueueNumber;
 use super::reload::Reload;
 use super::upgrade::{Failure, Step, Upgrade};
 use super::{Lifecycle, Limits, Phase};
@@ -41,6 +42,8 @@ struct Tenancy {
     slot: u32,
     generation: u64,
     is_member: bool,
+    #[serde(default)]
+    queue: QueueNumber,
     age: Duration,
     ready_age: Option<Duration>,
     failures: u32,
@@ -165,6 +168,7 @@ fn tenancy(slot: u32, place: &Place, now: Instant) -> Option<Tenancy> {
         slot,
         generation: place.generation,
         is_member: place.is_member,
+        queue: place.queue,
         age: now.saturating_duration_since(place.born),
         ready_age: place.ready_since.map(|since| now.saturating_duration_since(since)),
         failures: place.failures,
@@ -176,6 +180,7 @@ fn tenancy(slot: u32, place: &Place, now: Instant) -> Option<Tenancy> {
 fn move_in(place: &mut Place, tenancy: &Tenancy, now: Instant) {
     place.generation = tenancy.generation;
     place.is_member = tenancy.is_member;
+    place.queue = tenancy.queue;
     place.born = before(now, tenancy.age);
     place.ready_since = tenancy.ready_age.map(|age| before(now, age));
     place.failures = tenancy.failures;

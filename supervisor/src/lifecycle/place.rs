@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Stage};
+use super::queues::QueueNumber;
 
 /// Where the worker of a slot is in its life.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) generation: u64,
     /// Its worker counts among the configured ones, and is replaced here when it dies.
     pub(crate) is_member: bool,
+    /// Which accept queue is its own, where each worker has one (`queues.rs`).
+    pub(crate) queue: QueueNumber,
     pub(crate) born: Instant,
     /// When it said READY; none while it boots.
     pub(crate) ready_since: Option<Instant>,
@@ -52,6 +55,7 @@ impl Place {
             state: State::Empty,
             generation: 0,
             is_member: false,
+            queue: QueueNumber(0),
             born: now,
             ready_since: None,
             failures: 0,

@@ -193,6 +193,9 @@ impl Lifecycle {
             return;
         };
         let generation = self.generation;
+        let Some(queue) = self.recycling.wishes.get(at).map(|old| self.queue_of(old.slot)) else {
+            return;
+        };
         let Some((heir, place)) =
             super::numbered(&mut self.places).find(|(_, place)| place.state == State::Empty)
         else {
@@ -200,6 +203,7 @@ impl Lifecycle {
         };
         let Some(old) = self.recycling.wishes.remove(at) else { return };
         place.be_born(generation, now);
+        place.queue = queue;
         self.recycling.not_before = None;
         self.recycling.token = Some(Token { old, heir: Some(heir) });
         out.push(Command::Emit(Notice::RecycleGranted { slot: old.slot, why: old.why }));

@@ -6,11 +6,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
 
-use super::{ListenError, Listener};
+use super::ListenError;
 
 /// Takes a copy of an inherited descriptor, if it is a listening stream socket. It is not unlinked, chmod-ed or
 /// listened on anew.
-pub(super) fn adopt(number: RawFd) -> Result<Listener, ListenError> {
+pub(super) fn adopt(number: RawFd) -> Result<(OwnedFd, String), ListenError> {
     let refuse = || ListenError::Inherited { number };
     let fd = copy(number).map_err(|_| refuse())?;
     let is_stream = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
@@ -22,7 +22,7 @@ pub(super) fn adopt(number: RawFd) -> Result<Listener, ListenError> {
     let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(|_| refuse())?;
     let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
     fcntl(&fd, FcntlArg::F_SETFL(flags)).map_err(|_| refuse())?;
-    Ok(Listener { fd, address: text_of(&name, number) })
+    Ok((fd, text_of(&name, number)))
 }
 
 fn text_of(name: &SockaddrStorage, number: RawFd) -> String {
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn only_listening_stream_sockets_are_adopted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let adopted = adopt(listener.as_raw_fd()).unwrap();
-        assert_eq!(adopted.address, listener.local_addr().unwrap().to_string());
+        let (_adopted, address) = adopt(listener.as_raw_fd()).unwrap();
+        assert_eq!(address, listener.local_addr().unwrap().to_string());
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         for number in [udp.as_raw_fd(), 9_999, -1] {
             let error = adopt(number).unwrap_err().to_string();

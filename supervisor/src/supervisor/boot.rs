@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::events::{Events, Stderr};
 use crate::hooks::Program as HookProgram;
 use crate::lifecycle::Lifecycle;
-use crate::listeners::{self, Bind, Kept, ListenError};
+use crate::listeners::{self, Bind, Kept, ListenError, Waiting};
 use crate::notify::Notify;
 use crate::oom::OomKills;
 use crate::pidfile::Pidfile;
@@ -68,7 +68,7 @@ fn start(
     raise_descriptor_limit();
     settle_in(settings)?;
     let Chosen { dir, shape, mut warnings } = Slots::choose(settings)?;
-    let listeners = bind(&settings.bind, settings, &signals, stderr)?;
+    let listeners = bind(&settings.bind, settings.waiting(), &signals, stderr)?;
     let admin = bind_admin(settings, &signals, stderr, &mut warnings)?;
     warnings.extend(backlog_warning(settings));
     let pidfile = settings.pidfile.as_deref().map(Pidfile::take).transpose()?;
@@ -112,6 +112,7 @@ impl<'a> Supervisor<'a> {
             title,
             listeners: Vec::new(),
             admin: None,
+            abandoned: Vec::new(),
             workers: BTreeMap::new(),
             observer: None,
             queue: VecDeque::new(),
@@ -168,10 +169,10 @@ impl Supervisor<'_> {
         let queue = listeners::system_backlog()
             .map_or(self.settings.backlog, |most| most.min(self.settings.backlog));
         for kept in &self.listeners {
-            self.events.listening(&kept.listener.address, "service", queue, voice);
+            self.events.listening(&kept.address, "service", queue, voice);
         }
         if let Some(kept) = &self.admin {
-            self.events.listening(&kept.listener.address, "admin", queue, voice);
+            self.events.listening(&kept.address, "admin", queue, voice);
         }
     }
 }
@@ -179,11 +180,11 @@ impl Supervisor<'_> {
 /// Binds, and waits between the tries where a stop that is asked for meanwhile is heard.
 fn bind(
     binds: &[Bind],
-    settings: &Settings,
+    waiting: Waiting,
     signals: &Signals,
     stderr: &mut Stderr,
 ) -> Result<Vec<Kept>, ListenError> {
-    listeners::bind_all(binds, settings.waiting(), &mut |error, pause| {
+    listeners::bind_all(binds, waiting, &mut |error, pause| {
         stderr.write(format!("warning: {error}; trying again\n").as_bytes());
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
@@ -204,11 +205,12 @@ fn bind_admin(
     match &settings.admin_bind {
         AdminBind::Off => Ok(None),
         AdminBind::Given(address) => {
-            let kept = bind(std::slice::from_ref(address), settings, signals, stderr)?;
+            let kept =
+                bind(std::slice::from_ref(address), settings.waiting_alone(), signals, stderr)?;
             Ok(kept.into_iter().next())
         }
         AdminBind::Default => {
-            match listeners::bind_now(&AdminBind::fallback(), &[], settings.waiting()) {
+            match listeners::bind_now(&AdminBind::fallback(), &[], settings.waiting_alone()) {
                 Ok(kept) => Ok(kept.into_iter().next()),
                 Err(error) => {
                     warnings.push(format!("{error}; serving without the admin listener"));

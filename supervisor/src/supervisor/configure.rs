@@ -151,11 +151,11 @@ impl Supervisor<'_> {
         let admin = match &settings.admin_bind {
             AdminBind::Off => None,
             AdminBind::Given(bind) => {
-                listeners::bind_now(bind, &[], settings.waiting())?.into_iter().next()
+                listeners::bind_now(bind, &[], settings.waiting_alone())?.into_iter().next()
             }
             // That the default is taken is no reason to refuse.
             AdminBind::Default => {
-                listeners::bind_now(&AdminBind::fallback(), &[], settings.waiting())
+                listeners::bind_now(&AdminBind::fallback(), &[], settings.waiting_alone())
                     .ok()
                     .and_then(|kept| kept.into_iter().next())
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::events;
 use crate::lifecycle::event::{Event, SlotNumber};
-use crate::listeners::{Kept, queue};
+use crate::listeners::queue;
 
 /// What was read last.
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Supervisor<'_> {
         let now = Instant::now();
         self.slots.beat();
         self.slots.finish_leftovers();
-        let waiting = self.look_at_queues();
+        self.look_at_queues();
         let measures = self.is_time_to_measure(now);
         self.look_for_damage(now);
         for (&slot, worker) in &self.workers {
@@ -39,7 +39,7 @@ impl Supervisor<'_> {
                 slot,
                 beat_age,
                 private_bytes,
-                is_idle_acceptor: waiting > 0 && has_room && before == Some(accepted),
+                is_idle_acceptor: has_room && before == Some(accepted) && self.has_waiting(slot),
                 is_stopped,
             });
         }
@@ -74,21 +74,24 @@ impl Supervisor<'_> {
         measures
     }
 
-    /// Sets the gauges of the accept queues; answers with the number of connections that wait.
-    fn look_at_queues(&mut self) -> u32 {
-        let lengths: Vec<(String, u32)> = self
-            .listeners
-            .iter()
-            .filter_map(|kept: &Kept| Some((kept.listener.address.clone(), kept.queue_length()?)))
-            .collect();
-        for (address, length) in &lengths {
-            events::queue(address, *length);
+    /// Whether connections wait for the worker in a slot.
+    fn has_waiting(&self, slot: SlotNumber) -> bool {
+        let queue = self.life.queue_of(slot);
+        let mut lengths = self.listeners.iter().filter_map(|kept| kept.queue_length_of(queue));
+        lengths.any(|length| length > 0)
+    }
+
+    /// Sets the gauges of the accept queues.
+    fn look_at_queues(&mut self) {
+        for kept in &self.listeners {
+            if let Some(length) = kept.queue_length() {
+                events::queue(&kept.address, length);
+            }
         }
         if let Some(overflows) = queue::overflows() {
             let before = self.gauge.overflows.replace(overflows).unwrap_or(overflows);
             events::overflowed(overflows.saturating_sub(before));
         }
-        lengths.iter().map(|(_, length)| length).sum()
     }
 }
 

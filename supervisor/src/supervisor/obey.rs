@@ -16,6 +16,7 @@ use crate::hooks::{self, Trouble};
 use crate::lifecycle::event::{
     Blow, Command, Ending, Event, ForkFailure, Notice, Report, SlotNumber,
 };
+use crate::lifecycle::queues::QueueNumber;
 use crate::listeners::Kept;
 use crate::process::{self, Inheritance, Plan, Role};
 use crate::{Birth, Children, Exit, ObserverBirth, WorkerTitle};
@@ -58,7 +59,10 @@ impl Supervisor<'_> {
                     observer.process.signal(Signal::SIGKILL);
                 }
             }
-            Command::CloseListeners => self.listeners.clear(),
+            Command::CloseListeners => {
+                self.listeners.clear();
+                self.abandoned.clear();
+            }
             Command::Emit(notice) => self.emit(&notice),
             Command::Configure { generation } => self.configure(generation),
             Command::Promote { generation } => self.promote(generation),
@@ -80,7 +84,7 @@ impl Supervisor<'_> {
     fn fork_worker(&mut self, slot: SlotNumber, generation: u64) -> Result<Worker, ForkFailure> {
         self.call_hook("pre_fork", |hooks| hooks.pre_fork(slot.0));
         let (line, channel) = Line::pair().map_err(system)?;
-        let listeners = self.share_listeners(generation).map_err(system)?;
+        let listeners = self.share_listeners(slot, generation).map_err(system)?;
         let slot_files = self
             .slots
             .open_worker(slot, generation)
@@ -104,8 +108,8 @@ impl Supervisor<'_> {
             self.slots.open_observer().map_err(|error| ForkFailure::System(error.to_string()))?;
         let admin = self
             .admin
-            .as_ref()
-            .map(Kept::share)
+            .as_mut()
+            .map(|kept| kept.share(QueueNumber::default()))
             .transpose()
             .map_err(|error| system(errno_of(&error)))?;
         let run_dir = self.slots.path().to_owned();

@@ -142,7 +142,7 @@ impl Supervisor<'_> {
             "degraded": picture.is_degraded,
             "reloading": picture.change == Some(Change::Reload),
             "listeners": listeners,
-            "admin": self.admin.as_ref().map(|kept| kept.listener.address.clone()),
+            "admin": self.admin.as_ref().map(|kept| kept.address.clone()),
             "observer": self.observer.as_ref().map(|observer| json!({
                 "pid": observer.process.pid(),
                 "beat_age_ms": millis(self.slots.observer_beat_age()),

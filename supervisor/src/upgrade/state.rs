@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::lifecycle::handover::Handover;
+use crate::lifecycle::queues::QueueNumber;
 
 /// Everything that a running server is, but for its program.
 #[derive(Serialize, Deserialize, Debug)]
@@ -47,10 +48,20 @@ pub(crate) struct Program {
 
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Socket {
-    pub(crate) fd: RawFd,
+    #[serde(flatten)]
+    pub(crate) sockets: Sockets,
     pub(crate) address: String,
     pub(crate) bind: String,
     pub(crate) file: Option<SocketFile>,
+}
+
+/// The one that all workers share, or one for each accept queue.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) enum Sockets {
+    #[serde(rename = "fd")]
+    Shared(RawFd),
+    #[serde(rename = "own")]
+    Own { by_queue: Vec<(QueueNumber, RawFd)>, backlog: u32 },
 }
 
 /// The file of a unix socket, and the lock beside it.
@@ -128,12 +139,23 @@ impl State {
         serde_json::from_slice(bytes).map_err(unreadable)
     }
 
+    /// Whether each worker has an accept queue of its own; none where there is no socket of which that could be said.
+    pub(crate) fn reuses_port(&self) -> Option<bool> {
+        let socket = self.listeners.first()?;
+        Some(matches!(socket.sockets, Sockets::Own { .. }))
+    }
+
     /// Every descriptor that it names.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.lock];
         all.extend(self.pidfile.iter().map(|(_, fd)| *fd));
         for socket in self.listeners.iter().chain(&self.admin) {
-            all.push(socket.fd);
+            match &socket.sockets {
+                Sockets::Shared(fd) => all.push(*fd),
+                Sockets::Own { by_queue, .. } => {
+                    all.extend(by_queue.iter().map(|(_, fd)| fd));
+                }
+            }
             all.extend(socket.file.iter().map(|file| file.lock));
         }
         if let Some(control) = &self.control {

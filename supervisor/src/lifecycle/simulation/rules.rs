@@ -92,6 +92,15 @@ impl World {
                 "workers + due respawns = configured"
             );
         }
+        let mut members: Vec<_> = self
+            .life
+            .places
+            .iter()
+            .filter(|place| place.is_member)
+            .map(|place| (place.generation, place.queue))
+            .collect();
+        members.sort_unstable();
+        assert!(members.is_sorted_by(|a, b| a < b), "two members have one queue: {members:?}");
         self.forks.retain(|&at| self.now - at < Duration::from_mins(1));
         let per_slot = 1 + u64::try_from(DEATHS_PER_WORKER).unwrap() + 6;
         let bound = u64::from(self.most_workers) * per_slot + self.asked;
