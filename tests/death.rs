@@ -15,6 +15,7 @@ use crate::server::{Server, Slot, is_empty};
 use crate::setup::Setup;
 use crate::tracing::traced;
 use crate::wait::until_within;
+use crate::wire::Wire;
 
 const RESTARTS: &str = "saola_worker_restarts_total";
 const LOST: &str = "http_server_requests_lost_total";
@@ -28,6 +29,24 @@ fn a_killed_worker_takes_no_count_with_it() {
     server.kill(Slot(0));
     server.until("the worker is replaced", |metrics| metrics.sum(RESTARTS) == 1);
     assert_eq!(server.metrics().sum("http_server_request_duration_seconds_count"), 10);
+}
+
+#[test]
+fn a_death_says_what_the_worker_has_served_and_not_those_before_it() {
+    let server = Server::start(["--workers", "1"]);
+    for (lives, served) in [(1, 7), (2, 3)] {
+        for _ in 0..served {
+            server.get("/api/items/7").expect_status(200);
+        }
+        let mut running = Wire::connect(&server.address()).unwrap();
+        running.send("GET /api/slow?ms=20000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        server.until("one more runs", |metrics| metrics.sum("http_server_active_requests") == 1);
+        server.kill(Slot(0));
+        server.until_true("it is told", || server.lines_of("worker died").len() == lives);
+        let death = server.lines_of("worker died").pop().unwrap();
+        assert_eq!((death.number("requests"), death.number("requests_lost")), (served, 1));
+        server.until("the next one serves", |metrics| metrics.sum("saola_worker_up") == 1);
+    }
 }
 
 #[test]

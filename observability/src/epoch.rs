@@ -21,7 +21,9 @@ pub use crate::epoch::leftovers::Finished;
 use crate::epoch_files::{CURRENT, number, remove_epoch};
 use crate::header::{self, Identity};
 use crate::in_flight::entry::InFlightEntry;
-use crate::layout::{FILE_BYTES, GENERATION_AT, IMAGE_AT, LOOP_LAG_MAX_AT, SLOTS_AT, Shape, long};
+use crate::layout::{
+    FILE_BYTES, GENERATION_AT, IMAGE_AT, LOOP_LAG_MAX_AT, SLOTS_AT, STARTED_BEFORE_AT, Shape, long,
+};
 use crate::run_dir::RunDir;
 use crate::slot::{Slot, SlotError, SlotFiles, reopen};
 use crate::view::{Seen, View, file_name};
@@ -180,7 +182,10 @@ impl Epoch {
             let made = long(self.workers.iter().flatten().count());
             self.supervisor.map.word(SLOTS_AT).store(made, std::sync::atomic::Ordering::Release);
         }
-        if let Some(view) = &self.workers[at] {
+        if let Some(view) = &mut self.workers[at] {
+            // Its burial says how many requests it has served. A damaged key region only takes that away.
+            let _ = view.new_keys(|_, _| ());
+            view.map.store(STARTED_BEFORE_AT, view.started());
             view.map.store(GENERATION_AT, generation);
             view.map.store(IMAGE_AT, self.image);
             set_state(view, SlotState::Starting);

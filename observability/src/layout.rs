@@ -47,6 +47,8 @@ pub(crate) const BIRTHS_AT: usize = 0x120;
 pub(crate) const STATE_AT: usize = 0x128;
 /// wall clock nanoseconds of the last change of the state
 pub(crate) const SINCE_AT: usize = 0x130;
+/// requests that were begun in this slot before its owner was born; written by the supervisor
+pub(crate) const STARTED_BEFORE_AT: usize = 0x138;
 
 // ---- liveness
 pub(crate) const HEARTBEAT_AT: usize = 0x140;

@@ -9,17 +9,18 @@ use rustc_hash::FxHashMap;
 
 use crate::closed::{Method, Role, SlotState};
 use crate::header::{self, WhyBad};
+use crate::http_metrics::STARTED;
 use crate::in_flight::entry::{self, InFlightEntry};
 use crate::in_flight::{entries_in, entry_offset};
 use crate::keys::{Damaged, Key, Walk};
 use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, CREATED_AT, EPOCH_AT, FILE_BYTES,
     GENERATION_AT, HANDLER_NS_AT, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, KEYS_LENGTH_AT,
-    LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT, PID_AT, SINCE_AT, STATE_AT, Sections,
+    LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT, PID_AT, SINCE_AT, STATE_AT, Section, Sections,
 };
 use crate::lock;
 use crate::map::Map;
-use crate::series::OTHER;
+use crate::series::{OTHER, absolute};
 use crate::slot::Slot;
 
 /// A file of an epoch directory.
@@ -33,10 +34,33 @@ pub(crate) struct View {
     pub(crate) strings: FxHashMap<u32, String>,
     /// Up to where the keys were read.
     pub(crate) keys_read: usize,
+    /// Where requests are counted that begin.
+    started: Started,
     /// Set for good once its keys made no sense: a slot that was bad never comes back in part.
     pub(crate) damage: Option<WhyBad>,
     /// Whether it had a name when it was opened; memory without a file never has one.
     is_named: bool,
+}
+
+/// The counters of requests that begin, one for each method.
+#[derive(Default)]
+struct Started {
+    /// Offset of their family's record.
+    family: Option<u32>,
+    /// Their offsets in the file.
+    cells: Vec<usize>,
+}
+
+impl Started {
+    fn learn(&mut self, at: usize, key: &Key, values: Section) {
+        match key {
+            Key::Family(family) if family.is(&STARTED) => self.family = u32::try_from(at).ok(),
+            Key::Series(series) if self.family == Some(series.family) => {
+                self.cells.extend(absolute(values, series.value, 1));
+            }
+            Key::Family(_) | Key::Series(_) | Key::String(_) => {}
+        }
+    }
 }
 
 /// What the header says of an owner at one moment.
@@ -150,6 +174,7 @@ impl View {
             role,
             strings: FxHashMap::default(),
             keys_read: 0,
+            started: Started::default(),
             damage: None,
             is_named,
         })
@@ -179,7 +204,10 @@ impl View {
                 Key::String(text) => {
                     self.strings.insert(u32::try_from(at).unwrap_or(0), text);
                 }
-                other => each(at, other),
+                other => {
+                    self.started.learn(at, &other, self.sections.values);
+                    each(at, other);
+                }
             }
         }
         self.keys_read = crate::layout::size(length);
@@ -198,7 +226,13 @@ impl View {
     /// Reads its keys from the beginning the next time.
     pub(crate) fn forget_keys(&mut self) {
         self.keys_read = 0;
+        self.started = Started::default();
         self.strings.clear();
+    }
+
+    /// Requests that have begun in this slot, as far as its keys were read.
+    pub(crate) fn started(&self) -> u64 {
+        self.started.cells.iter().map(|at| self.map.load(*at)).fold(0, u64::wrapping_add)
     }
 
     pub(crate) fn string(&self, id: u32) -> String {

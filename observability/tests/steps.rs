@@ -427,6 +427,7 @@ fn check(what: &str, copy: &Copy) {
     assert_eq!(first.started, first.finished + first.lost, "{what}: {first:?}");
     assert!((first.lost - buried.lost.len() as f64).abs() < 0.5, "{what}");
     assert!((first.records - first.finished).abs() < 0.5, "{what}: {first:?}");
+    assert!((buried.served as f64 - first.finished).abs() < 0.5, "{what}: {first:?} {buried:?}");
     // A successor takes over and nothing moves by that; what it counts is added.
     if let Some(files) = world.files.take() {
         let slot = Slot::attach(files).unwrap();

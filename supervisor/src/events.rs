@@ -302,5 +302,7 @@ pub(crate) enum Voice {
 pub(crate) struct Loss {
     pub(crate) pid: u32,
     pub(crate) requests: u64,
+    /// What it has served before.
+    pub(crate) served: u64,
     pub(crate) max_rss_bytes: u64,
 }

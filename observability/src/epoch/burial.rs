@@ -6,7 +6,7 @@ use crate::clock::{monotonic_ns, wall_ns};
 use crate::closed::{LostReason, Outcome, Sampling, SlotState};
 use crate::http_metrics::LOST;
 use crate::in_flight::entry::{FREE, InFlightEntry};
-use crate::layout::{IN_FLIGHT_OVERFLOW_AT, SINCE_AT, STATE_AT};
+use crate::layout::{IN_FLIGHT_OVERFLOW_AT, SINCE_AT, STARTED_BEFORE_AT, STATE_AT};
 use crate::record::Kind;
 use crate::record::encode::{Encoder, Ended, Lost};
 use crate::redo;
@@ -33,6 +33,8 @@ pub struct Buried {
     pub lost: Vec<InFlightEntry>,
     /// Requests of which only the number is known: the table was full.
     pub unknown: u64,
+    /// Requests that it has served to their end, from its birth on.
+    pub served: u64,
 }
 
 impl Buried {
@@ -60,6 +62,8 @@ pub(super) fn bury(supervisor: &'static Slot, slot: u32, view: &mut View, death:
         report(supervisor, slot, death, &nameless(), buried.unknown);
         view.map.store(IN_FLIGHT_OVERFLOW_AT, 0);
     }
+    let begun = view.started().wrapping_sub(view.map.load(STARTED_BEFORE_AT));
+    buried.served = begun.saturating_sub(buried.count());
     set_state(view, SlotState::Free);
     buried.lost.sort_by_key(|entry| entry.start_ns);
     if let Some(bell) = supervisor.bell() {

@@ -65,6 +65,7 @@ impl Events {
         }
         let age_s = (report.age.as_secs_f64() * 1_000.0).round() / 1_000.0;
         fields.push(("age_s", Value::F64(age_s)));
+        fields.push(("requests", Value::U64(loss.served)));
         fields.push(("requests_lost", Value::U64(loss.requests)));
         fields.push(("max_rss", Value::U64(loss.max_rss_bytes)));
         if let Some(next_try) = report.next_try {

@@ -142,8 +142,12 @@ impl Supervisor<'_> {
     fn bury(&mut self, slot: SlotNumber, report: &Report) {
         let Some(reaped) = self.reaped.remove(&slot) else { return };
         let buried = self.slots.bury(slot, reaped, report.cause.lost_reason());
-        let loss =
-            Loss { pid: reaped.pid, requests: buried.count(), max_rss_bytes: reaped.max_rss_bytes };
+        let loss = Loss {
+            pid: reaped.pid,
+            requests: buried.count(),
+            served: buried.served,
+            max_rss_bytes: reaped.max_rss_bytes,
+        };
         self.tell_hooks_of_exit(slot, report, reaped);
         let voice = self.voice();
         self.events.worker_ended(slot, report, &loss, voice);
