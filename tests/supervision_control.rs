@@ -1,13 +1,16 @@
 //! Operators: the control socket and its commands, reloads with other settings, recycling.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::load::{Connections, Load};
+use crate::metrics::Metrics;
 use crate::server::Server;
 use crate::setup::{Ended, Setup};
+use crate::supervision_load::is_long;
 
 /// Runs a command against a server.
 fn command(server: &Server, args: &[&str]) -> Ended {
@@ -193,19 +196,37 @@ fn workers_are_counted_retired_paused_and_dumped_by_command() {
 
 #[test]
 fn max_requests_replaces_workers_one_at_a_time_and_loses_nothing() {
-    let server =
-        Server::start(["--workers", "2", "--max-requests", "100", "--min-lifetime", "100ms"]);
+    let (workers, args, time) = if is_long() {
+        (4, ["--workers", "4", "--max-requests", "500"], Duration::from_mins(1))
+    } else {
+        (2, ["--workers", "2", "--max-requests", "100"], Duration::ZERO)
+    };
+    let args = args.into_iter().chain(["--min-lifetime", "100ms", "--access-log", "errors"]);
+    let server = Server::start(args);
     let load = Load::start(&server.address(), 8, Connections::Kept, "/");
     let fresh = Load::start(&server.address(), 4, Connections::Fresh, "/");
-    server.until("four are recycled", |metrics| {
-        assert!(metrics.sum("saola_worker_up") >= 2, "never fewer than configured");
-        metrics.value("saola_worker_restarts_total", &[("reason", "max_requests")]) >= 4
-    });
+    let begun = Instant::now();
+    let recycled = |metrics: &Metrics| {
+        assert!(metrics.sum("saola_worker_up") >= workers, "never fewer than configured");
+        metrics.value("saola_worker_restarts_total", &[("reason", "max_requests")])
+    };
+    while begun.elapsed() < time {
+        let before = recycled(&server.metrics());
+        server.until("more are recycled", |metrics| recycled(metrics) > before);
+    }
+    server.until("four are recycled", |metrics| recycled(metrics) >= 4);
     load.stop().expect_no_loss();
     let tally = fresh.stop();
     tally.expect_no_loss();
     assert_eq!(tally.refused, 0);
     assert_eq!(server.stop(), 0);
+    let lines = server.lines().into_iter();
+    let steps = lines.skip_while(|line| !line.is("started")).map(|line| line.get("msg").to_owned());
+    let steps: Vec<_> =
+        steps.filter(|msg| ["recycle granted", "worker ready"].contains(&&**msg)).collect();
+    for turn in steps.chunks_exact(2) {
+        assert_eq!(turn, ["recycle granted", "worker ready"], "the successor of one comes first");
+    }
 }
 
 #[test]

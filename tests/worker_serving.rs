@@ -68,3 +68,19 @@ fn an_upgraded_stream_outlives_a_reload_until_it_has_said_goodbye() {
     assert_eq!(server.get("/").status, 200);
     assert_eq!(server.stop(), 0);
 }
+
+#[test]
+fn routes_of_axum_are_known_by_their_templates_wherever_they_stand() {
+    let server = Setup::of_example("misfit").start();
+    for (path, route, status) in [
+        ("/nested/7", "/nested/{id}", 200),
+        ("/merged/7", "/merged/{id}", 200),
+        ("/nested/7/nowhere", "unmatched", 404),
+        ("/nowhere/7", "unmatched", 404),
+    ] {
+        let answer = server.get(path);
+        answer.expect_status(status);
+        assert_eq!(server.access_line(answer.request_id()).get("route"), route, "{path}");
+    }
+    assert_eq!(server.stop(), 0);
+}

@@ -44,3 +44,13 @@ impl<S: Service<Request>> Service<Request> for Named<S> {
         self.0.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_without_routes_is_an_application_too() {
+        let _service = <Router as Application>::into_service(Router::new());
+    }
+}

@@ -41,6 +41,8 @@ fn main() -> ExitCode {
                     post(|body: axum::body::Bytes| async move { body.len().to_string() }),
                 )
                 .route("/grow/{mebibytes}", get(grow))
+                .nest("/nested", Router::new().route("/{id}", get(|| async { "nested" })))
+                .merge(Router::new().route("/merged/{id}", get(|| async { "merged" })))
                 .route("/any", any(|_: axum::body::Bytes| async { "read to its end" }))
                 .route("/abort", get(abort))
                 .route("/exit/{code}", get(exit)))

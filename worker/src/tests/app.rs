@@ -99,6 +99,10 @@ pub(crate) async fn app(request: Request<RequestBody>) -> Result<Response<Body>,
             tokio::time::sleep(Duration::from_secs(5)).await;
             text("")
         }
+        path if path.starts_with("/route/") => {
+            crate::set_route(path.trim_start_matches("/route"));
+            text("")
+        }
         "/large" => text("x".repeat(100_000)),
         "/empty" => text(""),
         "/204" => status(
@@ -107,12 +111,7 @@ pub(crate) async fn app(request: Request<RequestBody>) -> Result<Response<Body>,
         ),
         "/304" => status(StatusCode::NOT_MODIFIED, text("")),
         "/stream" => frames(vec![Ok("one"), Ok("two")]),
-        "/trailers" => {
-            let mut trailers = http::HeaderMap::new();
-            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-            let body = text("data").into_body();
-            Response::new(body.with_trailers(async { Some(Ok(trailers)) }).boxed_unsync())
-        }
+        "/trailers" => with_trailers(text("data")),
         "/broken" => frames(vec![Ok("one"), Err("broken")]),
         "/panicking" => frames(vec![Ok("one"), Err("panic")]),
         "/trace" => {
@@ -128,6 +127,12 @@ pub(crate) async fn app(request: Request<RequestBody>) -> Result<Response<Body>,
         }
         _ => status(StatusCode::NOT_FOUND, text("nothing here")),
     })
+}
+
+fn with_trailers(response: Response<Body>) -> Response<Body> {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    response.map(|body| body.with_trailers(async { Some(Ok(trailers)) }).boxed_unsync())
 }
 
 /// Echoes behind a 101, and says goodbye when the worker drains.

@@ -183,17 +183,74 @@ fn overload_is_answered_at_once() {
 }
 
 #[test]
+fn a_crowd_over_the_limit_is_told_so_while_those_within_it_are_served() {
+    test(Config { limit_concurrency: 100, ..config() }, |server| async move {
+        let ask = |_| {
+            let mut client = server.connect();
+            tokio::task::spawn_local(async move {
+                let begun = Instant::now();
+                (client.get("/second").await, begun.elapsed())
+            })
+        };
+        let asked: Vec<_> = (0..2_000).map(ask).collect();
+        let (mut served, mut told) = (0, 0);
+        for answer in asked {
+            let (answer, took) = answer.await.unwrap();
+            if answer.status == 200 {
+                served += 1;
+            } else {
+                assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+                assert!(took < Duration::from_millis(50), "by the clock of the test: {took:?}");
+                told += 1;
+            }
+        }
+        assert_eq!((served, told), (100, 1_900));
+        server.stop().await;
+    });
+}
+
+#[test]
 fn a_panic_is_one_failed_request() {
     test(config(), |server| async move {
         let mut client = server.connect();
-        for _ in 0..100 {
-            assert_eq!(client.get("/panic").await.status, 500);
+        for _ in 0..1_000 {
+            let answer = client.get("/panic").await;
+            assert_eq!(answer.status, 500);
+            // Not for the panic, but for its number of requests.
+            if answer.closes() {
+                client = server.connect();
+            }
             assert!(crate::trace().is_none(), "the current request is restored");
         }
         assert_eq!(client.get("/").await.status, 200, "on the same connection");
         let panics =
             server.finished().iter().filter(|ended| ended.exception == Some("panic")).count();
-        assert_eq!((panics, server.outcomes()[0]), (100, (Some(500), Outcome::Panic)));
+        assert_eq!((panics, server.outcomes()[0]), (1_000, (Some(500), Outcome::Panic)));
+        server.stop().await;
+    });
+}
+
+#[test]
+fn templates_are_counted_by_name_until_there_are_too_many() {
+    test(config(), |server| async move {
+        let mut client = server.connect();
+        for number in 0..300 {
+            assert_eq!(client.get(&format!("/route/number-{number}")).await.status, 200);
+        }
+        client.get("/nowhere").await;
+        let routes: Vec<_> = server.finished().into_iter().map(|ended| ended.route).collect();
+        let named = |number: usize| routes[number].as_deref();
+        assert_eq!((named(0), named(199)), (Some("/number-0"), Some("/number-199")));
+        assert!(
+            routes[200..300].iter().all(|route| route.as_deref() == Some("other")),
+            "{routes:?}"
+        );
+        assert_eq!(named(300), None, "it has no route");
+        assert_eq!(client.get("/route/number-7").await.status, 200);
+        assert_eq!(
+            server.finished().pop().and_then(|ended| ended.route).as_deref(),
+            Some("/number-7")
+        );
         server.stop().await;
     });
 }
