@@ -177,6 +177,29 @@ fn a_rate_over_a_damaged_slot_is_never_above_the_truth() {
     }
 }
 
+/// The files of the supervisor and the observer count in each sum: without one of them there would be none for good.
+#[test]
+fn a_lost_file_of_the_supervisor_or_the_observer_is_told_and_replaced() {
+    for role in ["observer", "supervisor"] {
+        let server = Server::start(["--workers", "1", "--graceful-timeout", "2s"]);
+        server.get("/").expect_status(200);
+        server.until("it is counted", |metrics| metrics.sum(STARTED) == 1);
+        std::fs::remove_file(server.run_dir().join("epoch-000001").join(role)).unwrap();
+        let told = server.until_line("it is told", |line| line.is("slot damaged"));
+        assert_eq!((told.get("role"), told.get("level")), (role, "error"));
+        server.until_line("a new generation serves", |line| line.is("reloaded"));
+        server.get("/").expect_status(200);
+        server.until_true("it counts in a new epoch", || {
+            let answer = client::get(&server.admin(), "/metrics");
+            answer.status == 200 && {
+                let metrics = Metrics::parse(answer.text());
+                metrics.sum(STARTED) == 1 && metrics.sum("saola_slots_bad") == 0
+            }
+        });
+        assert_eq!(server.stop(), 0);
+    }
+}
+
 fn cut(path: &Path, length: u64) {
     std::fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
 }

@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fchmodat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, fchmodat, fstatat, mkdirat};
 use nix::unistd::UnlinkatFlags;
 
 use crate::bell::Bell;
@@ -74,6 +74,8 @@ pub struct Epoch {
     image: u64,
     shape: Shape,
     supervisor: &'static Slot,
+    /// The file of `supervisor` as others find it.
+    supervisor_file: View,
     observer: View,
     workers: Vec<Option<View>>,
 }
@@ -100,6 +102,7 @@ impl Epoch {
         let identity = |role| Identity { epoch: number, created_ns, number: 0, role };
         let supervisor = make(&directory, identity(Role::Supervisor), shape)?;
         let observer = make(&directory, identity(Role::Observer), shape)?;
+        let supervisor_file = view(reopen(&directory, "supervisor")?, identity(Role::Supervisor))?;
         let bell = reopen(&directory, "supervisor")?;
         let supervisor = Slot::attach(SlotFiles { file: supervisor, bell })?;
         keep_slot_from_children(supervisor)?;
@@ -115,6 +118,7 @@ impl Epoch {
             image: random(),
             shape,
             supervisor,
+            supervisor_file,
             observer,
             workers: Vec::new(),
         })
@@ -227,11 +231,22 @@ impl Epoch {
         burial::bury(supervisor, slot, view, death)
     }
 
-    /// Looks at the file of every slot, as the supervisor does once a second, also of those that nobody owns now: one that
-    /// another process cut, deleted, replaced or overwrote.
-    pub fn damaged(&self) -> Option<u32> {
-        let views = self.workers.iter().flatten();
-        views.filter(|view| view.check().is_err()).map(|view| view.number).next()
+    /// Looks at every file, as the supervisor does once a second, also of slots that nobody owns now: one that another process
+    /// cut, deleted, replaced or overwrote, by its role and, of a worker, its slot.
+    pub fn damaged(&self) -> Option<(Role, u32)> {
+        let own = [&self.supervisor_file, &self.observer];
+        let mut views = own.into_iter().chain(self.workers.iter().flatten());
+        let damaged = views.find(|view| view.check().is_err() || !self.is_in_place(view))?;
+        Some((damaged.role, damaged.number))
+    }
+
+    /// Whether a file still has its name, and no other file has it.
+    fn is_in_place(&self, view: &View) -> bool {
+        let name = file_name(view.role, view.number);
+        let named = fstatat(&self.directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let open = nix::sys::stat::fstat(&view.file);
+        matches!((named, open), (Ok(named), Ok(open))
+            if (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
     }
 
     fn worker(&self, slot: u32) -> Option<&View> {

@@ -23,7 +23,7 @@ use saola_observability::metrics::{Counter, CounterVec, Histogram, HistogramVec}
 use saola_observability::reader::Reader;
 use saola_observability::rings::Rings;
 use saola_observability::{
-    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RunDir, RunDirError,
+    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, Role, RunDir, RunDirError,
     Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
 };
 
@@ -42,13 +42,14 @@ const BOUNDS: [f64; 64] = {
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 16] = [
+    let tests: [(&str, fn()); 17] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         (
             "a_child_whose_handlers_were_taken_away_outlives_it_too",
             a_child_whose_handlers_were_taken_away_outlives_it_too,
         ),
         ("a_damaged_slot_leaves_a_gap_and_no_fall", a_damaged_slot_leaves_a_gap_and_no_fall),
+        ("a_copy_in_the_place_of_a_file_is_found", a_copy_in_the_place_of_a_file_is_found),
         (
             "a_full_file_system_refuses_only_what_is_new",
             a_full_file_system_refuses_only_what_is_new,
@@ -156,7 +157,7 @@ fn a_writer_outlives_a_file_that_is_cut() {
         slot.records().event(&event());
     }
     assert_eq!(world.shown("test_work_total"), None);
-    assert_eq!(world.epoch.damaged(), Some(0));
+    assert_eq!(world.epoch.damaged(), Some((Role::Worker, 0)));
 }
 
 /// A supervisor gives its children the system's actions back, and the handler with them; whoever maps a slot has it again.
@@ -201,7 +202,7 @@ fn event() -> Event<'static> {
 
 fn a_damaged_slot_leaves_a_gap_and_no_fall() {
     type Fault = fn(&Path);
-    let faults: [(&str, Fault); 9] = [
+    let faults: [(&str, Fault); 10] = [
         ("cut to 0", |path| cut(path, 0)),
         ("cut to half", |path| cut(path, 33 << 20)),
         ("cut and grown again", |path| {
@@ -210,6 +211,7 @@ fn a_damaged_slot_leaves_a_gap_and_no_fall() {
             cut(path, 64 << 20);
         }),
         ("deleted", |path| fs::remove_file(path).unwrap()),
+        ("moved away", |path| fs::rename(path, path.with_extension("old")).unwrap()),
         ("replaced by a link", |path| {
             fs::remove_file(path).unwrap();
             std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
@@ -241,7 +243,7 @@ fn a_damaged_slot_leaves_a_gap_and_no_fall() {
                 }
                 assert_eq!(world.shown("test_work_total"), None, "{what}");
                 assert!(world.shown("saola_slots_bad").is_some_and(|bad| bad >= 1.0), "{what}");
-                assert_eq!(world.epoch.damaged(), Some(0), "{what}");
+                assert_eq!(world.epoch.damaged(), Some((Role::Worker, 0)), "{what}");
             }),
             "{what}"
         );
@@ -262,6 +264,26 @@ fn fork_with(test: impl FnOnce()) -> WaitStatus {
             let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_ok();
             std::process::exit(i32::from(!passed));
         }
+    }
+}
+
+/// The supervisor misses each of its files, though a copy that looks the same stands there and counts no more.
+fn a_copy_in_the_place_of_a_file_is_found() {
+    for (name, whose) in [
+        ("slot-0000", (Role::Worker, 0)),
+        ("observer", (Role::Observer, 0)),
+        ("supervisor", (Role::Supervisor, 0)),
+    ] {
+        let mut world = World::new();
+        drop(world.epoch.open_worker(0, 1).unwrap());
+        assert_eq!(world.epoch.damaged(), None);
+        let path = world.slot_path().with_file_name(name);
+        let old = path.with_extension("old");
+        fs::rename(&path, &old).unwrap();
+        assert_eq!(world.epoch.damaged(), Some(whose));
+        fs::copy(old, path).unwrap();
+        assert_eq!(world.epoch.damaged(), Some(whose));
+        world.epoch.remove();
     }
 }
 

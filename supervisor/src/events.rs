@@ -14,7 +14,7 @@ use std::time::Duration;
 use saola_observability::clock::wall_ns;
 use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value};
 
-use crate::lifecycle::event::{Notice, Origin, SlotNumber, Stop};
+use crate::lifecycle::event::{Damaged, Notice, Origin, SlotNumber, Stop};
 use crate::lifecycle::picture::Picture;
 use crate::{Encode, Settings};
 
@@ -198,9 +198,14 @@ impl Events {
                 ];
                 self.line(voice, Level::Warn, "recycle held back by min_lifetime", &fields);
             }
-            Notice::Damaged { slot } => {
+            Notice::Damaged(file) => {
+                let whose = match file {
+                    Damaged::Supervisor => ("role", Value::Str("supervisor")),
+                    Damaged::Observer => ("role", Value::Str("observer")),
+                    Damaged::Slot(slot) => slot_field(*slot),
+                };
                 let text = "another process has changed its file; reloading into a new epoch";
-                let fields = [slot_field(*slot), ("error", Value::Str(text))];
+                let fields = [whose, ("error", Value::Str(text))];
                 self.line(voice, Level::Error, "slot damaged", &fields);
             }
             Notice::GivenUp { after } => {

@@ -139,7 +139,7 @@ impl Lifecycle {
                 self.seen_grown(slot, private_bytes, now, &mut out);
             }
             Event::RecycleWanted { slot, why } => self.want_recycle(slot, why, now, &mut out),
-            Event::Damaged(slot) => self.damaged(slot, now, &mut out),
+            Event::Damaged(file) => self.damaged(file, now, &mut out),
             Event::ObserverForkFailed => self.observer.fork_failed(self.end(), now, &mut out),
             Event::ObserverChanged => self.observer.replace(now, &mut out),
             Event::ObserverExited(status) => {

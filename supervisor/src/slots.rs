@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use saola_observability::clock::monotonic_ns;
 use saola_observability::{
-    Buried, Chosen, Death, Epoch, InFlightEntry, LostReason, RunDir, Seen, Shape, Slot, SlotError,
-    SlotFiles,
+    Buried, Chosen, Death, Epoch, InFlightEntry, LostReason, Role, RunDir, Seen, Shape, Slot,
+    SlotError, SlotFiles,
 };
 
 use crate::Settings;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::lifecycle::cause::Status;
-use crate::lifecycle::event::SlotNumber;
+use crate::lifecycle::event::{Damaged, SlotNumber};
 use crate::process::Reaped;
 
 /// The run directory, locked, with the files of this server's life.
@@ -83,9 +83,13 @@ impl Slots {
         Ok(())
     }
 
-    /// A slot whose file somebody else has touched; nobody may own it now, and still no sum is whole without it.
-    pub(crate) fn damaged(&self) -> Option<SlotNumber> {
-        self.epoch.damaged().map(SlotNumber)
+    /// A file that somebody else has touched. Nobody may own its slot now, and still no sum is whole without it.
+    pub(crate) fn damaged(&self) -> Option<Damaged> {
+        self.epoch.damaged().map(|(role, number)| match role {
+            Role::Worker => Damaged::Slot(SlotNumber(number)),
+            Role::Supervisor => Damaged::Supervisor,
+            Role::Observer => Damaged::Observer,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {

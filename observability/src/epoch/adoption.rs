@@ -35,11 +35,11 @@ impl Epoch {
         if let Some(bad) = bad.into_iter().next() {
             return Err(SlotError::Bad { number: number_of(&bad), why: bad.why });
         }
-        let (mut made, mut observer, mut workers) = (0, None, Vec::new());
+        let (mut supervisor_file, mut observer, mut workers) = (None, None, Vec::new());
         for view in views {
             keep_from_children(&view.map)?;
             match view.role {
-                Role::Supervisor => made = size(view.map.load(SLOTS_AT)),
+                Role::Supervisor => supervisor_file = Some(view),
                 Role::Observer => observer = Some(view),
                 Role::Worker => {
                     let at = wide(view.number);
@@ -48,8 +48,11 @@ impl Epoch {
                 }
             }
         }
-        let observer = observer.ok_or(SlotError::Bad { number: 0, why: WhyBad::Gone })?;
-        check_number(&workers, made)?;
+        let gone = SlotError::Bad { number: 0, why: WhyBad::Gone };
+        let (Some(supervisor_file), Some(observer)) = (supervisor_file, observer) else {
+            return Err(gone);
+        };
+        check_number(&workers, size(supervisor_file.map.load(SLOTS_AT)))?;
 
         let files = SlotFiles {
             file: reopen(&directory, "supervisor")?,
@@ -68,6 +71,7 @@ impl Epoch {
             image: random(),
             shape,
             supervisor,
+            supervisor_file,
             observer,
             workers,
         })

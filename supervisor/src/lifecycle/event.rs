@@ -12,6 +12,14 @@ use crate::Exit;
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub(crate) struct SlotNumber(pub(crate) u32);
 
+/// Whose file another process has changed.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Damaged {
+    Supervisor,
+    Observer,
+    Slot(SlotNumber),
+}
+
 /// Who asked for something, as an operator line shows it.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Default)]
 pub(crate) struct Origin {
@@ -100,8 +108,8 @@ pub(crate) enum Event {
         slot: SlotNumber,
         why: Cause,
     },
-    /// Another process has cut, deleted, replaced or overwritten the file of a slot.
-    Damaged(SlotNumber),
+    /// Another process has cut, deleted, replaced or overwritten a file of the run directory.
+    Damaged(Damaged),
     ObserverForkFailed,
     /// Its settings are others: it is to be replaced.
     ObserverChanged,
@@ -352,9 +360,7 @@ pub(crate) enum Notice {
         duration: Duration,
     },
     /// Its metrics are a gap until a new generation counts in new files.
-    Damaged {
-        slot: SlotNumber,
-    },
+    Damaged(Damaged),
     RecycleGranted {
         slot: SlotNumber,
         why: Cause,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cause::Cause;
-use super::event::{Answer, Client, Command, Notice, Origin, SlotNumber};
+use super::event::{Answer, Client, Command, Damaged, Notice, Origin, SlotNumber};
 use super::place::{Place, State};
 use super::upgrade::{Past, UPGRADING};
 use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};
@@ -81,13 +81,13 @@ impl Lifecycle {
     }
 
     /// A slot is never made anew alone: all count in new files together, at most once a minute (F57).
-    pub(super) fn damaged(&mut self, slot: SlotNumber, now: Instant, out: &mut Vec<Command>) {
+    pub(super) fn damaged(&mut self, file: Damaged, now: Instant, out: &mut Vec<Command>) {
         let is_recent = self.last_damage.is_some_and(|last| now - last < Duration::from_mins(1));
         if is_recent || !matches!(self.phase, Phase::Running) {
             return;
         }
         self.last_damage = Some(now);
-        out.push(Command::Emit(Notice::Damaged { slot }));
+        out.push(Command::Emit(Notice::Damaged(file)));
         self.again.get_or_insert(Again { from: Origin::default(), clients: Vec::new() });
     }
 

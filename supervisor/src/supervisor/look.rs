@@ -56,9 +56,9 @@ impl Supervisor<'_> {
             return;
         }
         self.gauge.checked = Some(now);
-        if let Some(slot) = self.slots.damaged() {
+        if let Some(file) = self.slots.damaged() {
             self.is_damaged = true;
-            self.queue.push_back(Event::Damaged(slot));
+            self.queue.push_back(Event::Damaged(file));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::cause::{Cause, Oom, Stage, Status};
-use super::super::event::{Client, Event, Origin, Scale, SlotNumber, Stop};
+use super::super::event::{Client, Damaged, Event, Origin, Scale, SlotNumber, Stop};
 use super::{Due, Nature, World};
 
 impl World {
@@ -22,7 +22,7 @@ impl World {
             17 => {
                 self.unask(from);
                 self.asked += u64::from(self.most_slots) + 20;
-                self.tell(Event::Damaged(SlotNumber(0)));
+                self.tell(Event::Damaged(Damaged::Slot(SlotNumber(0))));
             }
             1 => self.scale(Scale::More, from),
             2 => self.scale(Scale::Fewer, from),

@@ -39,7 +39,7 @@ impl World {
             | Notice::ForkFailed { .. }
             | Notice::WorkerSlow { .. }
             | Notice::Probation { .. }
-            | Notice::Damaged { .. }
+            | Notice::Damaged(_)
             | Notice::WorkersChanged { .. }
             | Notice::ChangeRefused { .. }
             | Notice::Paused(_)
