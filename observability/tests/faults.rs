@@ -42,7 +42,7 @@ const BOUNDS: [f64; 64] = {
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 17] = [
+    let tests: [(&str, fn()); 16] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         (
             "a_child_whose_handlers_were_taken_away_outlives_it_too",
@@ -68,7 +68,6 @@ fn main() {
         ("the_end_of_a_request_ends_a_sleep", the_end_of_a_request_ends_a_sleep),
         ("a_million_label_values_stay_bounded", a_million_label_values_stay_bounded),
         ("requests_beyond_the_limit_count_as_other", requests_beyond_the_limit_count_as_other),
-        ("the_page_about_the_layout_is_enough_to_read_a_file", the_page_about_the_layout),
     ];
     let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let mut failed = 0;
@@ -668,55 +667,4 @@ fn requests_beyond_the_limit_count_as_other() {
     assert_eq!(dropped, requests - 1_000.0);
     assert_eq!(assert_agreed(&mut world), requests);
     world.epoch.remove();
-}
-
-/// Reads a file by nothing but the offsets of `docs/slot-file.md`.
-fn the_page_about_the_layout() {
-    let mut world = World::new();
-    let _slot = world.worker();
-    WORK.add(42);
-    VALUES.observe(0.5);
-    VALUES.observe(1.5);
-    VALUES.observe(1.5);
-    let file = fs::read(world.slot_path()).unwrap();
-    let word = |at: usize| u64::from_ne_bytes(file[at..at + 8].try_into().unwrap());
-    let half = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap());
-    let short = |at: usize| u16::from_ne_bytes(file[at..at + 2].try_into().unwrap());
-    let index = |number: u64| usize::try_from(number).unwrap();
-    assert_eq!(&file[..8], b"SAOLASLT");
-    assert_eq!(short(0x08), 1);
-    let (keys, values) = (index(word(0x40 + 4 * 16)), index(word(0x40 + 5 * 16)));
-    let keys_length = index(word(0x180));
-    let (mut at, mut families, mut found, mut histogram) = (64, Vec::new(), None, None);
-    while at < keys_length {
-        let start = keys + at;
-        let length = usize::try_from(half(start)).unwrap();
-        let (first, second) = (usize::from(short(start + 20)), usize::from(short(start + 22)));
-        match file[start + 4] {
-            1 => {
-                let name = start + 24 + usize::from(file[start + 7]) * 8;
-                families.push((at, String::from_utf8(file[name..name + first].to_vec()).unwrap()));
-            }
-            2 => {
-                let family = usize::try_from(half(start + 12)).unwrap();
-                let name = &families.iter().find(|(offset, _)| *offset == family).unwrap().1;
-                if name == "test_work_total" {
-                    assert_eq!((first, second), (0, 0));
-                    found = Some(word(values + usize::try_from(half(start + 16)).unwrap()));
-                }
-                if name == "test_values" {
-                    let cells = values + usize::try_from(half(start + 16)).unwrap();
-                    let tag = word(cells);
-                    let pair = cells + 8 + index(tag >> 8 & 1) * 16;
-                    let mut buckets = [5, 6, 7].map(|at| word(cells + at * 8));
-                    buckets[index(tag & 0xff)] = word(pair);
-                    histogram = Some((buckets, f64::from_bits(word(pair + 8))));
-                }
-            }
-            _ => {}
-        }
-        at += length;
-    }
-    assert_eq!(found, Some(42));
-    assert_eq!(histogram, Some(([1, 2, 0], 3.5)));
 }
