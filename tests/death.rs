@@ -278,8 +278,8 @@ fn an_observer_that_is_killed_again_and_again_loses_neither_line_nor_span() {
         traced(&collector).args(["--workers", "2", "--trace-rate-limit", "100000"]).start();
     let load = Load::start(&server.address(), 2, Connections::Kept, "/api/slow?ms=20");
     let mut last = server.metrics();
-    // Each respawn waits twice as long as the one before, up to 10 s: fifty take seven minutes.
-    for _ in 0..if is_long() { 50 } else { 4 } {
+    // Each respawn waits twice as long as the one before, up to 10 s: a hundred take a quarter of an hour.
+    for _ in 0..if is_long() { 100 } else { 4 } {
         load.until_more(30);
         let observer = server.until_whole(2).observer.unwrap();
         kill(observer, Signal::SIGKILL).unwrap();

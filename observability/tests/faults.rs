@@ -11,7 +11,7 @@
 )]
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +19,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
+use saola_observability::exposition::{self, Format};
 use saola_observability::metrics::{Counter, CounterVec, Histogram, HistogramVec};
 use saola_observability::reader::Reader;
 use saola_observability::rings::Rings;
@@ -634,6 +635,11 @@ fn a_million_label_values_stay_bounded() {
     assert_eq!(other.value.as_f64(), f64::from(many - 1_000));
     let dropped = |world: &World| world.shown("saola_metrics_series_dropped_total").unwrap();
     assert_eq!(dropped(&world), f64::from(many - 1_000));
+    // However many there were: the file has two steps of keys and one of values, a scrape the lines of what is kept.
+    let kib = fs::metadata(world.slot_path()).unwrap().blocks() / 2;
+    assert!(kib < 512, "{kib} KiB of file");
+    let text = exposition::text(reader.families(), Format::Text);
+    assert!(text.len() < 64 << 10, "{} bytes of text", text.len());
     // Each update counts, also by a handle that is kept.
     let kept = MANY.with(["one more"]);
     (0..5).for_each(|_| kept.inc());

@@ -1,5 +1,5 @@
 //! What a scraper gets, read by a parser that is not ours, for any label value; and who may share a scrape.
-#![expect(clippy::unwrap_used, reason = "helpers of a test stand outside of it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of a test stand outside of it")]
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,18 @@ fn any_label_value_reads_back(scraper: &Scraper) {
             "{a:?} {b:?}"
         );
     }
-    // The independent parser; it does not know escapes in values with commas and braces, so it reads those without.
+    // By the grammar of both formats, which is one for a sample's name, labels and value.
+    for accept in ["text/plain", "application/openmetrics-text;version=1.0.0"] {
+        let text = body(scraper, accept);
+        let read: BTreeMap<(String, Vec<(String, String)>), String> =
+            text.lines().filter(|line| !line.starts_with('#')).map(sample).collect();
+        for ((a, b), count) in &seen {
+            let labels = [("a", a), ("b", b)].map(|(name, value)| (name.to_owned(), value.clone()));
+            let value = read.get(&("test_by_total".to_owned(), labels.to_vec()));
+            assert_eq!(value, Some(&count.to_string()), "{accept}: {a:?} {b:?}");
+        }
+    }
+    // A parser of somebody else's; it does not know escapes in values with commas and braces, so it reads those without.
     let text = body(scraper, "text/plain");
     let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
     for ((a, b), count) in seen.iter().filter(|((a, b), _)| is_plain(a) && is_plain(b)) {
@@ -104,6 +115,46 @@ fn any_label_value_reads_back(scraper: &Scraper) {
         let value = sample.map(|sample| sample.value.clone());
         assert_eq!(value, Some(Value::Counter(f64::from(*count))), "{a:?} {b:?}");
     }
+}
+
+/// A line: name, labels with their escapes undone, value. An exemplar or a time behind it is left out.
+fn sample(line: &str) -> ((String, Vec<(String, String)>), String) {
+    let end = line.find(['{', ' ']).unwrap();
+    let (name, mut rest) = line.split_at(end);
+    assert!(name.chars().all(|one| one.is_ascii_alphanumeric() || one == '_'), "{line}");
+    let mut labels = Vec::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        while let Some((label, value)) = rest.split_once("=\"") {
+            let (value, behind) = quoted(value);
+            labels.push((label.to_owned(), value));
+            rest = behind;
+            match rest.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => break,
+            }
+        }
+        rest = rest.strip_prefix('}').unwrap();
+    }
+    let value = rest.strip_prefix(' ').unwrap().split(' ').next().unwrap();
+    ((name.to_owned(), labels), value.to_owned())
+}
+
+/// A value up to its closing quote, and what stands behind that.
+fn quoted(text: &str) -> (String, &str) {
+    let (mut value, mut chars) = (String::new(), text.chars());
+    while let Some(one) = chars.next() {
+        match one {
+            '"' => return (value, chars.as_str()),
+            '\\' => value.push(match chars.next() {
+                Some('n') => '\n',
+                Some(escaped @ ('\\' | '"')) => escaped,
+                other => panic!("no such escape: {other:?} in {text}"),
+            }),
+            plain => value.push(plain),
+        }
+    }
+    panic!("no end of the value: {text}")
 }
 
 fn is_plain(text: &str) -> bool {
