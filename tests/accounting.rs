@@ -137,7 +137,7 @@ fn started_is_finished_plus_lost_plus_in_flight_in_every_scrape() {
     let slow = Load::start(&address, 4, Connections::Kept, "/api/slow?ms=20");
     let quick = Load::start(&address, 2, Connections::Fresh, "/api/items");
     let mut last = server.metrics();
-    for _ in 0..100 {
+    for _ in 0..if is_long() { 1_000 } else { 100 } {
         let metrics = server.metrics();
         assert_no_fall(&last, &metrics);
         assert_balance(&metrics);

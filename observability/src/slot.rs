@@ -21,7 +21,6 @@ use crate::layout::{
 };
 use crate::lock;
 use crate::map::Map;
-use crate::record::Kind;
 use crate::redo;
 use crate::ring::{Producer, Ring, RingName};
 use crate::samples::{Sample, SampleRing};
@@ -171,8 +170,7 @@ impl Slot {
         let ring = SampleRing::new(self.sections.samples);
         let is_written = ring.is_some_and(|ring| ring.push(&self.map, sample));
         if !is_written {
-            let at = Ring::new(&self.sections, RingName::Shared).dropped_at(Kind::Sample);
-            self.count(at);
+            self.count(SAMPLES_DROPPED_AT);
         }
         is_written
     }
@@ -235,16 +233,6 @@ impl Slot {
     /// Tells the addresses of this program image from another's.
     pub fn image(&self) -> u64 {
         self.map.load(IMAGE_AT)
-    }
-
-    /// Writes a profile sample down, or counts it as dropped. For signal handlers: it takes no lock.
-    pub(crate) fn sample(&self, sample: &Sample) -> bool {
-        let ring = SampleRing::new(self.sections.samples);
-        let is_written = ring.is_some_and(|ring| ring.push(&self.map, sample));
-        if !is_written {
-            self.count(SAMPLES_DROPPED_AT);
-        }
-        is_written
     }
 
     /// Adds to the time that the profiler has taken.

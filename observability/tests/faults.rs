@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use saola_observability::exposition::{self, Format};
@@ -24,8 +25,8 @@ use saola_observability::metrics::{Counter, CounterVec, Histogram, HistogramVec}
 use saola_observability::reader::Reader;
 use saola_observability::rings::Rings;
 use saola_observability::{
-    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, Role, RunDir, RunDirError,
-    Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
+    Begin, Choice, Death, End, Epoch, Event, Level, LostReason, Method, Outcome, Protocol, Role,
+    RunDir, RunDirError, Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
 };
 
 static WORK: Counter = Counter::new("test_work_total", "Work.");
@@ -43,7 +44,7 @@ const BOUNDS: [f64; 64] = {
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 16] = [
+    let tests: [(&str, fn()); 19] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         (
             "a_child_whose_handlers_were_taken_away_outlives_it_too",
@@ -61,6 +62,12 @@ fn main() {
         ),
         ("requests_agree_when_space_ends_before_attach", requests_agree_without_space_at_attach),
         ("requests_agree_when_space_ends_later", requests_agree_when_space_ends_later),
+        ("names_beyond_the_limit_are_other", names_beyond_the_limit_are_other),
+        (
+            "long_label_values_are_cut_between_characters",
+            long_label_values_are_cut_between_characters,
+        ),
+        ("files_are_for_their_user_alone", files_are_for_their_user_alone),
         ("no_space_at_the_start_is_said_at_the_start", no_space_at_the_start_is_said_at_the_start),
         ("two_supervisors_never_share_a_directory", two_supervisors_never_share_a_directory),
         ("a_slot_has_one_owner", a_slot_has_one_owner),
@@ -503,6 +510,73 @@ fn end() -> End<'static> {
         server_port: 0,
         tracestate: "",
         request_id: "",
+    }
+}
+
+/// A worker names 200 routes, and a slot keeps 2,048 names of all its workers; what comes later is `other`, and the first ones
+/// stay (F23).
+fn names_beyond_the_limit_are_other() {
+    let mut world = World::new();
+    for life in 0..12 {
+        let files = world.epoch.open_worker(0, 1).unwrap();
+        let names_as_expected = in_child_with(|| {
+            let slot = Slot::attach(files).unwrap();
+            let is_known = |route: &str| {
+                let mut request = slot.in_flight().begin(&begin());
+                request.set_route(route);
+                let known = request.route() == route;
+                request.end(&end());
+                known
+            };
+            assert!(is_known("/0/0"), "the first of all");
+            let known = (0..300).filter(|number| is_known(&format!("/{life}/{number}"))).count();
+            match life {
+                0 => assert_eq!(known, 200),
+                1..10 => assert_eq!(known, 199),
+                // Some of the 2,048 are Saola's own: `GET`, `unmatched` and their like.
+                _ => assert!(known < 60, "{known} in life {life}"),
+            }
+            assert!(life < 11 || known == 0, "{known} after the last");
+        });
+        assert!(names_as_expected, "life {life}");
+        let (signal, exit_code, reason) = (None, Some(0), LostReason::Drain);
+        world.epoch.bury(0, &Death { pid: 1, signal, exit_code, reason });
+    }
+    world.epoch.remove();
+}
+
+fn long_label_values_are_cut_between_characters() {
+    let world = World::new();
+    let long = "é".repeat(127) + "xé"; // 255 bytes, and a character of two
+    MANY.with([&long]).inc();
+    MANY.with([long + "and more"]).inc();
+    let cut = "é".repeat(127) + "x";
+    let mut reader = Reader::open(&world.run()).unwrap();
+    let families = reader.read().unwrap().list();
+    let many = families.iter().find(|family| family.name == "test_many_total").unwrap();
+    let series = many.series.iter().find(|series| series.labels == format!("a=\"{cut}\"")).unwrap();
+    assert_eq!(series.value.as_f64(), 2.0);
+    world.epoch.remove();
+}
+
+/// Whatever the umask is: nobody else may enter the directory, and its files are for their user alone (F3).
+fn files_are_for_their_user_alone() {
+    for mask in [Mode::empty(), Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO] {
+        let survives = in_child_with(|| {
+            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+            umask(mask);
+            let mut world = World::within(folder);
+            drop(world.epoch.open_worker(0, 1).unwrap());
+            let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+            let epoch = world.run().join("epoch-000001");
+            assert_eq!([mode(&world.run()), mode(&epoch)], [0o700, 0o700]);
+            for name in ["supervisor", "observer", "slot-0000"] {
+                assert_eq!(mode(&epoch.join(name)), 0o600, "{name}");
+            }
+            assert_eq!(mode(&world.run().join("lock")), 0o600);
+            world.epoch.remove();
+        });
+        assert!(survives, "{mask:?}");
     }
 }
 

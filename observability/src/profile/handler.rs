@@ -89,7 +89,7 @@ fn take(slot: &'static Slot, overruns: u32, context: *const libc::ucontext_t) {
         sample.depth += 1;
         true
     });
-    if slot.sample(&sample)
+    if slot.push_sample(&sample)
         && let Some(words) = label
     {
         entry::count_sample(words);
