@@ -54,10 +54,19 @@ impl Output {
         read.lines.clone()
     }
 
-    /// The last 50 lines.
+    /// The last 50 lines; of requests only the last few, for they crowd out what the server says of itself.
     pub(crate) fn tail(&self) -> String {
         let lines = self.lines();
-        lines.get(lines.len().saturating_sub(50)..).unwrap_or_default().join("\n")
+        let (mut requests, mut tail) = (0, Vec::new());
+        for line in lines.iter().rev() {
+            let is_request = line.contains(" msg=request ");
+            requests += u32::from(is_request);
+            if tail.len() < 50 && !(is_request && requests > 5) {
+                tail.push(line.as_str());
+            }
+        }
+        tail.reverse();
+        tail.join("\n")
     }
 }
 
