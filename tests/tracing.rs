@@ -250,7 +250,7 @@ fn without_an_endpoint_nothing_is_attempted_and_nothing_said() {
         (0, 0)
     );
     assert_eq!(server.stop(), 0);
-    let about_export = |text: &String| text.contains("export") || text.contains("4317");
+    let about_export = |text: &String| text.contains("export") || text.contains(":4317");
     assert!(!server.stdout().lines().iter().any(about_export));
     assert!(!server.stderr().lines().iter().any(about_export));
 }

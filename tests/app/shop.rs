@@ -49,7 +49,14 @@ fn of_200_buyers_at_once_exactly_25_get_one_of_25_pieces() {
     each(|database| {
         let server = database.setup().start();
         let address = server.address();
-        let statuses = at_once(200, move |_| post(&address, "/checkout", &buy("vinyl", 1)).status);
+        // An inventory that a busy machine kept waiting has sold nothing: who is told so asks again.
+        let buy_one = move |_| loop {
+            let status = post(&address, "/checkout", &buy("vinyl", 1)).status;
+            if ![502, 503].contains(&status) {
+                break status;
+            }
+        };
+        let statuses = at_once(200, buy_one);
         let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
         assert_eq!((count(200), count(400)), (25, 175), "{statuses:?}");
         assert_eq!(database.number("SELECT quantity FROM shop_inventory WHERE item = 'vinyl'"), 0);

@@ -24,7 +24,9 @@ fn of_a_thousand_guesses_ten_are_tried_and_others_sign_in_meanwhile() {
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
-        assert_eq!((count(401), count(429)), (10, 990), "{statuses:?}");
+        // A try that a busy machine had no time for was one of the ten.
+        let tried = count(401) + count(503);
+        assert_eq!((tried, count(429)), (10, 990), "{statuses:?}");
         let refused = sign_in("ann", PASSWORD);
         let errors = refused.expect_status(429).json()["errors"].clone();
         assert_eq!(errors, json!({"credentials": ["too many attempts"]}));
