@@ -26,7 +26,7 @@ impl Encoder {
             pretty::head(self, line, origin, head);
             return;
         }
-        line.printed(key!("time"), |out| time(out, head.wall_ns));
+        line.time(|out| time(out, head.wall_ns));
         line.word(key!("level"), head.level.as_str());
         line.text(key!("msg"), head.message, MESSAGE_BYTES);
         line.text_if_any(key!("target"), head.target, VALUE_BYTES);
@@ -45,7 +45,7 @@ impl Encoder {
         request: &RequestRecord<'_>,
     ) {
         // The line says what happened when the request ended.
-        line.printed(key!("time"), |out| time(out, request.end_wall_ns()));
+        line.time(|out| time(out, request.end_wall_ns()));
         self.common.write(line, origin, level, |line| {
             line.word(key!("level"), level.as_str());
             line.word(key!("msg"), "request");
@@ -90,12 +90,14 @@ impl Common {
         let of = (line.syntax(), origin, level);
         let mut known = self.0.borrow_mut();
         let found = known.iter().position(|(other, _)| *other == of);
-        if let Some(place) = found {
+        match found {
+            Some(0) => {}
             // The next line is mostly of the same process.
-            known.swap(0, place);
-        } else {
-            known.truncate(MOST_COMMON - 1);
-            known.insert(0, (of, line.apart(write)));
+            Some(place) => known.swap(0, place),
+            None => {
+                known.truncate(MOST_COMMON - 1);
+                known.insert(0, (of, line.apart(write)));
+            }
         }
         if let Some((_, text)) = known.first() {
             line.append(text);

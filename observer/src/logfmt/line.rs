@@ -60,13 +60,12 @@ pub(super) struct Line<'a> {
     begin: usize,
     syntax: Syntax,
     room: Room,
-    is_first: bool,
 }
 
 impl<'a> Line<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>, syntax: Syntax, room: Room) -> Self {
         let begin = out.len();
-        Self { out, begin, syntax, room, is_first: true }
+        Self { out, begin, syntax, room }
     }
 
     pub(super) fn syntax(&self) -> Syntax {
@@ -81,7 +80,6 @@ impl<'a> Line<'a> {
     pub(super) fn apart(&self, write: impl FnOnce(&mut Line<'_>)) -> Vec<u8> {
         let mut out = Vec::new();
         let mut line = Line::new(&mut out, self.syntax, self.room);
-        line.is_first = false;
         write(&mut line);
         out
     }
@@ -94,7 +92,6 @@ impl<'a> Line<'a> {
     /// Bytes that need no escaping and no key: the readable part of a pretty line.
     pub(super) fn raw(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
-        self.is_first = false;
     }
 
     /// Text without a key, escaped, never quoted.
@@ -104,12 +101,10 @@ impl<'a> Line<'a> {
         if kept.len() < value.len() {
             self.raw("…");
         }
-        self.is_first = false;
     }
 
     /// Lends the buffer to a printer whose output needs no escaping.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
-        self.is_first = false;
         self.out
     }
 
@@ -123,10 +118,7 @@ impl<'a> Line<'a> {
     #[inline(always)]
     pub(super) fn word(&mut self, key: Key, word: &str) {
         debug_assert!(escape::is_bare(word), "{word:?} is no word");
-        self.key(key);
-        self.quote_in_json();
-        self.out.extend_from_slice(word.as_bytes());
-        self.quote_in_json();
+        self.printed(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 
     fn shown(&mut self, value: &str, max_bytes: usize) {
@@ -154,10 +146,7 @@ impl<'a> Line<'a> {
         if *id == [0; BYTES] {
             return;
         }
-        self.key(key);
-        self.quote_in_json();
-        hex(self.out, id);
-        self.quote_in_json();
+        self.printed(key, |out| hex(out, id));
     }
 
     #[inline(always)]
@@ -173,13 +162,21 @@ impl<'a> Line<'a> {
         milliseconds(self.out, nanoseconds);
     }
 
+    /// The key `time` that a line begins with; a printer appends its value, which is quoted in JSON.
+    pub(super) fn time(&mut self, print: impl FnOnce(&mut Vec<u8>)) {
+        let text = match self.syntax {
+            Syntax::Json => "{\"time\":",
+            Syntax::Logfmt | Syntax::Pretty => "time=",
+        };
+        self.out.extend_from_slice(text.as_bytes());
+        self.quoted(print);
+    }
+
     /// A value whose text a printer appends; quoted in JSON, where it is no number.
     #[inline(always)]
     pub(super) fn printed(&mut self, key: Key, print: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
-        self.quote_in_json();
-        print(self.out);
-        self.quote_in_json();
+        self.quoted(print);
     }
 
     /// A field of an event.
@@ -211,7 +208,7 @@ impl<'a> Line<'a> {
 
     /// Where the text of a key written now would begin.
     pub(super) fn next_key(&self) -> usize {
-        self.len() + if self.syntax == Syntax::Json { 2 } else { usize::from(!self.is_first) }
+        self.len() + if self.syntax == Syntax::Json { 2 } else { 1 }
     }
 
     /// Room that the end of the line still needs.
@@ -232,28 +229,20 @@ impl<'a> Line<'a> {
 
     #[inline(always)]
     fn key(&mut self, key: Key) {
-        let is_first = std::mem::take(&mut self.is_first);
         match self.syntax {
-            Syntax::Json => json::known_key(self.out, is_first, key.json),
-            Syntax::Logfmt | Syntax::Pretty if is_first => {
-                self.out.extend_from_slice(&key.logfmt.as_bytes()[1..]);
-            }
+            Syntax::Json => self.out.extend_from_slice(key.json.as_bytes()),
             Syntax::Logfmt | Syntax::Pretty => self.out.extend_from_slice(key.logfmt.as_bytes()),
         }
     }
 
     /// A key that an application chose; it was made harmless.
     fn given_key(&mut self, key: &str) {
-        let is_first = std::mem::take(&mut self.is_first);
-        match self.syntax {
-            Syntax::Json => json::key(self.out, is_first, key),
-            Syntax::Logfmt | Syntax::Pretty => {
-                if !is_first {
-                    self.out.push(b' ');
-                }
-                self.out.extend_from_slice(key.as_bytes());
-                self.out.push(b'=');
-            }
+        let (before, behind) = match self.syntax {
+            Syntax::Json => (",\"", "\":"),
+            Syntax::Logfmt | Syntax::Pretty => (" ", "="),
+        };
+        for part in [before, key, behind] {
+            self.out.extend_from_slice(part.as_bytes());
         }
     }
 
@@ -279,15 +268,24 @@ impl<'a> Line<'a> {
         self.shown(name, usize::MAX);
     }
 
-    fn quote_in_json(&mut self) {
+    #[inline(always)]
+    fn quoted(&mut self, print: impl FnOnce(&mut Vec<u8>)) {
         if self.syntax == Syntax::Json {
             self.out.push(b'"');
+            print(self.out);
+            self.out.push(b'"');
+        } else {
+            print(self.out);
         }
     }
 }
 
 pub(super) fn hex<const BYTES: usize>(out: &mut Vec<u8>, bytes: &[u8; BYTES]) {
-    out.extend_from_slice(bytes.map(|byte| HEX[usize::from(byte)]).as_flattened());
+    let mut text = [[0; 2]; BYTES];
+    for (pair, byte) in text.iter_mut().zip(bytes) {
+        *pair = HEX[usize::from(*byte)];
+    }
+    out.extend_from_slice(text.as_flattened());
 }
 
 pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {

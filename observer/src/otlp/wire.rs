@@ -1,15 +1,20 @@
 //! The little of protobuf's encoding that spans need (protobuf.dev, "Encoding"). Generated code would first want a message
 //! with a string of its own for each value, and then read all of it three times: for its lengths, and to copy it.
 //!
+//! Almost every length and number here is below 128 and so one byte: that case stands first, and is put together from what is
+//! known where it is written.
+//!
 //! Fields that have their default value are left out by those who write them, as everywhere in protobuf.
+
+#![expect(clippy::inline_always, reason = "a tag that is known is a byte; else it is a call")]
 
 /// The number of a field in its message.
 pub(super) type Field = u32;
 
 /// A whole number, an enumeration or a truth.
+#[inline(always)]
 pub(super) fn number(out: &mut Vec<u8>, field: Field, value: u64) {
-    tag(out, field, VARINT);
-    varint(out, value);
+    tagged(out, field, VARINT, value);
 }
 
 /// Eight bytes: `fixed64`, and `double` by its bits.
@@ -25,25 +30,39 @@ pub(super) fn fixed32(out: &mut Vec<u8>, field: Field, value: u32) {
 }
 
 /// A string, bytes or an encoded message.
+#[inline(always)]
 pub(super) fn bytes(out: &mut Vec<u8>, field: Field, value: &[u8]) {
     begin(out, field, value.len());
     out.extend_from_slice(value);
 }
 
 /// What stands before the `len` bytes of a string, bytes or an encoded message.
+#[inline(always)]
 pub(super) fn begin(out: &mut Vec<u8>, field: Field, len: usize) {
-    tag(out, field, LENGTH);
-    varint(out, wide(len));
+    tagged(out, field, LENGTH, wide(len));
 }
 
 /// How many bytes a field takes whose value has `len` of them.
+#[inline(always)]
 pub(super) fn len_of(field: Field, len: usize) -> usize {
     varint_len(u64::from(field) << 3) + varint_len(wide(len)) + len
 }
 
 /// How many bytes a field takes whose value is a number.
+#[inline(always)]
 pub(super) fn len_of_number(field: Field, value: u64) -> usize {
     varint_len(u64::from(field) << 3) + varint_len(value)
+}
+
+#[inline(always)]
+fn tagged(out: &mut Vec<u8>, field: Field, wire: u64, value: u64) {
+    let tag = u64::from(field) << 3 | wire;
+    if tag < 0x80 && value < 0x80 {
+        out.extend_from_slice(&[lowest(tag), lowest(value)]);
+    } else {
+        varint(out, tag);
+        varint(out, value);
+    }
 }
 
 fn tag(out: &mut Vec<u8>, field: Field, wire: u64) {
@@ -58,9 +77,13 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(lowest(value));
 }
 
+#[inline(always)]
 fn varint_len(value: u64) -> usize {
-    // Seven bits a byte, and one byte for zero.
-    let bits = 64 - (value | 1).leading_zeros();
+    if value < 0x80 {
+        return 1;
+    }
+    // Seven bits a byte.
+    let bits = 64 - value.leading_zeros();
     usize::try_from(bits.div_ceil(7)).unwrap_or(0)
 }
 

@@ -1,4 +1,5 @@
 //! The attributes of a span, of one of its events or of the resource, within their limits, written as they come.
+#![expect(clippy::inline_always, reason = "a key whose length is known is a few moves")]
 
 use std::net::IpAddr;
 
@@ -39,11 +40,13 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    #[inline(always)]
     pub(in crate::otlp) fn text(&mut self, key: &str, value: &str) {
         let kept = value.split_at(value.floor_char_boundary(self.limits.value_bytes)).0;
         self.push(key, Any::Text(kept));
     }
 
+    #[inline(always)]
     pub(super) fn text_if_any(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
             self.text(key, value);
@@ -56,6 +59,7 @@ impl<'a> Attributes<'a> {
         self.text(key, std::str::from_utf8(&text).unwrap_or_default());
     }
 
+    #[inline(always)]
     pub(super) fn number(&mut self, key: &str, value: u64) {
         self.push(key, Any::Int(i64::try_from(value).unwrap_or(i64::MAX)));
     }
@@ -80,6 +84,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    #[inline(always)]
     fn push(&mut self, key: &str, value: Any<'_>) {
         if self.kept >= self.limits.attributes {
             self.dropped += 1;
@@ -96,6 +101,7 @@ impl<'a> Attributes<'a> {
 }
 
 impl Any<'_> {
+    #[inline(always)]
     fn len(self) -> usize {
         match self {
             Self::Text(text) => wire::len_of(STRING, text.len()),
@@ -105,6 +111,7 @@ impl Any<'_> {
         }
     }
 
+    #[inline(always)]
     fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Text(text) => wire::bytes(out, STRING, text.as_bytes()),
