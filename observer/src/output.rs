@@ -109,7 +109,7 @@ impl<T: Send + 'static> Output<T> {
         std::mem::take(&mut state.queued_lines)
     }
 
-    /// Waits until a chunk was done with; may also return early.
+    /// Waits until a chunk was done with and half of the queue is free; may also return early.
     pub(crate) fn progress(&self) -> impl Future<Output = ()> + use<T> {
         let shared = Arc::clone(&self.shared);
         async move { shared.progress.notified().await }
@@ -184,8 +184,10 @@ impl<T> Writer<T> {
             state.queued_bytes -= chunk.bytes.len();
             state.queued_lines -= chunk.levels.len();
             state.finished.push(Finished { chunk, written, failure });
-            drop(state);
-            self.shared.progress.notify_one();
+            // Whoever waits for room is woken for many chunks, not for each.
+            if state.queued_bytes <= QUEUE_BYTES / 2 {
+                self.shared.progress.notify_one();
+            }
         }
     }
 
@@ -304,6 +306,13 @@ mod tests {
         all
     }
 
+    /// Whether somebody is woken within this time.
+    fn has_progress(output: &Output<usize>, within: Duration) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let told = async { tokio::time::timeout(within, output.progress()).await };
+        runtime.block_on(told).is_ok()
+    }
+
     /// Fills the queue until it refuses; says how many chunks it took.
     fn fill(output: &Output<usize>) -> usize {
         let line = format!("{}\n", "x".repeat(4_095));
@@ -338,6 +347,31 @@ mod tests {
         File::from(read).read_exact(&mut text).unwrap();
         assert_eq!(finished(&output, taken).len(), taken);
         assert!(output.is_idle());
+    }
+
+    #[test]
+    fn nobody_is_woken_before_half_of_the_queue_is_free() {
+        let (read, write) = pipe().unwrap();
+        let output = Output::start(write, |_| ()).unwrap();
+        let taken = fill(&output);
+        // Told while it was filling.
+        let _old = has_progress(&output, Duration::ZERO);
+        let mut read = File::from(read);
+        let mut text = vec![0; 4_096];
+        for _ in 0..taken {
+            read.read_exact(&mut text).unwrap();
+            if has_progress(&output, Duration::ZERO) {
+                break;
+            }
+        }
+        assert!(output.shared.lock().queued_bytes <= QUEUE_BYTES / 2);
+        thread::scope(|scope| {
+            scope.spawn(|| io::copy(&mut read, &mut io::sink()));
+            while !output.is_idle() {
+                assert!(has_progress(&output, Duration::from_secs(10)));
+            }
+            drop(output);
+        });
     }
 
     #[test]

@@ -268,7 +268,8 @@ impl<R: Rings> Reader<R> {
             let line = next.line.map(|(level, draft)| (level, &self.drafts[draft]));
             self.lines.take(source, next.position, line);
         }
-        if has_room {
+        // While the output is full the last chunk is not, and more lines for it are waiting.
+        if has_room && self.order.is_empty() {
             self.lines.flush();
         }
         self.relieve(has_room);
