@@ -34,7 +34,8 @@ fn all_are(table: &[bool; 256], bytes: &[u8]) -> bool {
 
 /// The longest beginning of `value` that has at most `raw` bytes, and at most `escaped` bytes when escaped.
 pub(super) fn cut(value: &str, raw: usize, escaped: usize) -> &str {
-    let kept = value.split_at(value.floor_char_boundary(raw)).0;
+    let kept =
+        if value.len() <= raw { value } else { value.split_at(value.floor_char_boundary(raw)).0 };
     if kept.len() <= escaped / LONGEST_RATIO {
         return kept;
     }

@@ -298,9 +298,12 @@ pub(super) fn milliseconds(out: &mut Vec<u8>, nanoseconds: u64) {
 /// A number with zeros in front, in so many places.
 pub(super) fn digits<const PLACES: usize>(out: &mut Vec<u8>, mut number: u64) {
     let mut text = [b'0'; PLACES];
-    for place in text.iter_mut().rev() {
-        *place = DIGITS[usize::try_from(number % 10).unwrap_or(0)];
-        number /= 10;
+    for places in text.rchunks_mut(2) {
+        let pair = DECIMAL[usize::try_from(number % 100).unwrap_or(0)];
+        number /= 100;
+        // One place is left over where their number is odd.
+        let (_, last) = pair.split_at(2 - places.len());
+        places.copy_from_slice(last);
     }
     out.extend_from_slice(&text);
 }
@@ -318,6 +321,17 @@ fn float(out: &mut Vec<u8>, value: f64) {
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The numbers below a hundred in two digits.
+static DECIMAL: [[u8; 2]; 100] = {
+    let mut table = [[0; 2]; 100];
+    let mut number = 0;
+    while number < table.len() {
+        table[number] = [DIGITS[number / 10], DIGITS[number % 10]];
+        number += 1;
+    }
+    table
+};
 
 /// Each byte in two digits: every line has two ids.
 static HEX: [[u8; 2]; 256] = {
