@@ -5,6 +5,7 @@
 
 mod files;
 mod lines;
+mod marks;
 mod open;
 mod stacks;
 
@@ -21,6 +22,7 @@ pub(crate) use lines::{Lines, LostLines};
 use crate::logfmt::Origin;
 use crate::otlp::Traces;
 use crate::profile::{Profiles, Symbols};
+use marks::Marks;
 use open::Open;
 
 /// Who reads a ring; each has its own cursor in the file.
@@ -135,23 +137,6 @@ struct Pending<P> {
     line: Option<(Level, Range<usize>)>,
 }
 
-#[derive(Clone)]
-struct Marks<P> {
-    reached: Option<P>,
-    committed: Option<P>,
-    /// The cursor of spans while no spans are exported: it follows what was read for lines.
-    spans: Option<P>,
-}
-
-impl<P: Copy + Ord> Marks<P> {
-    /// Without an exporter: where the cursor of spans goes next.
-    fn spans_follow(&mut self) -> Option<P> {
-        let next = self.reached.filter(|reached| self.spans < Some(*reached))?;
-        self.spans = Some(next);
-        Some(next)
-    }
-}
-
 impl<R: Rings> Reader<R> {
     pub(crate) fn new(
         rings: R,
@@ -176,8 +161,7 @@ impl<R: Rings> Reader<R> {
     /// One pass over all slots.
     pub(crate) fn pass(&mut self) -> Found {
         self.rings.refresh();
-        self.marks
-            .resize(self.rings.sources(), Marks { reached: None, committed: None, spans: None });
+        self.marks.resize_with(self.rings.sources(), Marks::default);
         self.open.resize_with(self.rings.sources(), Open::default);
         self.commit_written();
         let is_filling = (0..self.rings.sources()).any(|source| {
