@@ -8,6 +8,7 @@ use crate::fleet::{Server, pause, threads};
 
 const CONNECTIONS: usize = 6_400;
 const AT_ONCE: usize = 64;
+const PACED: u32 = 4_000;
 const IDLE: usize = 10_000;
 
 /// Fresh connections, 64 at a time, by 4 and by 16 workers.
@@ -39,8 +40,28 @@ pub(crate) fn report() {
                 *most as f64 / (*least).max(1) as f64,
                 switched as f64 / CONNECTIONS as f64
             );
+            if mode == "exclusive" {
+                println!("{workers} workers, 1,000 a second: {:.2}", paced(&server));
+            }
         }
     }
+}
+
+/// Context switches for each connection while clients come one by one and ask at once, without those of idle workers.
+fn paced(server: &Server) -> f64 {
+    let second = Duration::from_secs(1);
+    let first = switches(server);
+    pause(2 * second);
+    let idle = (switches(server) - first) as f64 / 2.0;
+    let (before, begun) = (switches(server), std::time::Instant::now());
+    for number in 1..=PACED {
+        pause((second * number / 1_000).saturating_sub(begun.elapsed()));
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    let switched = (switches(server) - before) as f64;
+    (switched - idle * begun.elapsed().as_secs_f64()) / f64::from(PACED)
 }
 
 /// Switches of all threads of all workers, wanted or not.

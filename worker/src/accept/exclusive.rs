@@ -2,6 +2,9 @@
 //!
 //! The loop grants the thread one connection at a time, and has a permit when it does. So a loop that is busy or hung
 //! holds at most one connection it has not looked at.
+//!
+//! A client's request comes a moment after its connection. So the thread lays the connection down where the loop finds it,
+//! and does not wake the loop for it: its request does, or a timer when it is silent for longer than that moment.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use saola_observability::Slot;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -21,13 +25,17 @@ use super::socket::Socket;
 use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Taken, take};
 use crate::heartbeat::Beat;
 use crate::metrics;
+use crate::readiness::watch;
 use thread::{Acceptor, Shared, Wish};
 
 /// The default source on Linux.
 pub(crate) struct Exclusive {
     /// Also owns the listeners; given up with them.
     shared: Option<Arc<Shared>>,
-    handed: mpsc::Receiver<io::Result<(OwnedFd, Speech)>>,
+    /// Ready when there is something to do for what was laid down.
+    table: AsyncFd<OwnedFd>,
+    /// Why the thread has ended; closed when it was to.
+    ended: mpsc::Receiver<io::Error>,
     permit: Option<Permit>,
     is_granted: bool,
     queue: Option<Queue>,
@@ -44,11 +52,13 @@ impl Exclusive {
         slot: &'static Slot,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(Arc::clone(listeners))?);
-        let (sender, handed) = mpsc::channel(1);
+        let table = watch(shared.table.0.try_clone()?)?;
+        let (sender, ended) = mpsc::channel(1);
         Acceptor::new(Arc::clone(&shared), sender, beat, slot).start()?;
         Ok(Self {
             shared: Some(shared),
-            handed,
+            table,
+            ended,
             permit: None,
             is_granted: false,
             queue: None,
@@ -67,6 +77,13 @@ impl Exclusive {
         // A client that is gone already is none, and leaves its permit for the next.
         let (io, peer) = Socket::new(fd).ok()?;
         Some(Accepted { io, peer, speech, at: Instant::now(), permit: self.permit.take()? })
+    }
+
+    /// Takes what the thread has laid down.
+    fn handed(&mut self) -> Option<Accepted<Socket>> {
+        let (fd, speech) = self.shared.as_ref()?.pick_up()?;
+        self.is_granted = false;
+        self.accepted(fd, speech)
     }
 
     /// Takes what waits in the queues, on the loop itself: the thread has ended.
@@ -136,19 +153,23 @@ impl Accept for Exclusive {
                 }
                 self.is_granted = true;
             }
-            match ready!(self.handed.poll_recv(cx)) {
-                Some(Ok((fd, speech))) => {
-                    self.is_granted = false;
-                    if let Some(accepted) = self.accepted(fd, speech) {
-                        return Poll::Ready(Ok(Some(accepted)));
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(Err(AcceptError::Listener(error))),
-                None if self.queue.is_some() => return self.poll_rest(cx, permits),
-                None => {
+            let ended = self.ended.poll_recv(cx);
+            if let Some(accepted) = self.handed() {
+                return Poll::Ready(Ok(Some(accepted)));
+            }
+            match ended {
+                Poll::Ready(Some(error)) => return Poll::Ready(Err(AcceptError::Listener(error))),
+                Poll::Ready(None) if self.queue.is_some() => return self.poll_rest(cx, permits),
+                Poll::Ready(None) => {
                     return Poll::Ready(Err(AcceptError::Acceptor(io::Error::other(
                         "the thread has ended",
                     ))));
+                }
+                // What lay there was a client that is gone.
+                Poll::Pending if !self.is_granted && self.queue.is_none() => {}
+                Poll::Pending => {
+                    let ready = ready!(self.table.poll_read_ready(cx));
+                    ready.map_err(AcceptError::Acceptor)?.clear_ready();
                 }
             }
         }

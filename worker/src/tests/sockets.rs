@@ -233,6 +233,19 @@ fn a_queue_that_is_handed_over_is_served_and_closed_whatever_the_worker_does_nex
 }
 
 #[test]
+fn clients_that_say_nothing_hold_up_none_that_come_after_them() {
+    let (listener, address) = tcp();
+    with_worker(accepting(AcceptMode::Exclusive), vec![listener], |control| {
+        let silent = [(); 50].map(|()| TcpStream::connect(address).unwrap());
+        let mut next = TcpStream::connect(address).unwrap();
+        next.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(get(&mut next, "/").ends_with("hello"));
+        drop(silent);
+        order(&control, "stop");
+    });
+}
+
+#[test]
 fn a_queue_of_its_own_begins_with_the_service() {
     for accept in [AcceptMode::Exclusive, AcceptMode::Tokio] {
         let socket =

@@ -1,4 +1,4 @@
-//! The acceptor thread: waits for a connection while it is armed, takes one, and hands it over.
+//! The acceptor thread: waits for a connection while it is armed, takes one, and lays it down for the loop.
 //!
 //! Armed means that the listeners are in its epoll. The loop arms it, the thread disarms itself with each connection: so it
 //! sleeps once for each, and goes to the tail of the wake list each time, which is what spreads connections evenly.
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::TimerSetTimeFlags;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use saola_observability::Slot;
 use tokio::sync::mpsc;
 
@@ -26,14 +29,18 @@ pub(super) struct Shared {
     epoll: Epoll,
     /// Ends a wait in epoll.
     bell: EventFd,
+    /// The loop waits for this one: the connection that was laid down is in it, and a timer for one that says nothing.
+    pub(super) table: Epoll,
+    patience: TimerFd,
 }
 
-#[derive(Copy, Clone, Debug)]
+#[derive(Debug)]
 struct State {
     wish: Wish,
     /// The loop has a permit for one connection.
     is_granted: bool,
     is_armed: bool,
+    handed: Option<(OwnedFd, Speech)>,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -50,8 +57,14 @@ impl Shared {
         let bell = EventFd::from_value_and_flags(0, flags)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let state = State { wish: Wish::Accept, is_granted: false, is_armed: false };
-        let shared = Self { state: Mutex::new(state), listeners, epoll, bell };
+        let table = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let patience = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        table.add(&patience, EpollEvent::new(once, 0))?;
+        let state = State { wish: Wish::Accept, is_granted: false, is_armed: false, handed: None };
+        let state = Mutex::new(state);
+        let shared = Self { state, listeners, epoll, bell, table, patience };
         // Tried once, so that a kernel that refuses is noticed before the worker is ready.
         shared.arm(&mut shared.lock())?;
         shared.disarm(&mut shared.lock());
@@ -63,6 +76,26 @@ impl Shared {
         let mut state = self.lock();
         state.is_granted = true;
         if state.wish == Wish::Accept { self.arm(&mut state) } else { Ok(()) }
+    }
+
+    /// What lies there.
+    pub(super) fn pick_up(&self) -> Option<(OwnedFd, Speech)> {
+        let handed = self.lock().handed.take()?;
+        // Neither can fail for what was added; a timer that goes off all the same wakes a loop that finds nothing.
+        let _ = self.table.delete(&handed.0);
+        let _ = self.patience.unset();
+        Some(handed)
+    }
+
+    /// Lays a connection down for the loop. Its first bytes make the table ready, or the end of our patience.
+    fn lay_down(&self, state: &mut State, fd: OwnedFd, speech: Speech) -> io::Result<()> {
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(PATIENCE));
+        self.patience.set(expiration, TimerSetTimeFlags::empty())?;
+        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        // Without room for it there is still the timer.
+        let _ = self.table.add(&fd, EpollEvent::new(once, 0));
+        state.handed = Some((fd, speech));
+        Ok(())
     }
 
     pub(super) fn wish(&self, wish: Wish) {
@@ -104,7 +137,7 @@ impl Shared {
 /// The thread and what is its own.
 pub(super) struct Acceptor {
     shared: Arc<Shared>,
-    hand: mpsc::Sender<io::Result<(OwnedFd, Speech)>>,
+    ended: mpsc::Sender<io::Error>,
     beat: Beat,
     reserve: Reserve,
     /// Without descriptors the listeners are left alone until then.
@@ -114,15 +147,18 @@ pub(super) struct Acceptor {
 /// How often a thread that waits looks whether the loop lives.
 const LOOK: Duration = Duration::from_millis(100);
 const BELL: u64 = u64::MAX;
+/// How long the loop sleeps on while a client has connected and said nothing: longer than a request takes that follows its
+/// connection at once, and so short that silent clients hold up none that waits behind them.
+const PATIENCE: Duration = Duration::from_micros(250);
 
 impl Acceptor {
     pub(super) fn new(
         shared: Arc<Shared>,
-        hand: mpsc::Sender<io::Result<(OwnedFd, Speech)>>,
+        ended: mpsc::Sender<io::Error>,
         beat: Beat,
         slot: &'static Slot,
     ) -> Self {
-        Self { shared, hand, beat, reserve: Reserve::new(slot), pause: None }
+        Self { shared, ended, beat, reserve: Reserve::new(slot), pause: None }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a worker forks nothing")]
@@ -138,7 +174,7 @@ impl Acceptor {
                 Ok(false) => return,
                 Err(error) => {
                     // The receiver is gone only when the worker is.
-                    let _ = self.hand.blocking_send(Err(error));
+                    let _ = self.ended.try_send(error);
                     return;
                 }
             }
@@ -183,9 +219,7 @@ impl Acceptor {
                 let mut state = shared.lock();
                 shared.disarm(&mut state);
                 state.is_granted = false;
-                drop(state);
-                // There is room: the loop granted one connection. A receiver that is gone drops it, as the worker ends.
-                let _ = self.hand.blocking_send(Ok((fd, listener.speech)));
+                shared.lay_down(&mut state, fd, listener.speech)?;
             }
             Taken::Nothing | Taken::Next => {}
             // A level-triggered listener would spin, so it is left alone for a while.
