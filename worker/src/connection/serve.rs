@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -198,6 +198,9 @@ pub(super) async fn drive<S: Stage>(
         std::pin::pin!(tokio::time::sleep_until(Instant::now() + connection.shortest()));
     connection.attention.set(true);
     let mut is_armed = false;
+    // The runtime learns what has arrived when it looks. A connection whose first turn comes late, because the machine is
+    // full, is idle only if it still is after that look.
+    let (mut look, mut has_looked) = (std::pin::pin!(tokio::task::yield_now()), false);
     // An HTTP/2 client gets a second to answer the goodbye.
     let mut cut_at = None;
     std::future::poll_fn(|cx| {
@@ -224,6 +227,11 @@ pub(super) async fn drive<S: Stage>(
             let now = Instant::now();
             match connection.due(now) {
                 Due::Cut => return Poll::Ready(None),
+                Due::Idle if !has_looked => {
+                    ready!(look.as_mut().poll(cx));
+                    has_looked = true;
+                    continue;
+                }
                 Due::Idle if cut_at.is_none() && stage.goodbye() => cut_at = Some(now + GOODBYE),
                 Due::Idle if cut_at.is_none_or(|at| at <= now) => {
                     connection.is_orderly.set(true);
