@@ -57,6 +57,9 @@ fn no_slot_has_two_owners_while_generations_change() {
     let load = Load::start(&server.address(), 4, Connections::Kept, "/api/slow?ms=5");
     let (mut last, mut looks, mut most) = (server.metrics(), 0, 0);
     for generation in 2..=4 {
+        // Keeps a worker of the old generation, where it came in time, for as long as it takes to be seen.
+        let address = server.address();
+        let slow = crate::output::thread(move || client::get(&address, "/api/slow?ms=3000"));
         server.signal(Signal::SIGHUP);
         server.until("the next generation serves alone", |metrics| {
             assert_no_fall(&last, metrics);
@@ -66,6 +69,7 @@ fn no_slot_has_two_owners_while_generations_change() {
             looks += 1;
             metrics.sum("saola_generation") == generation && owners.len() == 2
         });
+        slow.join().unwrap().expect_status(200);
     }
     load.stop().expect_no_loss();
     assert!(looks > 3 && most > 2, "{most} workers at most in {looks} looks");
