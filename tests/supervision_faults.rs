@@ -72,9 +72,10 @@ fn the_number_of_workers_follows_a_reload_and_ttou_under_load() {
     let until = |workers: u64| {
         server.until("so many serve", |metrics| metrics.sum("saola_worker_up") == workers);
     };
-    for workers in [2, 6] {
+    for (generation, workers) in [(2, 2), (3, 6)] {
         set(workers);
         server.signal(Signal::SIGHUP);
+        server.until("it reloads", |metrics| metrics.sum("saola_generation") == generation);
         until(workers.into());
     }
     let oldest = server.worker(Slot(server.pids().workers.keys().next().unwrap().0));

@@ -162,6 +162,19 @@ pub(crate) enum Scale {
     To(u32),
 }
 
+impl Scale {
+    /// What it makes of a number of workers; 0 where there is no such number.
+    pub(crate) fn of(self, workers: u32) -> u32 {
+        let wanted = match self {
+            Self::More => workers.checked_add(1),
+            Self::Fewer => workers.checked_sub(1),
+            Self::By(difference) => workers.checked_add_signed(difference),
+            Self::To(number) => Some(number),
+        };
+        wanted.unwrap_or_default()
+    }
+}
+
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Stop {
     /// Ends with the last connection; a second request for it is quick.

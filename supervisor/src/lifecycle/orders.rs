@@ -17,22 +17,20 @@ impl Lifecycle {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let old = self.target;
-        let wanted = match scale {
-            Scale::More => old.checked_add(1),
-            Scale::Fewer => old.checked_sub(1),
-            Scale::By(difference) => old.checked_add_signed(difference),
-            Scale::To(number) => Some(number),
-        };
-        let new = wanted.unwrap_or_default();
+        // During a reload the number that is to come counts, which may be another one: 2 workers that become 6, and one
+        // fewer, are 5.
+        let coming = self.reload.as_ref().and_then(|reload| reload.plan.as_ref());
+        let (old, most) = coming.map_or((self.target, self.limits.max_workers), |plan| {
+            (plan.target, plan.limits.max_workers)
+        });
+        let new = scale.of(old);
         match self.phase {
             Phase::Running if self.upgrade.is_some() => {
                 self.refuse("workers", UPGRADING, Exit::Busy, from, now, out);
             }
-            Phase::Starting { .. } | Phase::Running
-                if new >= 1 && new <= self.limits.max_workers =>
-            {
-                self.target = new;
+            Phase::Starting { .. } | Phase::Running if new >= 1 && new <= most => {
+                // Should the reload fail, it has changed those that serve all the same.
+                self.target = scale.of(self.target).clamp(1, self.limits.max_workers);
                 self.scale_cause = match scale {
                     Scale::More | Scale::Fewer => Cause::Ttou,
                     Scale::By(_) | Scale::To(_) => Cause::Scale,

@@ -23,7 +23,7 @@ pub(super) struct Reload {
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) target: u32,
 }
 

@@ -86,6 +86,21 @@ fn what_ttin_made_of_the_number_survives_a_reload_unless_it_is_set_anew() {
 }
 
 #[test]
+fn one_fewer_during_a_reload_to_another_number_is_one_fewer_than_that() {
+    let mut server = Server::running();
+    let generation = configured(&server.tell_only(Event::Reload(FROM))).unwrap();
+    let limits = Limits { workers: 4, max_workers: 6, ..server.life.limits.clone() };
+    server.tell(Event::Configured { generation, limits });
+    let commands = server.tell(Event::Scale(Scale::Fewer, FROM));
+    assert!(matches!(answers(&commands)[..], [Answer::Workers { old: 4, new: 3 }]));
+    assert_eq!(server.life.workers(), 1, "of those that serve until then");
+    for slot in 2..6 {
+        server.tell(ready(slot));
+    }
+    assert_eq!((server.life.workers(), server.life.generation()), (3, 2));
+}
+
+#[test]
 fn a_stop_during_a_reload_answers_the_one_who_waits() {
     let mut server = Server::running();
     server.tell(Event::Reload(FROM));
