@@ -228,6 +228,8 @@ pub(super) async fn drive<S: Stage>(
             match connection.due(now) {
                 Due::Cut => return Poll::Ready(None),
                 Due::Idle if !has_looked => {
+                    // The timer may be far: this verdict came of an order.
+                    connection.attention.set(true);
                     ready!(look.as_mut().poll(cx));
                     has_looked = true;
                     continue;

@@ -40,6 +40,21 @@ fn idle_connections_are_closed_after_the_idle_time_of_the_order() {
 }
 
 #[test]
+fn a_stop_ends_at_once_what_a_handover_would_have_waited_for() {
+    test(config(), |server| async move {
+        let mut client = server.connect();
+        client.get("/").await;
+        server.orders.give(Order::Handover { deadline: LONG, idle: LONG });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let start = Instant::now();
+        server.orders.give(Order::Stop { deadline: LONG });
+        assert!(client.rest().await.is_empty());
+        assert!(late(start, 0) < Duration::from_millis(300));
+        assert_eq!(server.drained().await.forced, 0);
+    });
+}
+
+#[test]
 fn stop_answers_everything_accepted_and_leaves_soon() {
     test(config(), |server| async move {
         let mut idle = server.connect();
