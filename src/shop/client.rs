@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
@@ -41,7 +41,11 @@ impl Inventory {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new()).build(connector);
+        // Its other end may be a worker of ours, which would drain for as long as nobody uses or closes the connection.
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_LIMIT)
+            .build(connector);
         let own = || addresses.iter().find_map(|address| own(address.parse().ok()?));
         let base = chosen.cloned().or_else(own);
         if base.is_none() {
@@ -162,6 +166,7 @@ fn detail(body: &[u8]) -> String {
     text.chars().take(MOST_OF_A_DETAIL).collect()
 }
 
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const TOTAL_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: usize = 64 * 1024;
