@@ -16,7 +16,8 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::Exit;
-use crate::lifecycle::event::{Answer, Client};
+use crate::lifecycle::asked::Client;
+use crate::lifecycle::event::Answer;
 use crate::listeners::copy_descriptor;
 use crate::upgrade::Inherited;
 use crate::upgrade::state::{ConnectionState, ControlState, WaitingState};

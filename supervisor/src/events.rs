@@ -14,7 +14,8 @@ use std::time::Duration;
 use saola_observability::clock::wall_ns;
 use saola_observability::{Event, Level, Slot, SpanId, TraceId, Value};
 
-use crate::lifecycle::event::{Damaged, Notice, Origin, SlotNumber, Stop};
+use crate::lifecycle::asked::{Origin, Stop};
+use crate::lifecycle::event::{Damaged, Notice, SlotNumber};
 use crate::lifecycle::picture::Picture;
 use crate::{Encode, Settings};
 

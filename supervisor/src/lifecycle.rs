@@ -1,6 +1,7 @@
 //! Every decision about processes, as a pure machine: an event and the time in, commands out (S6).
 //! It calls no kernel, reads no clock and draws from a source that it was given. `supervisor.rs` carries out.
 
+pub(crate) mod asked;
 pub(crate) mod cause;
 mod deaths;
 pub(crate) mod event;

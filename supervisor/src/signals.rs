@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
-use crate::lifecycle::event::{Event, Origin, Scale, Stop};
+use crate::lifecycle::asked::{Origin, Scale, Stop};
+use crate::lifecycle::event::Event;
 use crate::process;
 
 /// The supervisor's ear.

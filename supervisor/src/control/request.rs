@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::lifecycle::event::Scale;
+use crate::lifecycle::asked::Scale;
 
 /// A request, understood.
 #[derive(Clone, Eq, PartialEq, Debug)]

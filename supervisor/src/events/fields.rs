@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use saola_observability::Value;
 
+use crate::lifecycle::asked::Origin;
 use crate::lifecycle::cause::Status;
-use crate::lifecycle::event::{Origin, SlotNumber};
+use crate::lifecycle::event::SlotNumber;
 
 pub(super) type Field<'a> = (&'a str, Value<'a>);
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::asked::Client;
 use super::cause::Cause;
-use super::event::{Client, Command, SlotNumber};
+use super::event::{Command, SlotNumber};
 use super::place::{Place, State};
 use super::queues::QueueNumber;
 use super::reload::Reload;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::asked::{Origin, Scale};
 use super::cause::Cause;
-use super::event::{Answer, Command, Notice, Origin, Scale};
+use super::event::{Answer, Command, Notice};
 use super::reload::tell;
 use super::upgrade::UPGRADING;
 use super::{Lifecycle, Phase};

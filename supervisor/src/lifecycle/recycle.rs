@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::asked::Origin;
 use super::cause::Cause;
-use super::event::{Answer, Command, Notice, Origin, SlotNumber};
+use super::event::{Answer, Command, Notice, SlotNumber};
 use super::place::State;
 use super::{Lifecycle, Phase, dismiss, kill, pace};
 use crate::Exit;

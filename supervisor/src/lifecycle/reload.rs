@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::asked::{Client, Origin};
 use super::cause::Cause;
-use super::event::{Answer, Client, Command, Damaged, Notice, Origin, SlotNumber};
+use super::event::{Answer, Command, Damaged, Notice, SlotNumber};
 use super::place::{Place, State};
 use super::upgrade::{Past, UPGRADING};
 use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};

@@ -10,8 +10,9 @@ mod workers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::asked::{Client, Origin};
 use super::cause::Status;
-use super::event::{Client, Event, Origin, SlotNumber};
+use super::event::{Event, SlotNumber};
 use super::pace::Jitter;
 use super::{Lifecycle, Limits};
 use crate::Exit;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::asked::{Origin, Stop};
 use super::cause::Cause;
-use super::event::{Answer, Command, Ending, Notice, Origin, Stop};
+use super::event::{Answer, Command, Ending, Notice};
 use super::observer::ServerEnd;
 use super::place::State;
 use super::reload::tell;

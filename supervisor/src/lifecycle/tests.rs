@@ -1,7 +1,8 @@
 //! Facts about single decisions.
 
+use super::asked::{Client, Origin, Scale, Stop};
 use super::cause::{Oom, Stage, Status};
-use super::event::{Answer, Client, Ending, ForkFailure, Origin, Scale, Stop};
+use super::event::{Answer, Ending, ForkFailure};
 use super::*;
 
 mod boots;

@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::asked::{Client, Origin};
 use super::cause::Cause;
-use super::event::{Answer, Client, Command, Image, Notice, Origin};
+use super::event::{Answer, Command, Image, Notice};
 use super::place::State;
 use super::reload::tell;
 use super::{Lifecycle, Phase, dismiss, numbered};

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::Supervisor;
 use crate::control::{Asked, Request};
-use crate::lifecycle::event::{Answer, Event, Notice, Origin, SlotNumber, Stop};
+use crate::lifecycle::asked::{Origin, Stop};
+use crate::lifecycle::event::{Answer, Event, Notice, SlotNumber};
 use crate::lifecycle::picture::Change;
 use crate::listeners::Kept;
 
@@ -23,7 +24,7 @@ impl Supervisor<'_> {
         }
     }
 
-    pub(super) fn reply(&mut self, client: crate::lifecycle::event::Client, answer: &Answer) {
+    pub(super) fn reply(&mut self, client: crate::lifecycle::asked::Client, answer: &Answer) {
         if let Some(control) = &mut self.control {
             control.reply(client, answer);
         }

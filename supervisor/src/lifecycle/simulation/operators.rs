@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::asked::{Client, Origin, Scale, Stop};
 use super::super::cause::{Cause, Oom, Stage, Status};
-use super::super::event::{Client, Damaged, Event, Origin, Scale, SlotNumber, Stop};
+use super::super::event::{Damaged, Event, SlotNumber};
 use super::{Due, Nature, World};
 
 impl World {
