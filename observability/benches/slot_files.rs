@@ -156,11 +156,9 @@ impl Server {
         let shape = Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: false };
         let choice = Choice {
             given: Some(folder.path().join("run")),
-            runtime_directory: None,
-            xdg_runtime_dir: None,
-            name: String::new(),
             slots_at_peak: 1,
             shape,
+            ..Choice::default()
         };
         let mut run_dir = RunDir::choose(&choice).unwrap().dir;
         run_dir.lock("bench").unwrap();

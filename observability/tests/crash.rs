@@ -39,14 +39,8 @@ fn main() {
     let given = std::env::var("SAOLA_CRASH_ROUNDS").ok();
     let rounds = given.and_then(|text| text.parse().ok()).unwrap_or(usual);
     let folder = tempfile::tempdir().unwrap();
-    let choice = Choice {
-        given: Some(folder.path().join("run")),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 2,
-        shape: Shape::default(),
-    };
+    let choice =
+        Choice { given: Some(folder.path().join("run")), slots_at_peak: 2, ..Choice::default() };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("0.0.0").unwrap();
     let mut epoch = Epoch::create(&run_dir, Shape::default()).unwrap();

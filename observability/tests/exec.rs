@@ -57,11 +57,9 @@ const SHAPE: Shape = Shape { in_flight_entries: 16, ring_bytes: 128 << 10, sampl
 fn choose(run: &Path) -> RunDir {
     let choice = Choice {
         given: Some(PathBuf::from(run)),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
         slots_at_peak: 2,
         shape: SHAPE,
+        ..Choice::default()
     };
     RunDir::choose(&choice).unwrap().dir
 }

@@ -280,14 +280,8 @@ impl Server {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let run = folder.path().join("run");
         let shape = Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: false };
-        let choice = Choice {
-            given: Some(run.clone()),
-            runtime_directory: None,
-            xdg_runtime_dir: None,
-            name: String::new(),
-            slots_at_peak: 4,
-            shape,
-        };
+        let choice =
+            Choice { given: Some(run.clone()), slots_at_peak: 4, shape, ..Choice::default() };
         let mut run_dir = RunDir::choose(&choice).unwrap().dir;
         run_dir.lock("0").unwrap();
         let epoch = Epoch::create(&run_dir, shape).unwrap();

@@ -102,14 +102,7 @@ fn shape() -> Shape {
 }
 
 fn choice(run: PathBuf) -> Choice {
-    Choice {
-        given: Some(run),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 1,
-        shape: shape(),
-    }
+    Choice { given: Some(run), slots_at_peak: 1, shape: shape(), ..Choice::default() }
 }
 
 impl World {

@@ -88,11 +88,9 @@ fn main() {
 fn supervise(run: &Path) -> (Epoch, RunDir) {
     let choice = Choice {
         given: Some(PathBuf::from(run)),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
         slots_at_peak: 1,
         shape: SHAPE,
+        ..Choice::default()
     };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("0").unwrap();

@@ -144,14 +144,8 @@ fn orphan(run: &Path) -> Pid {
 
 fn supervise(run: &Path) -> (Epoch, RunDir) {
     let shape = Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: false };
-    let choice = Choice {
-        given: Some(PathBuf::from(run)),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 1,
-        shape,
-    };
+    let choice =
+        Choice { given: Some(PathBuf::from(run)), slots_at_peak: 1, shape, ..Choice::default() };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("1.2.3+abc").unwrap();
     let epoch = Epoch::create(&run_dir, shape).unwrap();

@@ -118,14 +118,7 @@ fn give_up_calls() {
 }
 
 fn supervise(run: &Path) -> (Epoch, RunDir) {
-    let choice = Choice {
-        given: Some(run.to_owned()),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 1,
-        shape: Shape::default(),
-    };
+    let choice = Choice { given: Some(run.to_owned()), slots_at_peak: 1, ..Choice::default() };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("0").unwrap();
     let epoch = Epoch::create(&run_dir, Shape::default()).unwrap();

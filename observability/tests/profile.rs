@@ -19,14 +19,8 @@ use saola_observability::{
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let choice = Choice {
-        given: Some(folder.path().join("run")),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 1,
-        shape: Shape::default(),
-    };
+    let choice =
+        Choice { given: Some(folder.path().join("run")), slots_at_peak: 1, ..Choice::default() };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("0").unwrap();
     let mut epoch = Epoch::create(&run_dir, Shape::default()).unwrap();

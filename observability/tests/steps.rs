@@ -283,11 +283,9 @@ fn slot_path(run: &Path) -> PathBuf {
 fn supervise(run: &Path) -> (RunDir, Epoch) {
     let choice = Choice {
         given: Some(run.to_owned()),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
         slots_at_peak: 1,
         shape: shape(),
+        ..Choice::default()
     };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("0").unwrap();

@@ -27,11 +27,8 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let choice = Choice {
             given: Some(folder.path().join("run")),
-            runtime_directory: None,
-            xdg_runtime_dir: None,
-            name: String::new(),
             slots_at_peak: 1,
-            shape: Shape::default(),
+            ..Choice::default()
         };
         let mut run_dir = RunDir::choose(&choice).unwrap().dir;
         run_dir.lock("0").unwrap();

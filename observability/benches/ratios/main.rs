@@ -45,14 +45,8 @@ pub(crate) static MANY: CounterVec<1> = CounterVec::new("bench_many_total", "Cou
 fn main() -> ExitCode {
     let is_given = |wanted| std::env::args().any(|argument| argument == wanted);
     let folder = tempfile::Builder::new().prefix("saola-bench").tempdir_in("/dev/shm").unwrap();
-    let choice = Choice {
-        given: Some(folder.path().join("run")),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
-        name: String::new(),
-        slots_at_peak: 8,
-        shape: Shape::default(),
-    };
+    let choice =
+        Choice { given: Some(folder.path().join("run")), slots_at_peak: 8, ..Choice::default() };
     let mut run_dir = RunDir::choose(&choice).unwrap().dir;
     run_dir.lock("bench").unwrap();
     let mut epoch = Epoch::create(&run_dir, Shape::default()).unwrap();

@@ -8,7 +8,7 @@ use std::thread;
 
 use nix::unistd::pipe;
 use saola_observability::closed::{Method, Outcome, Protocol, Sampling};
-use saola_observability::{Begin, Choice, End as Ended, Epoch, Shape, SlotFiles};
+use saola_observability::{Begin, Choice, End as Ended, Epoch, SlotFiles};
 
 use super::*;
 use crate::filter::LineFilter;
@@ -110,11 +110,9 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 fn epoch(place: &Path) -> (saola_observability::RunDir, Epoch) {
     let choice = Choice {
         given: Some(place.join("run")),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
         name: "test".into(),
         slots_at_peak: 2,
-        shape: Shape::default(),
+        ..Choice::default()
     };
     let mut chosen = saola_observability::RunDir::choose(&choice).unwrap();
     chosen.dir.lock("test").unwrap();

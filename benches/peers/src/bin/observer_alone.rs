@@ -16,8 +16,7 @@ use nix::unistd::pipe;
 use saola_observability::closed::{Method, Outcome, Protocol, Sampling, SlotState};
 use saola_observability::rings::Rings;
 use saola_observability::{
-    Begin, Choice, End, Epoch, RingName, RunDir, Shape, Slot, SlotFiles, SpanId, Stage, TraceId,
-    clock,
+    Begin, Choice, End, Epoch, RingName, RunDir, Slot, SlotFiles, SpanId, Stage, TraceId, clock,
 };
 use saola_observer::logfmt::Format;
 use saola_observer::{ExitReason, LineFilter, OtlpSettings, Resource, Settings};
@@ -33,11 +32,9 @@ fn main() -> anyhow::Result<()> {
     let place = tempfile::tempdir()?;
     let choice = Choice {
         given: Some(place.path().join("run")),
-        runtime_directory: None,
-        xdg_runtime_dir: None,
         name: "alone".into(),
         slots_at_peak: 1,
-        shape: Shape::default(),
+        ..Choice::default()
     };
     let mut chosen = RunDir::choose(&choice)?;
     chosen.dir.lock("alone")?;
