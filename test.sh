@@ -21,7 +21,7 @@ if [ ! -x $tools/newman/node_modules/.bin/newman ] && command -v npm >/dev/null;
   npm install --silent --no-audit --no-fund --prefix $tools/newman newman@6.2.2 >/dev/null || true
 fi
 if [ ! -x $tools/schemathesis/bin/schemathesis ] && python3 -c 'import ensurepip, venv' 2>/dev/null; then
-  python3 -m venv $tools/schemathesis && $tools/schemathesis/bin/pip -q install schemathesis==4.32.5 || true
+  python3 -m venv $tools/schemathesis && $tools/schemathesis/bin/pip -q install -r tests/app/schemathesis.txt || true
 fi
 missing=()
 command -v cargo >/dev/null || missing+=("cargo and rustc 1.95 or newer (rustup installs them)")
@@ -36,7 +36,7 @@ optional=()
 postgres || optional+=("PostgreSQL 15 or newer (apt-get install postgresql)")
 command -v redis-server >/dev/null || optional+=("Redis (apt-get install redis-server)")
 [ -x $tools/newman/node_modules/.bin/newman ] || optional+=("newman (npm install --prefix $tools/newman newman@6.2.2)")
-[ -x $tools/schemathesis/bin/schemathesis ] || optional+=("schemathesis (python3 -m venv $tools/schemathesis; $tools/schemathesis/bin/pip install schemathesis==4.32.5)")
+[ -x $tools/schemathesis/bin/schemathesis ] || optional+=("schemathesis (python3 -m venv $tools/schemathesis; $tools/schemathesis/bin/pip install -r tests/app/schemathesis.txt)")
 if [ ${#optional[@]} -gt 0 ]; then
   printf 'test.sh: not installed, so not tested with: %s\n' "${optional[@]}" >&2
 fi

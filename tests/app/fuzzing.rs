@@ -35,15 +35,22 @@ fn try_all(program: &Path, server: &Server, person: &Person, paths: &[&str]) {
     let examples = if is_long() { "500" } else { "50" };
     let mut run = Command::new(program);
     run.args(["run", "--seed", "1", "--max-examples", examples, "--phases", "fuzzing"]);
-    run.args(["--workers", "2"]);
+    // One thread: with more the seed decides nothing, and CPython 3.11 may fail to parse in two at once.
+    run.args(["--workers", "1"]);
     run.args(["--generation-database", "none", "--no-color"]).args(paths);
     // The status, the type and the shape of each answer are in the document, and it is never a 5xx.
     run.args(["--checks", CHECKS, "-H", &format!("Authorization: Bearer {}", person.token())]);
     run.arg(format!("http://{}/openapi.json", server.address())).current_dir(folder.path());
     let output = run.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{}", narrow(&text), narrow(&errors));
     assert!(text.contains(" passed"), "{text}");
+}
+
+/// Its report without the ends of lines that nobody reads: a traceback may have whole files in them.
+fn narrow(report: &str) -> String {
+    report.lines().map(|line| line.chars().take(300).chain(['\n']).collect::<String>()).collect()
 }
 
 const BLOG: &str = "^/(users|posts|vote|login)";
