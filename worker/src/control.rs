@@ -93,19 +93,25 @@ pub(crate) async fn obey_supervisor(
 }
 
 /// What is spoken at which address, for sockets that come later.
-pub(crate) struct Speeches(Vec<(String, Speech)>);
+pub(crate) struct Speeches(Vec<(SockaddrStorage, String, Speech)>);
 
 impl Speeches {
+    /// A socket is known by the name that the kernel gives it: one address can be written in several ways.
     pub(crate) fn of(listeners: &[Listener]) -> Self {
-        let known = listeners.iter().map(|listener| (listener.address.clone(), listener.speech));
+        let known = listeners.iter().filter_map(|listener| {
+            let name = getsockname(listener.fd.as_raw_fd()).ok()?;
+            Some((name, listener.address.clone(), listener.speech))
+        });
         Self(known.collect())
     }
 
     fn listener(&self, fd: OwnedFd) -> Listener {
-        let name = getsockname::<SockaddrStorage>(fd.as_raw_fd());
-        let address = name.map(|name| name.to_string()).unwrap_or_default();
-        let known = self.0.iter().find(|(of, _)| *of == address);
-        let speech = known.map_or_else(Speech::default, |(_, speech)| *speech);
+        let name = getsockname(fd.as_raw_fd()).ok();
+        let known = self.0.iter().find(|(of, ..)| Some(of) == name.as_ref());
+        let (address, speech) = match known {
+            Some((_, address, speech)) => (address.clone(), *speech),
+            None => (name.as_ref().map(ToString::to_string).unwrap_or_default(), Speech::default()),
+        };
         Listener { fd, address, speech, backlog: None }
     }
 }
@@ -130,4 +136,26 @@ fn receive(control: &OwnedFd, datagram: &mut [u8]) -> nix::Result<(usize, Option
 fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: the descriptor must be open and owned by nobody else. recvmsg has just made it, and only this call has it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::ProxyProtocol;
+
+    #[test]
+    fn a_socket_that_comes_later_speaks_as_its_address_does() {
+        let speech = Speech { proxy: ProxyProtocol::default(), tls: true };
+        let [own, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let again = own.try_clone().unwrap();
+        // As an address with a zone is written, which the kernel's name for it leaves out.
+        let address = "127.0.0.1%lo:0".to_owned();
+        let known = Listener { fd: own.into(), address: address.clone(), speech, backlog: None };
+        let speeches = Speeches::of(&[known]);
+        let again = speeches.listener(again.into());
+        assert_eq!((again.address, again.speech), (address, speech));
+        assert_eq!(speeches.listener(other.into()).speech, Speech::default());
+    }
 }
