@@ -7,6 +7,8 @@
 mod encode;
 mod walk;
 
+use crate::cells::exemplar::EXEMPLAR_WORDS;
+use crate::cells::histogram::BUCKET_WORDS;
 pub(crate) use crate::keys::encode::{
     family_bytes, label_text, raw_values, series_bytes, string_bytes,
 };
@@ -161,15 +163,9 @@ pub(crate) struct SeriesKey {
 /// Words that a series of this kind takes.
 pub(crate) fn words_of(kind: CellKind, mode: GaugeMode, bounds: usize) -> usize {
     match (kind, mode) {
-        (CellKind::Histogram, _) => {
-            crate::cells::histogram::HISTOGRAM_HEAD.saturating_add(bounds).saturating_add(1)
-        }
+        (CellKind::Histogram, _) => bounds.saturating_add(1).saturating_mul(BUCKET_WORDS),
         (CellKind::ExemplarHistogram, _) => {
-            let buckets = bounds.saturating_add(1);
-            let exemplars = buckets.saturating_mul(crate::cells::exemplar::EXEMPLAR_WORDS);
-            crate::cells::histogram::HISTOGRAM_HEAD
-                .saturating_add(buckets)
-                .saturating_add(exemplars)
+            bounds.saturating_add(1).saturating_mul(BUCKET_WORDS + EXEMPLAR_WORDS)
         }
         (CellKind::Gauge, GaugeMode::Last) => crate::cells::LAST_WORDS,
         (CellKind::Gauge | CellKind::CounterU64 | CellKind::CounterF64, _) => 1,
@@ -262,7 +258,7 @@ mod tests {
         let bytes = family_bytes(&family).unwrap();
         let Some(Key::Family(read)) = parse(&bytes) else { panic!() };
         assert!(read.is(&family));
-        assert_eq!(read.words(), 8);
+        assert_eq!(read.words(), 9);
     }
 
     proptest! {

@@ -96,11 +96,11 @@ pub(crate) const CURSORS: usize = 8;
 /// role supervisor only
 pub(crate) const BELL_AT: usize = 0x380;
 
-// ---- redo log: number of committed items, then the items of four words
+// ---- redo log: number of committed items, then the items of two words
 pub(crate) const REDO_AT: usize = 0x400;
 pub(crate) const REDO_ITEMS_AT: usize = 0x440;
 pub(crate) const REDO_ITEMS: usize = 24;
-pub(crate) const REDO_ITEM_BYTES: usize = 32;
+pub(crate) const REDO_ITEM_BYTES: usize = 16;
 
 pub(crate) const ENTRY_BYTES: usize = 256;
 pub(crate) const SAMPLE_BYTES: usize = 576;

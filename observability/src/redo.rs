@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::cells::histogram::{Histogram, Next};
+use crate::cells::histogram::Histogram;
 use crate::layout::{
     HEADER_BYTES, KEYS_AT, PID_AT, REDO_AT, REDO_ITEM_BYTES, REDO_ITEMS, REDO_ITEMS_AT,
     VALUES_ALLOCATED_AT, VALUES_AT, long, size,
@@ -14,10 +14,8 @@ use crate::map::Map;
 use crate::sync::{AtomicU64, fence};
 
 const ITEM_WORDS: usize = REDO_ITEM_BYTES / 8;
-const SET: u64 = 0;
-const OBSERVE: u64 = 1;
 
-/// Words that one transaction may set, besides the one histogram that it may observe.
+/// Words that one transaction may set.
 const MOST_SETS: usize = 8;
 const _: () = assert!(MOST_SETS < REDO_ITEMS);
 
@@ -27,34 +25,32 @@ type Item = [AtomicU64; ITEM_WORDS];
 pub(crate) struct Redo<'m> {
     map: &'m Map,
     log: &'m [Item],
-    items: usize,
     /// What the log says, for the one who is sure of it: a successor reads the log and trusts nothing.
     sets: [(&'m AtomicU64, u64); MOST_SETS],
     count: usize,
-    observed: Option<(Histogram<'m>, Next)>,
 }
 
 impl<'m> Redo<'m> {
     pub(crate) fn begin(map: &'m Map) -> Self {
         let log = log(map);
         let nothing = (map.word(REDO_AT), 0);
-        Self { map, log, items: 0, sets: [nothing; MOST_SETS], count: 0, observed: None }
+        Self { map, log, sets: [nothing; MOST_SETS], count: 0 }
     }
 
-    /// Sets a word.
+    /// Sets a word, after those that were named before.
     #[inline]
     #[expect(clippy::panic, reason = "the number of words is a constant of each transaction")]
     pub(crate) fn set(&mut self, cell: &'m AtomicU64, value: u64) {
-        let Some(place) = self.sets.get_mut(self.count) else {
+        let Some((place, [offset, logged])) =
+            self.sets.get_mut(self.count).zip(self.log.get(self.count))
+        else {
             // A transaction that did half of what it should would be worse than none.
             panic!("a transaction sets at most {MOST_SETS} words");
         };
         *place = (cell, value);
         self.count += 1;
-        let item = &self.log[self.items];
-        item[0].store(SET | long(self.map.offset_of(cell)) << 32, Relaxed);
-        item[1].store(value, Relaxed);
-        self.items += 1;
+        offset.store(long(self.map.offset_of(cell)), Relaxed);
+        logged.store(value, Relaxed);
     }
 
     /// Adds to a word, which only the owner writes. At most once a word and transaction.
@@ -63,18 +59,12 @@ impl<'m> Redo<'m> {
         self.set(cell, cell.load(Relaxed).wrapping_add(delta));
     }
 
-    /// Adds one observation to a histogram. At most once a transaction.
+    /// Adds one observation to a histogram. At most once a bucket and transaction.
     #[inline]
     pub(crate) fn observe(&mut self, histogram: Histogram<'m>, bucket: usize, value: f64) {
         if let Some(next) = histogram.next(bucket, value) {
-            let item = &self.log[self.items];
-            let offset = self.map.offset_of(histogram.first());
-            let words = [OBSERVE | long(offset) << 32, next.count, next.sum.to_bits(), next.tag];
-            for (word, value) in item.iter().zip(words) {
-                word.store(value, Relaxed);
-            }
-            self.items += 1;
-            self.observed = Some((histogram, next));
+            self.set(next.place, next.sum);
+            self.set(next.cell, next.count);
         }
     }
 
@@ -82,11 +72,8 @@ impl<'m> Redo<'m> {
     #[inline]
     pub(crate) fn commit(self) {
         let commit = self.map.word(REDO_AT);
-        commit.store(long(self.items), Release);
+        commit.store(long(self.count), Release);
         fence(Release); // nothing is carried out before it is committed, not even by the compiler
-        if let Some((histogram, next)) = self.observed {
-            histogram.replace(&next);
-        }
         for (cell, value) in self.sets.iter().take(self.count) {
             // Release: a ring head or the state of an entry may be among them, and what it publishes came before.
             cell.store(*value, Release);
@@ -110,19 +97,11 @@ pub(crate) fn replay(map: &Map) {
     let commit = map.word(REDO_AT);
     let items = size(commit.load(Acquire)).min(REDO_ITEMS);
     let values_end = VALUES_AT.saturating_add(size(map.load(VALUES_ALLOCATED_AT)));
-    for words in log(map).iter().take(items) {
-        let [head, first, second, third] = words.each_ref().map(|word| word.load(Relaxed));
-        let offset = size(head >> 32);
-        if !is_cell(map, offset, values_end) {
-            continue; // a damaged log; nothing of ours writes such an item
-        }
-        if head & 0xff == OBSERVE {
-            let next = Next { tag: third, count: first, sum: f64::from_bits(second) };
-            if let Some(histogram) = Histogram::at(map, offset) {
-                histogram.replace(&next);
-            }
-        } else {
-            map.word(offset).store(first, Release);
+    for item in log(map).iter().take(items) {
+        let [offset, value] = item.each_ref().map(|word| word.load(Relaxed));
+        // A damaged log may say anything; nothing of ours names another place.
+        if is_cell(map, size(offset), values_end) {
+            map.word(size(offset)).store(value, Release);
         }
     }
     end(commit);

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use hashbrown::HashTable;
@@ -10,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use rustc_hash::FxHashMap;
 
-use crate::cells::exemplar::{self, EXEMPLAR_WORDS};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
+use crate::cells::exemplar;
+use crate::cells::histogram::{self, Histogram};
 use crate::cells::settle_last;
 use crate::clock::monotonic_ns;
 use crate::keys::{
@@ -352,27 +351,21 @@ pub(crate) fn absolute(values: Section, value: u32, words: usize) -> Option<usiz
         .then(|| values.offset + start)
 }
 
-/// What a new owner does to the cells of a dead one: live gauges begin at 0, half observations are finished.
+/// What a new owner does to the cells of a dead one: live gauges begin at 0, and what its threads had locked is free.
 fn settle(map: &Map, family: &FamilyKey, cells: usize) {
     use crate::keys::GaugeMode::{Last, LiveMax, LiveMin, LiveSum, PerWorker};
     match (family.kind, family.mode) {
-        (CellKind::Histogram, _) => finish(map.words(cells, family.words())),
-        (CellKind::ExemplarHistogram, _) => {
-            let words = map.words(cells, family.words());
-            finish(words);
-            let exemplars =
-                words.get(HISTOGRAM_HEAD + family.bounds.len() + 1..).unwrap_or_default();
-            exemplars.chunks(EXEMPLAR_WORDS).for_each(exemplar::settle);
+        (CellKind::Histogram | CellKind::ExemplarHistogram, _) => {
+            let (words, buckets) = (map.words(cells, family.words()), family.bounds.len() + 1);
+            if let Some(histogram) = Histogram::of(words, buckets) {
+                histogram.unlock();
+            }
+            let exemplars = (0..buckets).filter_map(|at| histogram::exemplar(words, buckets, at));
+            exemplars.for_each(exemplar::settle);
         }
         (CellKind::Gauge, Last) => settle_last(map.words(cells, family.words())),
         (CellKind::Gauge, LiveSum | LiveMax | LiveMin | PerWorker) => map.store(cells, 0),
         (CellKind::CounterU64 | CellKind::CounterF64, _) => {}
-    }
-}
-
-fn finish(words: &[AtomicU64]) {
-    if let Some(histogram) = Histogram::of(words) {
-        histogram.finish();
     }
 }
 

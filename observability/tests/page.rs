@@ -212,22 +212,22 @@ fn metrics(file: &File) {
     assert_eq!((kind, file.at(pair + 8).number()), (3, 2.5));
     assert_eq!(histogram::<3>(file, "test_values", 4), ([1, 2, 0], 3.5));
     assert_eq!(histogram::<2>(file, "test_traced", 5), ([0, 1], 5.0));
-    // Behind five words and two buckets: six words for each bucket.
-    let mut exemplar = file.at(file.cells("test_traced", "") + (5 + 2 + 6) * 8);
+    // Behind two buckets of three words: six words for each bucket.
+    let mut exemplar = file.at(file.cells("test_traced", "") + (2 * 3 + 6) * 8);
     assert_eq!(exemplar.word() % 2, 0);
     assert_eq!((exemplar.bytes(), exemplar.bytes(), exemplar.number()), (TRACE, SPAN, 5.0));
 }
 
-/// Counts and sum, as the last tag says.
+/// The counts, and the sum of the places that they say.
 fn histogram<const N: usize>(file: &File, name: &str, expected: u8) -> ([u64; N], f64) {
     let (kind, series) = file.series(name);
     assert_eq!(kind, expected);
-    let at = series[0].1;
-    let tag = file.word(at) & !(1 << 63);
-    let mut pair = file.at(at + 8 + usize::try_from(tag >> 8 & 1).unwrap() * 16);
-    let mut counts = std::array::from_fn(|bucket| file.word(at + (5 + bucket) * 8));
-    counts[usize::try_from(tag & 0xFF).unwrap()] = pair.word();
-    (counts, pair.number())
+    let at = |bucket| series[0].1 + bucket * 24;
+    let counts = std::array::from_fn(|bucket| file.word(at(bucket)) & !(1 << 63));
+    let sum = |bucket: usize| {
+        file.at(at(bucket) + 8 + usize::try_from(counts[bucket] & 1).unwrap() * 8).number()
+    };
+    (counts, (0..N).map(sum).sum())
 }
 
 fn in_flight(file: &File) {

@@ -39,8 +39,8 @@ pub(crate) struct Round {
     request: f64,
 }
 
-/// Stores that an observation takes at least so that a death in it leaves a whole one: count, sum, what they are of, bucket.
-const OBSERVE_STORES: f64 = 4.0;
+/// Stores that an observation takes at least: count and sum.
+const OBSERVE_STORES: f64 = 2.0;
 
 pub(crate) const GOALS: [Goal<Round>; 11] = [
     Goal {

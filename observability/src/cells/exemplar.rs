@@ -70,8 +70,7 @@ pub(crate) fn read(words: &[AtomicU64]) -> Option<Exemplar> {
 }
 
 /// Successor of a dead writer: a half-written exemplar is none.
-pub(crate) fn settle(words: &[AtomicU64]) {
-    let Some(words) = words.first_chunk::<EXEMPLAR_WORDS>() else { return };
+pub(crate) fn settle(words: &[AtomicU64; EXEMPLAR_WORDS]) {
     let sequence = words[0].load(Acquire);
     if !sequence.is_multiple_of(2) {
         words[1].store(0, Relaxed);

@@ -2,10 +2,9 @@
 //!
 //! The bits of a positive number, taken as an integer, order as the numbers do. Cut off below some bit they number the cells
 //! of a grid that is fine enough for each cell to hold at most one bound: what is left is one look into a table and one
-//! comparison. There is no branch on the number: where a value falls is what no processor can guess, and a wrong guess costs
-//! more than the rest of an observation.
-
-use std::hint::select_unpredictable;
+//! comparison. There is no branch on the number, or at most one on whether it lies beyond all bounds: where a value falls is
+//! what no processor can guess, and a wrong guess costs more than the rest of an observation. Numbers below zero, and what is
+//! no number, come out behind the last bucket, so that they cost the others nothing either.
 
 use crate::layout::size;
 
@@ -30,13 +29,14 @@ pub(crate) struct Search {
 /// A grid over positive bounds.
 pub(crate) struct Grid {
     /// The bits of the number at which the first cell begins.
-    base: i64,
+    base: u64,
     /// A cell has two to this many numbers.
     shift: u32,
-    /// Of each cell, the bits of the bound in it; of one without a bound those of infinity.
-    bound: [i64; CELLS],
+    /// Of each cell, the bits of the bound in it; of one without a bound those of infinity. The last has none and goes on
+    /// for ever.
+    bound: [u64; CELLS + 1],
     /// Of each cell, how many bounds lie in those below it.
-    below: [u8; CELLS],
+    below: [u8; CELLS + 1],
 }
 
 impl Search {
@@ -60,28 +60,28 @@ impl Search {
     /// The first bucket whose bound is not below a number, which is not NaN: bounds are inclusive.
     #[inline]
     pub(crate) fn bucket(&self, value: f64) -> usize {
-        if let Some(grid) = &self.grid {
-            return grid.bucket(value);
-        }
-        let bounds = self.bounds.iter().take(self.count);
-        bounds.map(|bound| usize::from(value > *bound)).sum()
+        let by_grid = self.grid.as_ref().map(|grid| grid.bucket(value));
+        by_grid.filter(|bucket| *bucket <= self.count).unwrap_or_else(|| {
+            let bounds = self.bounds.iter().take(self.count);
+            bounds.map(|bound| usize::from(value > *bound)).sum()
+        })
     }
 }
 
 impl Grid {
     /// Everything falls into the first bucket: for who has no grid, and never asks.
     pub(crate) const NONE: Self =
-        Self { base: 0, shift: MANTISSA, bound: [i64::MAX; CELLS], below: [0; CELLS] };
+        Self { base: 0, shift: MANTISSA, bound: [u64::MAX; CELLS + 1], below: [0; CELLS + 1] };
 
     /// A grid of this fineness, if no cell of it holds two bounds and there are enough cells.
     const fn of(bounds: &[f64], count: usize, shift: u32) -> Option<Self> {
-        let infinity = f64::INFINITY.to_bits().cast_signed();
-        let base = bounds[0].to_bits().cast_signed() >> shift << shift;
-        let mut grid = Self { base, shift, bound: [infinity; CELLS], below: [0; CELLS] };
+        let infinity = f64::INFINITY.to_bits();
+        let base = bounds[0].to_bits() >> shift << shift;
+        let mut grid = Self { base, shift, bound: [infinity; CELLS + 1], below: [0; CELLS + 1] };
         let (mut at, mut next) = (0, 0);
         while at < count {
-            let bits = bounds[at].to_bits().cast_signed();
-            let cell = size((bits - base).cast_unsigned() >> shift);
+            let bits = bounds[at].to_bits();
+            let cell = size((bits - base) >> shift);
             if cell < next || cell >= CELLS {
                 return None;
             }
@@ -89,7 +89,7 @@ impl Grid {
             at += 1;
             next = cell + 1;
             let mut above = next;
-            while above < CELLS {
+            while above <= CELLS {
                 grid.below[above] += 1;
                 above += 1;
             }
@@ -97,15 +97,13 @@ impl Grid {
         Some(grid)
     }
 
-    /// As [`Search::bucket`]. In integers throughout: to go to and fro between the two kinds of registers costs more than
-    /// the comparison.
+    /// As [`Search::bucket`]; for a negative number and for NaN a bucket behind the last. In integers throughout: to go to and
+    /// fro between the two kinds of registers costs more than the comparison.
     #[inline]
     pub(crate) fn bucket(&self, value: f64) -> usize {
-        let bits = value.to_bits().cast_signed();
-        // Negative numbers have negative bits: they lie below the first cell as zero does.
-        let above = select_unpredictable(bits > self.base, bits.wrapping_sub(self.base), 0);
-        // The last cell goes on for ever.
-        let cell = size(above.cast_unsigned() >> self.shift).min(CELLS - 1);
+        let bits = value.to_bits();
+        // The bits of negative numbers and of NaN are above those of infinity: they fall into the last cell, behind its bound.
+        let cell = size(bits.saturating_sub(self.base) >> self.shift).min(CELLS);
         usize::from(self.below[cell]) + usize::from(bits > self.bound[cell])
     }
 }
@@ -121,6 +119,11 @@ mod tests {
         for value in values {
             let first = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
             assert_eq!(search.bucket(value), first, "{value} in {bounds:?}");
+        }
+        if let Some(grid) = search.grid {
+            for value in [f64::NAN, -f64::NAN, -0.0, -1.0, f64::NEG_INFINITY] {
+                assert!(grid.bucket(value) > bounds.len(), "{value} in {bounds:?}");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
+use crate::cells::histogram::{BUCKET_WORDS, Histogram};
 use crate::cells::{LAST_WORDS, read_last, set_last, writes_in_tests};
 use crate::ids::{SpanId, TraceId};
 use crate::layout::{join, size};
@@ -73,21 +73,21 @@ fn a_last_value_is_of_its_time() {
 
 #[test]
 fn a_histogram_holds_whole_observations() {
-    const WORDS: usize = HISTOGRAM_HEAD + 3;
+    const WORDS: usize = 3 * BUCKET_WORDS;
     let write = |words: &[AtomicU64; WORDS], number: u32| {
-        Histogram::of(words)
+        Histogram::of(words, 3)
             .unwrap()
             .observe(size(u64::from(number % 2)), f64::from(number % 2 + 1));
     };
     let mut latest = [0; 3];
     let found = race(write, |words| {
         let mut counts = [0; 3];
-        let before = words[0].load(Relaxed) >> 8;
-        let sum = Histogram::of(words).unwrap().read(&mut counts);
-        let passed = (words[0].load(Relaxed) >> 8) - before;
+        let before = words[0].load(Relaxed);
+        let sum = Histogram::of(words, 3).unwrap().read(&mut counts);
+        let passed = words[0].load(Relaxed) - before;
         assert!(counts.iter().zip(latest).all(|(now, before)| *now >= before), "{counts:?}");
         latest = counts;
-        // Beyond 64 changes the sum may be of another moment than the buckets.
+        // Beyond 64 changes the sum may be of another moment than the counts.
         let expected = f64::from(u32::try_from(counts[0] + 2 * counts[1]).unwrap());
         assert!(passed >= 64 || sum.to_bits() == expected.to_bits(), "{counts:?} {sum}");
         counts[0] > 0

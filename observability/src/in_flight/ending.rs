@@ -158,7 +158,8 @@ impl Endings {
     fn find_duration(&self, labels: &[&str]) -> Option<Limited<Histogram<'static>>> {
         let words = words_of(DURATION.kind, DURATION.mode, DURATION.bounds.len());
         let found = self.slot.find(&DURATION, labels)?;
-        let cells = Histogram::of(self.slot.map.words(found.offset, words))?;
+        let cells =
+            Histogram::of(self.slot.map.words(found.offset, words), DURATION_BOUNDS.len() + 1)?;
         Some(Limited { cells, is_over: found.overflow })
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use crate::cells::exemplar::{self, Exemplar};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Head, Histogram as Cells};
+use crate::cells::histogram::{self, Histogram as Cells};
 use crate::cells::search::Grid;
 use crate::clock::recent_wall_ns;
 use crate::ids::{SpanId, TraceId};
@@ -53,7 +53,7 @@ pub struct HistogramVec<const N: usize> {
 
 /// One label set of a histogram, found. `Copy`, and valid for the life of the process that found it.
 ///
-/// An observation is four stores on the thread that serves, six more with an exemplar; other threads take turns by a lock.
+/// An observation is two stores on the thread that serves, six more with an exemplar; other threads take turns by a lock.
 #[derive(Copy, Clone)]
 pub struct HistogramHandle {
     /// The thread for which an observation is some stores into `own`, beside the rest: the hot path follows no pointer to a
@@ -164,13 +164,13 @@ impl<const N: usize> HistogramVec<N> {
 
 impl HistogramHandle {
     /// Of no cells: no thread is the owner, so nobody stores there.
-    const NONE: Self =
-        Self { owner: 0, own: Cells::new(&NOWHERE, &[]), grid: &Grid::NONE, resolved: None };
+    const NONE: Self = Self { owner: 0, own: Cells::NONE, grid: &Grid::NONE, resolved: None };
 
     #[inline]
     fn of(resolved: Option<Resolved>) -> Self {
         let plain = resolved.and_then(|found| {
-            let (own, grid) = (Cells::of(found.own())?, found.home.search.grid.as_ref()?);
+            let (own, grid) =
+                (Cells::of(found.own(), found.home.buckets())?, found.home.search.grid.as_ref()?);
             Some(Self { owner: found.owner(), own, grid, resolved })
         });
         plain.unwrap_or(Self { resolved, ..Self::NONE })
@@ -194,7 +194,7 @@ impl HistogramHandle {
         };
         if !trace.is_none()
             && let Some(found) = self.resolved
-            && let Some(words) = self.own.exemplar(found.home.buckets(), bucket)
+            && let Some(words) = histogram::exemplar(found.own(), found.home.buckets(), bucket)
         {
             exemplar::set(words, &Exemplar { trace, span, value, wall_ns: recent_wall_ns() });
         }
@@ -203,9 +203,10 @@ impl HistogramHandle {
     /// The owner's stores, and the bucket; none if this update is more than these.
     #[inline]
     fn observe_plainly(&self, value: f64) -> Option<usize> {
-        if self.owner != owner() || value.is_nan() {
+        if self.owner != owner() {
             return None;
         }
+        // There is no such bucket for a negative number, nor for NaN.
         self.own.observe(self.grid.bucket(value), value)
     }
 
@@ -215,24 +216,24 @@ impl HistogramHandle {
     }
 }
 
-/// Any update that is not merely the owner's stores. Says where it went, whether this thread alone writes there, and into
-/// which bucket.
+/// Any update that is not merely the owner's stores. Says into which words it went, whether this thread alone writes there,
+/// and into which bucket.
 #[inline(never)]
 fn observe_otherwise(
     resolved: Option<Resolved>,
     value: f64,
-) -> Option<(Cells<'static>, bool, usize)> {
-    let resolved = resolved?;
+) -> Option<(&'static [AtomicU64], bool, usize)> {
+    let found = resolved?;
     if value.is_nan() {
-        resolved.count_invalid();
+        found.count_invalid();
         return None;
     }
-    let (cells, is_alone) = resolved.writable()?;
-    let cells = Cells::of(cells)?;
-    let bucket = resolved.home.search.bucket(value);
+    let (words, is_alone) = found.writable()?;
+    let cells = Cells::of(words, found.home.buckets())?;
+    let bucket = found.home.search.bucket(value);
     let is_there =
         if is_alone { cells.observe(bucket, value) } else { cells.observe_shared(bucket, value) };
-    is_there.map(|bucket| (cells, is_alone, bucket))
+    is_there.map(|bucket| (words, is_alone, bucket))
 }
 
 #[cold]
@@ -243,10 +244,10 @@ fn observe_otherwise_with_exemplar(
     trace: TraceId,
     span: SpanId,
 ) {
-    if let Some((cells, is_alone, bucket)) = observe_otherwise(resolved, value)
+    if let Some((words, is_alone, bucket)) = observe_otherwise(resolved, value)
         && !trace.is_none()
         && let Some(found) = resolved
-        && let Some(words) = cells.exemplar(found.home.buckets(), bucket)
+        && let Some(words) = histogram::exemplar(words, found.home.buckets(), bucket)
     {
         let exemplar = Exemplar { trace, span, value, wall_ns: recent_wall_ns() };
         if is_alone {
@@ -256,8 +257,6 @@ fn observe_otherwise_with_exemplar(
         }
     }
 }
-
-static NOWHERE: Head = [const { AtomicU64::new(0) }; HISTOGRAM_HEAD];
 
 impl Timer {
     /// Observes nothing.

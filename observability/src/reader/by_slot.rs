@@ -1,6 +1,6 @@
 //! What one worker slot did and does: the same cells as the sums, before they are summed.
 
-use crate::cells::histogram::Histogram;
+use crate::cells::histogram::{BUCKET_WORDS, Histogram};
 use crate::cells::search::MOST_BOUNDS;
 use crate::closed::Role;
 use crate::http_metrics::DURATION_BOUNDS;
@@ -129,7 +129,8 @@ fn requests(families: &Families, views: &[View]) -> Vec<(Durations, u64)> {
             let Some(counts) = scratch.first_chunk_mut::<{ DURATION_BOUNDS.len() + 1 }>() else {
                 continue;
             };
-            let Some(cells) = Histogram::at(&view.map, source.offset) else { continue };
+            let words = view.map.words(source.offset, counts.len() * BUCKET_WORDS);
+            let Some(cells) = Histogram::of(words, counts.len()) else { continue };
             cells.read(counts);
             let read = Durations(*counts);
             of_view.0 = of_view.0.plus(&read);

@@ -1,7 +1,7 @@
 //! One series as a reader keeps it: which cells make its number, the number, and the beginnings of its lines, ready.
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
-use crate::cells::histogram::{HISTOGRAM_HEAD, Histogram};
+use crate::cells::histogram::{BUCKET_WORDS, Histogram};
 use crate::cells::search::MOST_BOUNDS;
 use crate::cells::{LAST_WORDS, read_last};
 use crate::keys::{CellKind, FamilyKey, GaugeMode};
@@ -204,7 +204,8 @@ impl SeriesRead {
         counts.resize(buckets, 0);
         for source in &self.sources {
             let Some(view) = views.get(source.view) else { continue };
-            let Some(cells) = Histogram::at(&view.map, source.offset) else { continue };
+            let words = view.map.words(source.offset, buckets * BUCKET_WORDS);
+            let Some(cells) = Histogram::of(words, buckets) else { continue };
             sum += cells.read(scratch);
             for (count, part) in counts.iter_mut().zip(scratch.iter()) {
                 *count = count.wrapping_add(*part);
@@ -217,7 +218,7 @@ impl SeriesRead {
     fn read_exemplars(&mut self, buckets: usize, views: &[View]) {
         self.exemplars.clear();
         for bucket in 0..buckets {
-            let at = (HISTOGRAM_HEAD + buckets + bucket * EXEMPLAR_WORDS) * 8;
+            let at = (buckets * BUCKET_WORDS + bucket * EXEMPLAR_WORDS) * 8;
             let read = |source: &Source| {
                 let view = views.get(source.view)?;
                 exemplar::read(view.map.words(source.offset + at, EXEMPLAR_WORDS))
