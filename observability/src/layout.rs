@@ -96,6 +96,12 @@ pub(crate) const CURSORS: usize = 8;
 /// role supervisor only
 pub(crate) const BELL_AT: usize = 0x380;
 
+// ---- damage: written by the observer
+/// four words, in the order of `record::Kind::ALL`: rests of rings that could not be read
+pub(crate) const UNREADABLE_AT: usize = 0x3A0;
+/// for the owner's ring and the shared one: 1 from a rest that could not be read to the next good record
+pub(crate) const BAD_RINGS_AT: usize = 0x3C0;
+
 // ---- redo log: number of committed items, then the items of two words
 pub(crate) const REDO_AT: usize = 0x400;
 pub(crate) const REDO_ITEMS_AT: usize = 0x440;

@@ -90,6 +90,11 @@ impl Kind {
             Self::Sample => "sample",
         }
     }
+
+    /// Its place among the header's counters.
+    pub(crate) fn number(self) -> usize {
+        Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
+    }
 }
 
 /// A finished (or lost) request: its access line and its server span are both made of this.

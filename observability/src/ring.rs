@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::ids::SpanId;
 use crate::layout::{
-    CURSORS, OWNER_CURSORS_AT, OWNER_HEAD_AT, RECORDS_DROPPED_AT, SHARED_CURSORS_AT,
-    SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, long, size, wide,
+    BAD_RINGS_AT, CURSORS, OWNER_CURSORS_AT, OWNER_HEAD_AT, RECORDS_DROPPED_AT, SHARED_CURSORS_AT,
+    SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, UNREADABLE_AT, long, size, wide,
 };
 use crate::map::Map;
 use crate::record::decode::{Header, decode, is_known, unkept};
@@ -58,6 +58,7 @@ pub(crate) struct Ring {
     pub(crate) head_at: usize,
     cursors_at: usize,
     dropped_at: usize,
+    bad_at: usize,
 }
 
 impl Ring {
@@ -68,12 +69,14 @@ impl Ring {
                 head_at: OWNER_HEAD_AT,
                 cursors_at: OWNER_CURSORS_AT,
                 dropped_at: RECORDS_DROPPED_AT,
+                bad_at: BAD_RINGS_AT,
             },
             RingName::Shared => Self {
                 section: sections.shared_ring,
                 head_at: SHARED_HEAD_AT,
                 cursors_at: SHARED_CURSORS_AT,
                 dropped_at: SHARED_DROPPED_AT,
+                bad_at: BAD_RINGS_AT + 8,
             },
         }
     }
@@ -115,8 +118,24 @@ impl Ring {
     }
 
     pub(crate) fn dropped_at(&self, kind: Kind) -> usize {
-        let number = Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0);
-        self.dropped_at.saturating_add(number.saturating_mul(8))
+        self.dropped_at.saturating_add(kind.number().saturating_mul(8))
+    }
+
+    /// Says whether a rest was skipped and no good record has come since (F47).
+    pub(crate) fn is_bad(&self, map: &Map) -> bool {
+        map.load(self.bad_at) != 0
+    }
+
+    /// A rest was skipped: it counts as one record of this kind.
+    pub(crate) fn set_bad(&self, map: &Map, kind: Kind) {
+        let cell = UNREADABLE_AT.saturating_add(kind.number().saturating_mul(8));
+        map.store(cell, map.load(cell).wrapping_add(1));
+        map.store(self.bad_at, 1);
+    }
+
+    /// A good record has come.
+    pub(crate) fn set_good(&self, map: &Map) {
+        map.store(self.bad_at, 0);
     }
 
     fn slowest_cursor(&self, map: &Map, head: u64) -> u64 {

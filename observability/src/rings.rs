@@ -1,5 +1,7 @@
 //! All rings of a run directory, as the observer reads them: with cursors that outlive it.
 
+mod guest;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -272,44 +274,6 @@ impl Slot {
         position
     }
 
-    /// Where a guest without a cursor begins (F51): the oldest record that the ring still holds, read by the observer or not;
-    /// the head if there is none.
-    pub fn oldest(&self, name: RingName) -> Position {
-        self.consumer(name).oldest_whole()
-    }
-
-    /// Reads as a guest: for `saola log` and its like, who have no cursor and so hold nothing up. What is overwritten while
-    /// it is read is left out, and the reading goes on at the oldest record that is still whole. Returns where it stopped,
-    /// and how many bytes were left out.
-    pub fn read_as_guest(
-        &mut self,
-        name: RingName,
-        mut position: Position,
-        mut each: impl FnMut(Position, Entry<'_>) -> Reading,
-    ) -> (Position, u64) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let consumer = self.consumer(name);
-        let mut left_out = 0;
-        let head = self.head(name);
-        loop {
-            if position < consumer.ring.floor(consumer.map) {
-                let oldest = consumer.oldest_whole();
-                left_out += oldest.saturating_sub(position);
-                position = oldest;
-            }
-            let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
-            if position < consumer.ring.floor(consumer.map) {
-                continue; // it may have been written over while it was copied
-            }
-            position = next;
-            if each(next, entry) == Reading::Stop {
-                break;
-            }
-        }
-        self.bytes = bytes;
-        (position, left_out)
-    }
-
     /// Positions of the sample ring: what may still be read, and where the next sample will stand. Empty without a ring.
     pub fn samples(&self) -> std::ops::Range<Position> {
         SampleRing::new(self.view.sections.samples).map_or(0..0, |ring| {
@@ -360,6 +324,21 @@ impl Slot {
             .map(|name| self.consumer(name).dropped(kind))
             .iter()
             .sum()
+    }
+
+    /// Says whether a rest of the ring could not be read, by this observer or one before it, and no good record has come since.
+    pub fn is_bad(&self, name: RingName) -> bool {
+        self.ring(name).is_bad(&self.view.map)
+    }
+
+    /// Says that the rest of a ring could not be read: whoever scrapes sees a bad slot, and one dropped record of this kind.
+    pub fn set_bad(&self, name: RingName, kind: Kind) {
+        self.ring(name).set_bad(&self.view.map, kind);
+    }
+
+    /// Says that a good record has come from a ring that was bad.
+    pub fn set_good(&self, name: RingName) {
+        self.ring(name).set_good(&self.view.map);
     }
 
     fn ring(&self, name: RingName) -> Ring {

@@ -7,97 +7,22 @@ mod files;
 mod lines;
 mod marks;
 mod open;
+mod rings;
 mod stacks;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
-use saola_observability::SpanId;
 use saola_observability::closed::Level;
-use saola_observability::record::Record;
 
 pub(crate) use files::{Files, Lag, LogCursors, News};
 pub(crate) use lines::{Lines, LostLines};
 
-use crate::logfmt::Origin;
 use crate::otlp::Traces;
 use crate::profile::{Profiles, Symbols};
 use marks::Marks;
 use open::Open;
-
-/// Who reads a ring; each has its own cursor in the file.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum Stage {
-    /// Lines. Its cursor moves when `write(2)` has returned.
-    Log,
-    /// Spans. Its cursor moves when the span is queued.
-    Otlp,
-}
-
-/// The rings of all slots, two for each, as the reader needs them: a *source* is one ring.
-pub(crate) trait Rings {
-    /// A place in a ring.
-    type Position: Copy + Ord + Send + 'static;
-
-    /// Looks for slots that appeared or vanished.
-    fn refresh(&mut self);
-
-    /// How many sources there are; they keep their numbers.
-    fn sources(&self) -> usize;
-
-    /// Who writes there.
-    fn origin(&mut self, source: usize) -> Origin;
-
-    /// Hands out at most `most` records that have not been read for lines, in order.
-    fn read(
-        &mut self,
-        source: usize,
-        most: usize,
-        take: &mut dyn FnMut(Self::Position, Record<'_>),
-    );
-
-    /// Hands out at most `most` records that have not been read for spans, in order.
-    fn read_kept(
-        &mut self,
-        source: usize,
-        most: usize,
-        take: &mut dyn FnMut(Self::Position, Kept<'_>),
-    );
-
-    /// Behind the last record that the stage has read.
-    fn read_to(&mut self, source: usize, stage: Stage) -> Self::Position;
-
-    /// Says that the stage has got everything up to here without reading it.
-    fn skip_to(&mut self, source: usize, stage: Stage, position: Self::Position);
-
-    /// Stores the stage's cursor: all before and at this record is done with.
-    fn commit(&mut self, source: usize, stage: Stage, position: Self::Position);
-
-    /// Bytes that the stage has not read yet.
-    fn unread(&mut self, source: usize, stage: Stage) -> u64;
-
-    /// Bytes that the stage has not committed yet.
-    fn uncommitted(&mut self, source: usize, stage: Stage) -> u64;
-
-    /// Bytes that the source holds.
-    fn capacity(&mut self, source: usize) -> u64;
-
-    /// The server spans of the requests being served now; of `sampled` ones only, or of all.
-    fn running(&mut self, sampled: bool) -> HashSet<SpanId>;
-
-    /// Hands the profile samples that are new to `profiles`.
-    fn samples(&mut self, profiles: &mut Profiles);
-}
-
-/// What there is to read for spans.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the reader's stack")]
-pub(crate) enum Kept<'a> {
-    /// A record.
-    Record(Record<'a>),
-    /// The end of a request whose trace is not kept, by its server span.
-    Not(SpanId),
-}
+pub(crate) use rings::{Kept, Rings, Stage};
 
 /// What a pass found.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Debug)]
@@ -274,7 +199,8 @@ impl<R: Rings> Reader<R> {
             let mut time = 0;
             let origin = self.rings.origin(source);
             let spans_at = self.rings.read_to(source, Stage::Otlp);
-            let is_together = spans_at >= self.rings.read_to(source, Stage::Log);
+            let lines_at = self.rings.read_to(source, Stage::Log);
+            let is_together = spans_at >= lines_at;
             let traces = self.traces.as_ref().filter(|_| is_together);
             let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
             let (pending, open) = (&mut self.pending[source], &mut self.open[source]);
@@ -292,6 +218,16 @@ impl<R: Rings> Reader<R> {
                     open.read(position, fate);
                 }
             });
+            // What cannot be read is done with, too: a cursor in front of it would keep the ring full.
+            let end = self.rings.read_to(source, Stage::Log);
+            if Some(end) > mark.reached.max(Some(lines_at)) {
+                mark.reached = Some(end);
+                order.push_back((time, source));
+                pending.push_back(Pending { position: end, line: None });
+                if is_together {
+                    open.read(end, None);
+                }
+            }
             if let Some(reached) = mark.reached.filter(|_| is_together) {
                 self.rings.skip_to(source, Stage::Otlp, reached);
             }
@@ -308,16 +244,17 @@ impl<R: Rings> Reader<R> {
                 continue;
             }
             while !has_room && self.rings.unread(source, Stage::Log) > half {
-                let before = self.rings.unread(source, Stage::Log);
+                let before = self.rings.read_to(source, Stage::Log);
                 let (rings, lines, mark) =
                     (&mut self.rings, &mut self.lines, &mut self.marks[source]);
-                rings.read(source, PER_RING.0, &mut |position, record| {
-                    mark.reached = Some(position);
+                rings.read(source, PER_RING.0, &mut |_, record| {
                     lines.lose(LostLines::Blocked, &record);
                 });
-                if self.rings.unread(source, Stage::Log) >= before {
+                let reached = self.rings.read_to(source, Stage::Log);
+                if reached <= before {
                     break;
                 }
+                mark.reached = Some(reached);
             }
             // What is encoded or pending stays in memory and is written later: only a crash of the observer can
             // take it now.
@@ -363,6 +300,7 @@ impl<R: Rings> Reader<R> {
         let mut found = Found::Nothing;
         let Some(traces) = &self.traces else { return found };
         let worker = self.rings.origin(source).worker;
+        let mut last = self.rings.read_to(source, Stage::Otlp);
         let (open, profiles) = (&mut self.open[source], &mut self.profiles);
         self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
             found = Found::Some;
@@ -374,7 +312,12 @@ impl<R: Rings> Reader<R> {
                 }
             };
             open.read(position, fate);
+            last = position;
         });
+        let end = self.rings.read_to(source, Stage::Otlp);
+        if end > last {
+            open.read(end, None);
+        }
         found
     }
 }

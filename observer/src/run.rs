@@ -221,8 +221,14 @@ fn tell(reader: &Shared, voice: &Voice) {
                 let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
                 voice.say(Level::Warn, "records dropped", shown);
             }
-            News::Damaged(count) => {
-                voice.say(Level::Error, "ring damaged", &[("count", Value::U64(count))]);
+            News::Damaged { role, worker, count } => {
+                let fields = [
+                    ("role", Value::Str(role.as_str())),
+                    ("count", Value::U64(count)),
+                    ("slot", Value::U64(worker.unwrap_or(0).into())),
+                ];
+                let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
+                voice.say(Level::Error, "ring damaged", shown);
             }
         }
     }

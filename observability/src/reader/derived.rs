@@ -9,8 +9,8 @@ use crate::http_metrics::ACTIVE_HELP;
 use crate::in_flight::ending::seconds;
 use crate::keys::label_text;
 use crate::layout::{
-    RECORDS_DROPPED_AT, SHARED_DROPPED_AT, UPDATES_INVALID_AT, UPDATES_LIMIT_AT,
-    UPDATES_NO_SPACE_AT,
+    BAD_RINGS_AT, RECORDS_DROPPED_AT, SHARED_DROPPED_AT, UNREADABLE_AT, UPDATES_INVALID_AT,
+    UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT,
 };
 use crate::names;
 use crate::reader::merge::{Families, FamilyRead, Shown};
@@ -35,11 +35,20 @@ pub(crate) fn read(
     liveness(families, &workers);
     dropped_records(families, &workers);
     dropped_series(families, views, conflicts);
-    let bad =
-        families.derived(names::SAOLA_SLOTS_BAD, "Slot files that cannot be read.", Shown::Gauge);
-    bad.push(String::new(), ValueRead::U64(crate::layout::long(damaged)));
+    bad_slots(families, views, damaged);
     processes(families, views, live);
     build_info(families);
+}
+
+/// `saola_slots_bad`: what the files say by themselves, and what the observer has met in their rings (O20).
+fn bad_slots(families: &mut Families, views: &[View], damaged: usize) {
+    let is_bad = |view: &&View| {
+        [BAD_RINGS_AT, BAD_RINGS_AT + 8].iter().any(|ring| view.map.load(*ring) != 0)
+    };
+    let count = damaged + views.iter().filter(is_bad).count();
+    let help = "Slot files that cannot be read, or whose last record could not.";
+    let family = families.derived(names::SAOLA_SLOTS_BAD, help, Shown::Gauge);
+    family.push(String::new(), ValueRead::U64(crate::layout::long(count)));
 }
 
 /// `saola_build_info`: always 1. What stands behind `+` in a version (semver's build metadata) is the revision.
@@ -143,12 +152,13 @@ fn liveness(families: &mut Families, workers: &[(&View, bool)]) {
 }
 
 fn dropped_records(families: &mut Families, workers: &[(&View, bool)]) {
-    let help = "Records not written because the ring was full, by kind.";
+    let help = "Records lost because their ring was full or could not be read, by kind.";
     let family = families.derived(names::SAOLA_RECORDS_DROPPED, help, Shown::Counter);
     for (view, _) in workers {
         for (at, kind) in Kind::ALL.iter().enumerate() {
-            let owner = view.map.load(RECORDS_DROPPED_AT + at * 8);
-            let count = owner.wrapping_add(view.map.load(SHARED_DROPPED_AT + at * 8));
+            let cells = [RECORDS_DROPPED_AT, SHARED_DROPPED_AT, UNREADABLE_AT];
+            let counts = cells.map(|cell| view.map.load(cell + at * 8));
+            let count = counts.into_iter().fold(0, u64::wrapping_add);
             let labels = format!("{},kind=\"{}\"", worker_label(view), kind.as_str());
             family.push(labels, ValueRead::U64(count));
         }

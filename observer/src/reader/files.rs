@@ -1,5 +1,7 @@
 //! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
 
+mod news;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +12,14 @@ use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
 use saola_observability::rings::{self, Alarm, Cursor, Position, Reading};
 use saola_observability::samples::Found;
-use saola_observability::{Entry, Kind, RingName, SpanId};
+use saola_observability::{Entry, RingName, SpanId};
 
 use super::{Kept, Rings, Stage};
 use crate::logfmt::Origin;
 use crate::profile::Profiles;
+use crate::voice::Reminder;
+pub(crate) use news::News;
+use news::Told;
 
 /// All rings of one run directory.
 pub(crate) struct Files {
@@ -52,30 +57,6 @@ impl LogCursors {
     }
 }
 
-/// What was already said about records that nobody will see.
-#[derive(Default)]
-struct Told {
-    /// Per slot and kind.
-    dropped: Vec<[u64; Kind::ALL.len()]>,
-    damaged: u64,
-}
-
-/// Records that were lost on their way here.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum News {
-    /// A ring was full.
-    Dropped {
-        /// The worker's slot; absent for the supervisor and the observer.
-        worker: Option<u32>,
-        /// The kind of the records.
-        kind: Kind,
-        /// How many since the last time.
-        count: u64,
-    },
-    /// The rest of so many rings could not be read and was skipped.
-    Damaged(u64),
-}
-
 /// How far the two stages are behind in one ring, in bytes.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) struct Lag {
@@ -95,6 +76,11 @@ struct Source {
     ring: RingName,
     read: [Position; 2],
     committed: [Position; 2],
+    /// Whether no good record has come since a rest of it could not be read.
+    is_bad: bool,
+    /// Such rests that nobody was told of.
+    untold: u64,
+    told: Reminder,
 }
 
 impl Files {
@@ -125,29 +111,6 @@ impl Files {
     /// The cursors that the writer of lines moves.
     pub(crate) fn log_cursors(&self) -> LogCursors {
         self.cursors.clone()
-    }
-
-    /// What was lost since the last call.
-    pub(crate) fn news(&mut self) -> Vec<News> {
-        let mut news = Vec::new();
-        let slots = self.rings.slots();
-        self.told.dropped.resize(slots.len(), [0; Kind::ALL.len()]);
-        for (slot, told) in slots.iter().zip(&mut self.told.dropped) {
-            let worker = (slot.role() == Role::Worker).then_some(slot.number());
-            for (kind, told) in Kind::ALL.into_iter().zip(told) {
-                let dropped = slot.dropped(kind);
-                let count = dropped.saturating_sub(*told);
-                *told = dropped;
-                if count > 0 {
-                    news.push(News::Dropped { worker, kind, count });
-                }
-            }
-        }
-        if self.damaged > self.told.damaged {
-            news.push(News::Damaged(self.damaged - self.told.damaged));
-            self.told.damaged = self.damaged;
-        }
-        news
     }
 
     /// Looks for new slots now: at the end there is no later.
@@ -201,7 +164,7 @@ impl Files {
     }
 
     fn add_sources(&mut self) {
-        let known = self.sources.iter().filter(|source| source.leftover.is_none()).count() / 2;
+        let known = self.sources.iter().filter(|source| source.leftover.is_none()).count() / RINGS;
         let slots = self.rings.slots().iter().enumerate().skip(known);
         for (number, slot) in slots {
             self.sources.extend(sources_of(slot, (None, number), &self.cursors));
@@ -264,17 +227,31 @@ impl Rings for Files {
 
     fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Record<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
-        let (mut left, mut damaged) = (most, 0);
+        let mut left = most;
+        let (mut has_good, mut unreadable) = (false, None);
         let read = &mut source.read[Stage::Log.index()];
         *read = slot.read(source.ring, *read, |position, entry| {
             match entry {
-                Entry::Record(record) => take(position, record),
+                Entry::Record(record) => {
+                    has_good = true;
+                    take(position, record);
+                }
                 Entry::Unkept(_) | Entry::Unknown => {}
-                Entry::Damaged(_) => damaged += 1,
+                // Nothing stands behind it: it takes all up to the head.
+                Entry::Damaged(kind) => unreadable = Some(kind),
             }
             on(&mut left)
         });
-        self.damaged += damaged;
+        if has_good && source.is_bad {
+            source.is_bad = false;
+            slot.set_good(source.ring);
+        }
+        if let Some(kind) = unreadable {
+            source.is_bad = true;
+            source.untold += 1;
+            slot.set_bad(source.ring, kind);
+            self.damaged += 1;
+        }
     }
 
     fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Kept<'_>)) {
@@ -381,17 +358,28 @@ fn sources_of(
     slot: &rings::Slot,
     (leftover, number): (Option<usize>, usize),
     cursors: &LogCursors,
-) -> [Source; 2] {
+) -> [Source; RINGS] {
     [RingName::Owner, RingName::Shared].map(|ring| {
         let starts = STAGES.map(|stage| slot.start(ring, stage));
         cursors.add(slot.cursor(ring, STAGES[Stage::Log.index()]).ok());
-        Source { leftover, slot: number, ring, read: starts, committed: starts }
+        Source {
+            leftover,
+            slot: number,
+            ring,
+            read: starts,
+            committed: starts,
+            is_bad: slot.is_bad(ring),
+            untold: 0,
+            told: Reminder::default(),
+        }
     })
 }
 
 /// The cursors of a file, in the order of [`Stage::index`].
 const STAGES: [saola_observability::Stage; 2] =
     [saola_observability::Stage::Log, saola_observability::Stage::Otlp];
+/// A slot has so many sources, one behind the other.
+const RINGS: usize = 2;
 /// Entries that one unfinished sample may hold up.
 const UNFINISHED: u64 = 64;
 /// A line is to come out within 100 ms, also the first one of a new slot.

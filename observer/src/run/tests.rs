@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 
@@ -130,6 +131,7 @@ fn an_observer_reads_answers_and_stops() {
     let (run_dir, mut epoch) = epoch(place.path());
     let observer_files = epoch.open_observer().unwrap();
     let worker_files = epoch.open_worker(0, 1).unwrap();
+    let _idle = epoch.open_worker(1, 1).unwrap();
     thread::spawn(move || work(worker_files));
     let (lifeline, order) = pipe().unwrap();
     let (read, stdout) = pipe().unwrap();
@@ -144,16 +146,24 @@ fn an_observer_reads_answers_and_stops() {
 
     answers(port);
     refusals(port);
+    damage(&run_dir.path().join("epoch-000001"), port);
     File::from(order).write_all(b"q").unwrap();
     assert!(matches!(observer.join().unwrap(), ExitReason::Stopped));
 
     let text = text.join().unwrap();
     assert!(!text.contains(LOST), "it did not have to give up: {text}");
-    let access: Vec<_> = text.lines().filter(|line| line.contains(" msg=request ")).collect();
+    let of_worker = |line: &&str| line.contains(" msg=request ") && line.contains(" worker=0 ");
+    let access: Vec<_> = text.lines().filter(of_worker).collect();
     assert_eq!(access.len(), usize::try_from(REQUESTS).unwrap());
     let pid = std::process::id();
     for (number, line) in access.iter().enumerate() {
         assert!(line.contains(&format!(" worker=0 pid={pid} request_id={number} ")), "{line}");
+    }
+    for slot in ["slot=0", "slot=1"] {
+        let line = format!(
+            "msg=\"ring damaged\" target=saola::observer service=shop pid={pid} role=worker count=1 {slot}\n"
+        );
+        assert_eq!(text.matches(&line).count(), 1, "once a minute for each: {text}");
     }
     assert!(text.contains("level=warn msg=\"a setting has no effect\" target=saola::observer"));
     // The next observer finds nothing that was written already.
@@ -183,6 +193,52 @@ fn answers(port: u16) {
     }
     assert!(last().contains("cache-control: no-store"));
     assert!(get(port, "/debug/requests?route=/other").contains("\"requests\":[]"));
+}
+
+/// Another process has written over the owner rings of two slots, where `observability/docs/slot-file.md` says.
+fn damage(epoch: &Path, port: u16) {
+    const HEAD: u64 = 0x240;
+    let open = |slot: u32| {
+        let path = epoch.join(format!("slot-{slot:04}"));
+        File::options().read(true).write(true).open(path).unwrap()
+    };
+    let word = |file: &File, at: u64| {
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, at).unwrap();
+        u64::from_ne_bytes(word)
+    };
+    let set = |file: &File, at: u64, value: u64| {
+        file.write_all_at(&value.to_ne_bytes(), at).unwrap();
+    };
+    let ring = |file: &File| word(file, 0x50);
+    let shows = |what: &str, line: &str| until(what, || get(port, "/metrics").contains(line));
+    let dropped = |slot: u32, count: u32| {
+        format!("saola_records_dropped_total{{worker=\"{slot}\",kind=\"event\"}} {count}\n")
+    };
+    let slots = [open(0), open(1)];
+    // A length of 0 is none.
+    for file in &slots {
+        set(file, HEAD, word(file, HEAD) + 64);
+    }
+    for slot in [0, 1] {
+        shows("what could not be read is counted", &dropped(slot, 1));
+    }
+    shows("both are bad", "saola_slots_bad 2\n");
+    shows("each is told of", "saola_log_lines_total{level=\"error\"} 2\n");
+
+    // A good record of the other one heals it.
+    let begin = ring(&slots[0]);
+    let length = word(&slots[0], begin) & 0xffff_ffff;
+    let mut record = vec![0; usize::try_from(length).unwrap()];
+    slots[0].read_exact_at(&mut record, begin).unwrap();
+    record[8..16].copy_from_slice(&64_u64.to_ne_bytes());
+    slots[1].write_all_at(&record, ring(&slots[1]) + 64).unwrap();
+    set(&slots[1], HEAD, 64 + length);
+    shows("a good record has come", "saola_slots_bad 1\n");
+
+    set(&slots[1], HEAD, 64 + length + 64);
+    shows("it is bad again", "saola_slots_bad 2\n");
+    shows("and counted", &dropped(1, 2));
 }
 
 fn refusals(port: u16) {

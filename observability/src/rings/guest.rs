@@ -1,0 +1,44 @@
+//! Reading without a cursor: for `saola log` and its like, who hold nothing up and may be overtaken (F51).
+
+use super::{Position, Reading, Slot};
+use crate::ring::{Entry, RingName};
+
+impl Slot {
+    /// Where a guest without a cursor begins (F51): the oldest record that the ring still holds, read by the observer or not;
+    /// the head if there is none.
+    pub fn oldest(&self, name: RingName) -> Position {
+        self.consumer(name).oldest_whole()
+    }
+
+    /// Reads as a guest: for `saola log` and its like, who have no cursor and so hold nothing up. What is overwritten while
+    /// it is read is left out, and the reading goes on at the oldest record that is still whole. Returns where it stopped,
+    /// and how many bytes were left out.
+    pub fn read_as_guest(
+        &mut self,
+        name: RingName,
+        mut position: Position,
+        mut each: impl FnMut(Position, Entry<'_>) -> Reading,
+    ) -> (Position, u64) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let consumer = self.consumer(name);
+        let mut left_out = 0;
+        let head = self.head(name);
+        loop {
+            if position < consumer.ring.floor(consumer.map) {
+                let oldest = consumer.oldest_whole();
+                left_out += oldest.saturating_sub(position);
+                position = oldest;
+            }
+            let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
+            if position < consumer.ring.floor(consumer.map) {
+                continue; // it may have been written over while it was copied
+            }
+            position = next;
+            if each(next, entry) == Reading::Stop {
+                break;
+            }
+        }
+        self.bytes = bytes;
+        (position, left_out)
+    }
+}
