@@ -24,6 +24,13 @@ pub(crate) fn hear(level: Level, source: &str, text: &str) {
     HEARD.lock().unwrap_or_else(PoisonError::into_inner).hear(level, source, text);
 }
 
+/// As [`hear`], from a panic: one in here must not wait for itself.
+pub(crate) fn hear_at_once(level: Level, source: &str, text: &str) {
+    if let Ok(mut heard) = HEARD.try_lock() {
+        heard.hear(level, source, text);
+    }
+}
+
 /// What is to be told now.
 pub(crate) fn news(now: Instant) -> Vec<Message> {
     HEARD.lock().unwrap_or_else(PoisonError::into_inner).news(now)

@@ -4,6 +4,7 @@
 //! It reads and never steers: no worker waits for it, and if it dies the next one goes on at its cursors.
 
 mod admin;
+mod again;
 mod bridge;
 mod environment;
 mod filter;
@@ -100,6 +101,7 @@ pub fn run(
     admin: Option<OwnedFd>,
 ) -> ExitReason {
     prepare();
+    again::tell_of_panics();
     otlp::install_tls();
     let stdout = match io::stdout().as_fd().try_clone_to_owned() {
         Ok(stdout) => stdout,

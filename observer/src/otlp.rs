@@ -24,8 +24,9 @@ use tokio::sync::{Notify, watch};
 
 use batch::Envelope;
 use children::{Arrived, Children};
+use client::Client;
+pub(crate) use client::ClientError;
 pub(crate) use client::install_tls;
-use client::{Client, ClientError};
 pub(crate) use export::Exporter;
 pub(crate) use queue::{Fate, Reason};
 use queue::{Queue, Ticket, Worth};
@@ -194,6 +195,12 @@ impl Traces {
         let dropped = self.children.borrow_mut().note(span, note(), ticket, most, now);
         self.tally.lose(Reason::Children, dropped);
         Some(fate)
+    }
+
+    /// At the end: counts what no exporter has sent.
+    pub(crate) fn give_up(&self) {
+        let left = self.queue.borrow_mut().clear();
+        self.tally.lose(Reason::Shutdown, left);
     }
 
     /// What became of spans so far.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -175,8 +176,16 @@ struct Writer<T> {
 impl<T> Writer<T> {
     fn run(mut self, done: impl Fn(&T)) {
         while let Some(chunk) = self.next() {
-            let (written, failure) = self.write(&chunk);
-            done(&chunk.tag);
+            // After a panic the chunk counts as not written, and the next attempt is a second later (O11).
+            let written = catch_unwind(AssertUnwindSafe(|| {
+                let written = self.write(&chunk);
+                done(&chunk.tag);
+                written
+            }));
+            let (written, failure) = written.unwrap_or_else(|_| {
+                self.broken = Some((Instant::now(), Failure::WriteError));
+                (0, Some(Failure::WriteError))
+            });
             let mut state = self.shared.lock();
             if state.is_given_up {
                 continue;
@@ -396,6 +405,29 @@ mod tests {
         for done in finished(&output, 3) {
             assert_eq!((done.written, done.failure), (0, Some(Failure::Closed)));
         }
+    }
+
+    #[test]
+    fn a_panic_costs_the_chunks_of_a_second() {
+        let (read, write) = pipe().unwrap();
+        let output = Output::start(write, |tag| assert_ne!(*tag, 0, "a panic on purpose")).unwrap();
+        output.offer(chunk(0, "a\nb\n")).unwrap();
+        let done = &finished(&output, 1)[0];
+        assert_eq!((done.written, done.failure), (0, Some(Failure::WriteError)));
+        // The thread lives: it takes what comes, and writes again when the second is over.
+        let mut tag = 0;
+        let by = Instant::now() + Duration::from_secs(10);
+        let written = loop {
+            tag += 1;
+            output.offer(chunk(tag, "c\n")).unwrap();
+            let done = &finished(&output, 1)[0];
+            if done.failure.is_none() || Instant::now() > by {
+                break done.written;
+            }
+        };
+        assert_eq!(written, 1);
+        drop(output);
+        assert!(io::read_to_string(File::from(read)).unwrap().ends_with("\nc\n"));
     }
 
     #[test]

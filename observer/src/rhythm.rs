@@ -3,13 +3,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use saola_observability::rings::Alarm;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::reader::Found;
 
@@ -45,10 +46,14 @@ impl Rhythm {
     }
 
     /// Until the next look. `alarm_if_idle` says whether nobody serves, once it is quiet.
-    pub(crate) async fn rest(&self, alarm_if_idle: impl FnOnce() -> Option<Alarm>) {
+    pub(crate) async fn rest(&mut self, alarm_if_idle: impl FnOnce() -> Option<Alarm>) {
         let sleeper = self.sleeper.as_ref().filter(|_| self.quiet_since.elapsed() >= QUIET);
         match sleeper.and_then(|sleeper| Some((sleeper, alarm_if_idle()?))) {
-            Some((sleeper, alarm)) => sleeper.sleep(alarm).await,
+            Some((sleeper, alarm)) => {
+                if !sleeper.sleep(alarm).await {
+                    self.sleeper = None;
+                }
+            }
             None if self.pause.is_zero() => yield_now().await,
             None => tokio::time::sleep(self.pause).await,
         }
@@ -77,11 +82,12 @@ impl Sleeper {
         Ok(Self { alarms, woken })
     }
 
-    /// Returns when a worker rings or the longest sleep is over.
-    async fn sleep(&self, alarm: Alarm) {
+    /// Returns when a worker rings or the longest sleep is over; false if the thread has died meanwhile (O11).
+    async fn sleep(&self, alarm: Alarm) -> bool {
         // Full: sleeps that were cut short still wait, for the same bell. Their end is as good.
-        let _wait_already = self.alarms.try_send(alarm);
-        self.woken.notified().await;
+        let sent = self.alarms.try_send(alarm);
+        let is_dead = matches!(sent, Err(TrySendError::Disconnected(_)));
+        !is_dead && timeout(2 * LONGEST_SLEEP, self.woken.notified()).await.is_ok()
     }
 }
 

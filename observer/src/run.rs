@@ -20,8 +20,9 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::admin::{self, Admin};
+use crate::again::again;
 use crate::logfmt::{Encoder, Origin};
-use crate::otlp::{Reason, Resource, Traces};
+use crate::otlp::{ClientError, Reason, Resource, Traces};
 use crate::output::Output;
 use crate::profile::{LostSamples, Poor, Profiles, Push, Window, Witness, is_stripped};
 use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
@@ -302,7 +303,10 @@ async fn drain(
 async fn last_words(reader: &Shared, traces: Option<&Traces>, lost_samples: u64) {
     let is_all_written = reader.borrow_mut().has_written_all();
     let lost_lines = if is_all_written { 0 } else { reader.borrow_mut().give_up_lines() };
-    let lost_spans = traces.map_or(0, |traces| traces.tally().dropped(Reason::Shutdown));
+    let lost_spans = traces.map_or(0, |traces| {
+        traces.give_up();
+        traces.tally().dropped(Reason::Shutdown)
+    });
     if lost_lines + lost_spans + lost_samples == 0 {
         return;
     }
@@ -331,47 +335,39 @@ async fn last_words(reader: &Shared, traces: Option<&Traces>, lost_samples: u64)
     }
 }
 
-/// Runs the exporter; after a panic another one, a second later.
+/// Exports until told to stop.
 async fn keep_exporting(
     traces: Traces,
     resource: Resource,
     voice: Voice,
     stop: watch::Receiver<Option<Instant>>,
 ) {
-    loop {
-        let exporter = match traces.exporter(&resource, voice.clone(), stop.clone()) {
-            Ok(exporter) => exporter,
-            Err(error) => {
-                let fields = [("error", Value::Str(&error.to_string()))];
-                voice.say(Level::Error, "trace export is off", &fields);
-                return;
-            }
-        };
-        if spawn_local(exporter.run()).await.is_ok() {
-            return;
+    let export = || {
+        let (traces, resource) = (traces.clone(), resource.clone());
+        let (voice, stop) = (voice.clone(), stop.clone());
+        async move {
+            traces.exporter(&resource, voice, stop)?.run().await;
+            Ok::<_, ClientError>(())
         }
-        voice.say(Level::Error, "trace export panicked", &[]);
-        sleep(RESTART_AFTER).await;
+    };
+    if let Err(error) = again("trace export panicked", &voice, export).await {
+        let fields = [("error", Value::Str(&error.to_string()))];
+        voice.say(Level::Error, "trace export is off", &fields);
     }
 }
 
-/// Runs the admin listener; after a panic another one, a second later.
+/// Answers on the admin listener.
 async fn keep_answering(listener: OwnedFd, admin: Rc<Admin>, voice: Voice) {
-    loop {
-        let Ok(copy) = listener.try_clone() else { return };
-        match spawn_local(admin::serve(copy, Rc::clone(&admin))).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                let fields = [
-                    ("error", Value::Str(&error.to_string())),
-                    ("fd", Value::I64(listener.as_raw_fd().into())),
-                ];
-                voice.say(Level::Error, "admin listener is off", &fields);
-                return;
-            }
-            Err(_) => voice.say(Level::Error, "admin listener panicked", &[]),
-        }
-        sleep(RESTART_AFTER).await;
+    let answer = || {
+        let (copy, admin) = (listener.try_clone(), Rc::clone(&admin));
+        async move { admin::serve(copy?, admin).await }
+    };
+    if let Err(error) = again("admin listener panicked", &voice, answer).await {
+        let fields = [
+            ("error", Value::Str(&error.to_string())),
+            ("fd", Value::I64(listener.as_raw_fd().into())),
+        ];
+        voice.say(Level::Error, "admin listener is off", &fields);
     }
 }
 
@@ -383,7 +379,6 @@ const DRAIN_MAY_TAKE: Duration = Duration::from_millis(1_750);
 const LAST_ANSWER: Duration = Duration::from_millis(100);
 const REMIND_EVERY: Duration = Duration::from_mins(1);
 const NEWS_EVERY: Duration = Duration::from_secs(1);
-const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

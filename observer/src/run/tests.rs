@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::unistd::pipe;
 use saola_observability::closed::{Method, Outcome, Protocol, Sampling};
+use saola_observability::record::Record;
 use saola_observability::{Begin, Choice, End as Ended, Epoch, SlotFiles};
 
 use super::*;
@@ -254,4 +255,41 @@ fn refusals(port: u16) {
     assert!(ask(port, rebound).starts_with("HTTP/1.1 403"));
     let head = "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(ask(port, head).ends_with("\r\n\r\n"));
+}
+
+/// Without a network driver every connection panics, here with a batch in the exporter's hands.
+#[test]
+fn an_exporter_that_panics_costs_its_batch_and_is_started_again() {
+    let lookup = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://127.0.0.1:9".to_owned()),
+        "OTEL_EXPORTER_OTLP_PROTOCOL" => Some("http/protobuf".to_owned()),
+        "OTEL_BSP_SCHEDULE_DELAY" => Some("1".to_owned()),
+        _ => None,
+    };
+    crate::otlp::install_tls();
+    let traces = Traces::new(crate::OtlpSettings::from_env(&lookup).unwrap().unwrap());
+    let resource = settings(Path::new("")).service;
+    let said = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&said);
+    let voice = Voice::new(move |level, message, _| {
+        heard.borrow_mut().push(format!("{} {message}", level.as_str()));
+    });
+    let (_stop, stopped) = watch::channel(None);
+    let produce = || {
+        let record = Record::Request(crate::logfmt::tests::request());
+        traces.record(None, record, &mut Profiles::new(0, None));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        spawn_local(keep_exporting(traces.clone(), resource, voice, stopped));
+        let by = Instant::now() + Duration::from_secs(10);
+        for lost in 1..=2 {
+            produce();
+            while traces.tally().dropped(Reason::Rejected) < lost {
+                assert!(Instant::now() < by, "{:?}, {said:?}", traces.tally());
+                sleep(DRAIN_PAUSE).await;
+            }
+        }
+    });
+    assert_eq!(said.borrow()[..2], ["error trace export panicked", "error trace export panicked"]);
 }
