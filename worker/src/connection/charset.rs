@@ -37,7 +37,7 @@ impl Charset {
 
     /// Cuts in front of the first byte that is not in the set.
     pub(crate) fn split<'b>(&self, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
-        let end = bytes.iter().position(|byte| !self.contains(*byte)).unwrap_or(bytes.len());
+        let end = bytes.iter().take_while(|byte| self.contains(**byte)).count();
         bytes.split_at(end)
     }
 }

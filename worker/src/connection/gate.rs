@@ -117,9 +117,13 @@ impl<I: Stream> Gate<I> {
         if self.connection.is_head_late.take() {
             return self.refuse(Refusal::HEAD_TIMEOUT);
         }
-        if self.held.is_empty() && self.empty_lines == 0 {
-            return;
+        if !self.held.is_empty() || self.empty_lines > 0 {
+            self.judge_held();
         }
+    }
+
+    #[inline(never)] // a frame of its own: a head mostly comes whole, and is not held
+    fn judge_held(&mut self) {
         while self.empty_lines < 2 && self.held.starts_with(b"\r\n") {
             self.held.advance(2);
             self.empty_lines += 1;
@@ -181,6 +185,7 @@ impl<I: Stream> Gate<I> {
         self.held.extend_from_slice(later);
     }
 
+    #[cold]
     fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(self.connection.refuse(refusal));
         self.connection.linger.set(true);

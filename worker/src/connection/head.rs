@@ -10,7 +10,7 @@ use crate::request::answer::Refusal;
 pub(crate) struct Scan {
     /// Everything before this is in complete lines.
     line_start: usize,
-    /// No line end before this.
+    /// So many bytes behind it hold no line end.
     seen: usize,
     lines: usize,
     version: Option<Version>,
@@ -37,47 +37,46 @@ pub(crate) enum Verdict {
 impl Scan {
     /// Looks at what came since the last call. `bytes` begins where the request line begins.
     pub(crate) fn advance(&mut self, bytes: &[u8], config: &Config) -> Verdict {
+        let mut unread = bytes.get(self.line_start..).unwrap_or_default();
         loop {
-            let rest = bytes.get(self.seen..).unwrap_or_default();
             // A line is seldom cut, and seldom holds a tab: then its end is the first control character in it.
-            let plain = if self.seen == self.line_start { plain_line(rest) } else { None };
-            let Some(at) = plain.or_else(|| memchr::memchr(b'\n', rest)) else {
-                self.seen = bytes.len();
+            let plain = if self.seen == 0 { plain_line(unread) } else { None };
+            let Some((line, rest)) = plain.or_else(|| any_line(unread, self.seen)) else {
+                self.line_start = bytes.len().saturating_sub(unread.len());
+                self.seen = unread.len();
                 // The first half of a line end does not count, whether or not the second has come.
-                let line = bytes.get(self.line_start..).unwrap_or_default();
-                let length = line.strip_suffix(b"\r").unwrap_or(line).len();
+                let length = unread.strip_suffix(b"\r").unwrap_or(unread).len();
                 return self
                     .too_long(length, bytes.len(), config)
                     .map_or(Verdict::Incomplete, Verdict::Refused);
             };
-            let end = self.seen.saturating_add(at).saturating_add(1);
-            let line = bytes.get(self.line_start..end).unwrap_or_default();
-            let content = line.len().saturating_sub(2);
-            if let Some(refusal) = self.too_long(content, end, config) {
+            let end = bytes.len().saturating_sub(rest.len());
+            if let Some(refusal) = self.too_long(line.text.len(), end, config) {
                 return Verdict::Refused(refusal);
             }
-            self.line_start = end;
-            self.seen = end;
             if self.mistake.is_none()
-                && let Err(mistake) = self.read(line, plain.is_some())
+                && let Err(mistake) = self.read(&line)
             {
                 self.mistake = Some(mistake);
             }
-            if matches!(line, b"\n" | b"\r\n") {
+            if line.text.is_empty() {
                 return self.complete(end);
             }
+            (unread, self.seen) = (rest, 0);
             self.lines = self.lines.saturating_add(1);
         }
     }
 
-    /// Reads a complete line, its end included; `Err` is the answer to a head that must not be served. A plain line is
-    /// known to have no control character.
-    fn read(&mut self, line: &[u8], is_plain: bool) -> Result<(), Refusal> {
-        let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("a line must end with CR LF"))?;
+    /// Reads a complete line; `Err` is the answer to a head that must not be served.
+    fn read(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+        if line.kind == Kind::Unended {
+            return Err(Refusal::bad("a line must end with CR LF"));
+        }
         match self.version {
-            None => self.version = Some(request_line(line)?),
-            Some(_) if line.is_empty() => {}
-            Some(_) => self.fields.take(line, is_plain)?,
+            // `complete` says what a head without a request line is.
+            _ if line.text.is_empty() => {}
+            None => self.version = Some(request_line(line.text)?),
+            Some(_) => self.fields.take(line)?,
         }
         Ok(())
     }
@@ -109,10 +108,37 @@ impl Scan {
     }
 }
 
-/// Where the line feed of a line stands that is whole and has no other control character than those of its end.
-fn plain_line(bytes: &[u8]) -> Option<usize> {
-    let end = uncontrolled(bytes);
-    bytes.get(end..)?.starts_with(b"\r\n").then_some(end.saturating_add(1))
+/// A complete line without its end.
+struct Line<'b> {
+    text: &'b [u8],
+    kind: Kind,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Kind {
+    /// It is known to have no control character.
+    Plain,
+    Any,
+    /// Its line feed stands alone.
+    Unended,
+}
+
+/// Cuts off a line that is whole and has no other control character than those of its end.
+fn plain_line(bytes: &[u8]) -> Option<(Line<'_>, &[u8])> {
+    let (text, rest) = bytes.split_at_checked(uncontrolled(bytes))?;
+    Some((Line { text, kind: Kind::Plain }, rest.strip_prefix(b"\r\n")?))
+}
+
+/// Cuts off a line that is whole and does not end in its first bytes, so many as were `seen`.
+#[cold]
+fn any_line(bytes: &[u8], seen: usize) -> Option<(Line<'_>, &[u8])> {
+    let at = memchr::memchr(b'\n', bytes.get(seen..)?)?;
+    let (text, rest) = bytes.split_at_checked(seen.saturating_add(at))?;
+    let line = match text.strip_suffix(b"\r") {
+        Some(text) => Line { text, kind: Kind::Any },
+        None => Line { text, kind: Kind::Unended },
+    };
+    Some((line, rest.get(1..)?))
 }
 
 /// How many bytes stand before the first control character, a tab being one.
@@ -136,6 +162,7 @@ fn uncontrolled(bytes: &[u8]) -> usize {
 }
 
 /// Refuses what another reader could take for a line end.
+#[cold]
 fn printable(bytes: &[u8]) -> Result<(), Refusal> {
     // Without a way out in the middle: so the compiler looks at many bytes at once.
     let is_bad = |byte: u8| (byte < 32 && byte != b'\t') || byte == 127;
@@ -164,6 +191,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     unusual_request_line(line)
 }
 
+#[cold]
 fn unusual_request_line(line: &[u8]) -> Result<Version, Refusal> {
     printable(line)?;
     let mut parts = line.split(|byte| *byte == b' ');
@@ -215,9 +243,9 @@ enum Coding {
 }
 
 impl Fields {
-    fn take(&mut self, line: &[u8], is_plain: bool) -> Result<(), Refusal> {
-        let (name, rest) = charset::TOKEN.split(line);
-        if !is_plain {
+    fn take(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+        let (name, rest) = charset::TOKEN.split(line.text);
+        if line.kind != Kind::Plain {
             printable(rest)?;
         }
         let value = match rest {
@@ -226,7 +254,7 @@ impl Fields {
             rest if rest.contains(&b':') => return Err(Refusal::bad("a field name is malformed")),
             _ => return Err(Refusal::bad("a field line without a colon")),
         };
-        if name.eq_ignore_ascii_case(b"host") {
+        if is_host(name) {
             self.hosts = self.hosts.saturating_add(1);
         } else if name.eq_ignore_ascii_case(b"content-length") {
             if self.length.is_some() {
@@ -265,12 +293,19 @@ impl Fields {
     }
 }
 
+/// Of every head, so its four letters are compared as one number.
+fn is_host(name: &[u8]) -> bool {
+    let lower = |name: [u8; 4]| u32::from_ne_bytes(name) | 0x2020_2020;
+    name.try_into().is_ok_and(|name| lower(name) == u32::from_ne_bytes(*b"host"))
+}
+
 fn length(value: &[u8]) -> Option<u64> {
     let digits = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let number = std::str::from_utf8(value).ok().filter(|_| digits)?.parse::<i64>().ok()?;
     u64::try_from(number).ok()
 }
 
+#[cold]
 fn coding(value: &[u8]) -> Coding {
     let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     if codings.clone().any(|coding| !coding.is_empty() && !starts_chunked(coding)) {
