@@ -34,8 +34,8 @@ use crate::metrics;
 use crate::worker::Worker;
 use answer::Refusal;
 use body::{RequestBody, ResponseBody, Source};
-use facts::{Facts, Head};
-use fields::Fields;
+use facts::Head;
+use fields::{Fields, Marks};
 use forwarded::Peer;
 use ids::Origin;
 use reading::Reading;
@@ -66,11 +66,12 @@ where
             (peer, forwarded) = self.forwarded(request.headers_mut());
             fields = Fields::read(request.headers());
         }
+        let marks = fields.marks;
         let (method, uri) = (request.method(), Some(request.uri()));
         let head = Head { method, version: request.version(), uri, fields: &fields, peer };
         let running = Running::begin(&self.connection, head, reading);
         let facts = &running.facts;
-        let verdict = forwarded.and_then(|()| admit(&self.worker, facts, &mut request));
+        let verdict = forwarded.and_then(|()| admit(&self.worker, marks, &mut request));
         if facts.id_origin == Origin::Made {
             request.headers_mut().insert(ids::REQUEST_ID, facts.request_id.clone());
         }
@@ -93,9 +94,8 @@ where
 }
 
 /// Limits and policy, before anything of the service is touched.
-fn admit<B>(worker: &Worker, facts: &Facts, request: &mut Request<B>) -> Result<(), Refusal> {
-    let host = facts.host.as_ref().filter(|_| facts.marks.has_host);
-    check::check(request, host, facts.marks, worker.config.header_map)?;
+fn admit<B>(worker: &Worker, marks: Marks, request: &mut Request<B>) -> Result<(), Refusal> {
+    check::check(request, marks, worker.config.header_map)?;
     if worker.open_requests() > worker.config.limit_concurrency {
         return Err(Refusal::OVERLOAD);
     }

@@ -13,7 +13,6 @@ use crate::connection::charset;
 /// Refuses what no service should see; brings an absolute target into origin form.
 pub(crate) fn check<B>(
     request: &mut Request<B>,
-    host: Option<&HeaderValue>,
     marks: Marks,
     mapping: HeaderMapping,
 ) -> Result<(), Refusal> {
@@ -27,7 +26,7 @@ pub(crate) fn check<B>(
     if marks.has_many_hosts {
         return Err(Refusal::bad("Host more than once"));
     }
-    authority(request, host)?;
+    authority(request, marks)?;
     if marks.expects_the_unknown && request.version() != Version::HTTP_10 {
         return Err(Refusal::EXPECTATION);
     }
@@ -76,16 +75,14 @@ fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
 }
 
 /// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
-fn authority<B>(request: &mut Request<B>, host: Option<&HeaderValue>) -> Result<(), Refusal> {
-    if let Some(host) = host
-        && !is_host(host.as_bytes())
-    {
+fn authority<B>(request: &mut Request<B>, marks: Marks) -> Result<(), Refusal> {
+    if marks.has_bad_host {
         return Err(Refusal::bad("Host is malformed"));
     }
     let named = request.uri().authority().map(Authority::as_str).map(str::to_owned);
     let Some(named) = named else {
         let is_required = request.version() != Version::HTTP_10;
-        return if host.is_none() && is_required {
+        return if !marks.has_host && is_required {
             Err(Refusal::bad("Host is missing"))
         } else {
             Ok(())
@@ -94,6 +91,7 @@ fn authority<B>(request: &mut Request<B>, host: Option<&HeaderValue>) -> Result<
     if !is_host(named.as_bytes()) {
         return Err(Refusal::bad("the authority is malformed"));
     }
+    let host = request.headers().get(HOST);
     let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
     if request.version() == Version::HTTP_2 && differs {
         return Err(Refusal::bad("Host and :authority differ"));
@@ -148,9 +146,8 @@ mod tests {
     use crate::request::fields::Fields;
 
     fn read_and_check(request: &mut Request<()>, mapping: HeaderMapping) -> Result<(), Refusal> {
-        let fields = Fields::read(request.headers());
-        let (host, marks) = (fields.host.cloned(), fields.marks);
-        check(request, host.as_ref(), marks, mapping)
+        let marks = Fields::read(request.headers()).marks;
+        check(request, marks, mapping)
     }
 
     fn run(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Result<Request<()>, u16> {

@@ -8,7 +8,7 @@ use saola_observability::{Begin, Detail, End, Request};
 use tokio::time::Instant;
 
 use super::answer::text;
-use super::fields::{Fields, Marks};
+use super::fields::Fields;
 use super::forwarded::Peer;
 use super::ids::{self, Origin};
 use crate::connection::Connection;
@@ -30,14 +30,12 @@ pub(crate) struct Facts {
     pub(crate) version: Version,
     path: Option<PathAndQuery>,
     /// Who was addressed: `Host`, or the authority that HTTP/2 has in its place (RFC 9113 section 8.3.1).
-    pub(crate) host: Option<HeaderValue>,
+    host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
-    pub(crate) marks: Marks,
     pub(crate) request_id: HeaderValue,
     pub(crate) id_origin: Origin,
     pub(crate) trace: TraceId,
     pub(crate) span: SpanId,
-    parent: Option<ids::Parent>,
     pub(crate) tracestate: Option<HeaderValue>,
     pub(super) peer: Option<Box<Peer>>,
     pub(crate) sampling: Sampling,
@@ -46,35 +44,41 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(head: Head<'_>, connection: &Connection) -> Self {
+    /// `parent` is the caller's part of the trace.
+    pub(super) fn of(
+        head: Head<'_>,
+        parent: Option<&ids::Parent>,
+        connection: &Connection,
+    ) -> Self {
         let Head { method, version, uri, fields, peer } = head;
         let worker = &connection.worker;
         let start = connection.begin_of(version);
         let start_ns = worker.clock.monotonic_ns(start);
-        let parent = ids::parent(&fields.traceparent);
         let mut ids = worker.ids.borrow_mut();
         let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
         let (request_id, id_origin) = ids.keep_or_make(&fields.request_id);
         // What only the record says is not kept for nobody.
         let detail = worker.slot.in_flight().detail();
         let path = uri.filter(|_| detail != Detail::Nothing).and_then(Uri::path_and_query);
-        let user_agent = fields.user_agent.filter(|_| detail == Detail::Full);
-        let authority =
-            || HeaderValue::from_str(uri.and_then(Uri::authority).map(Authority::as_str)?).ok();
+        let (mut host, mut user_agent) = (None, None);
+        if detail == Detail::Full {
+            let authority =
+                || HeaderValue::from_str(uri.and_then(Uri::authority).map(Authority::as_str)?).ok();
+            host = fields.host.cloned().or_else(authority);
+            user_agent = fields.user_agent.cloned();
+        }
         Self {
             method: method.clone(),
             version,
             path: path.cloned(),
-            host: fields.host.cloned().or_else(authority),
-            user_agent: user_agent.cloned(),
-            marks: fields.marks,
+            host,
+            user_agent,
             request_id,
             id_origin,
             trace,
             span: ids.span(),
             tracestate: parent.and_then(|_| ids::tracestate(&fields.tracestate)),
-            sampling: worker.decider.borrow_mut().at_head(trace, parent.as_ref(), start_ns),
-            parent,
+            sampling: worker.decider.borrow_mut().at_head(trace, parent, start_ns),
             peer,
             start,
             start_ns,
@@ -82,7 +86,11 @@ impl Facts {
     }
 
     /// Counts the request, and puts it into the table of the slot as far as that keeps any.
-    pub(super) fn enter_table(&self, connection: &Connection) -> Request {
+    pub(super) fn enter_table(
+        &self,
+        parent: Option<&ids::Parent>,
+        connection: &Connection,
+    ) -> Request {
         let in_flight = connection.worker.slot.in_flight();
         let is_kept = in_flight.detail() != Detail::Nothing;
         let own = connection.peer.borrow();
@@ -94,8 +102,8 @@ impl Facts {
             start_wall_ns: connection.worker.clock.wall_ns(self.start_ns),
             trace: self.trace,
             span: self.span,
-            parent: self.parent.map_or(SpanId::NONE, |parent| parent.span),
-            remote_parent: self.parent.is_some(),
+            parent: parent.map_or(SpanId::NONE, |parent| parent.span),
+            remote_parent: parent.is_some(),
             sampled: self.sampling.is_sampled(),
             client: peer.client,
             client_port: peer.port(),

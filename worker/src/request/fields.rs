@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use super::check;
+
 /// The fields that the worker itself reads.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'h> {
@@ -21,6 +23,8 @@ pub(crate) struct Fields<'h> {
 pub(crate) struct Marks {
     pub(crate) has_host: bool,
     pub(crate) has_many_hosts: bool,
+    /// The first `Host` names none.
+    pub(crate) has_bad_host: bool,
     /// `Expect` says something else than `100-continue`.
     pub(crate) expects_the_unknown: bool,
     /// There is one that a proxy may have written about its client.
@@ -54,6 +58,7 @@ impl<'h> Fields<'h> {
             match name.as_str() {
                 "host" => {
                     marks.has_many_hosts = marks.has_host;
+                    marks.has_bad_host |= !marks.has_host && !check::is_host(value.as_bytes());
                     marks.has_host = true;
                     fields.host = fields.host.or(Some(value));
                 }

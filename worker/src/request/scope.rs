@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::deadline::Late;
 use super::facts::{Facts, Head};
 use super::forwarded::Peer;
+use super::ids;
 use super::reading::Reading;
 use super::sampling::Ended;
 use crate::connection::Connection;
@@ -67,10 +68,11 @@ impl Running {
         reading: Option<Arc<Reading>>,
     ) -> Rc<Self> {
         let worker = &connection.worker;
+        let parent = ids::parent(&head.fields.traceparent);
         let running = Rc::new(Self {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
-            facts: Facts::of(head, connection),
+            facts: Facts::of(head, parent.as_ref(), connection),
             status: Cell::new(None),
             outcome: Cell::new(None),
             exception: Cell::new(None),
@@ -89,7 +91,7 @@ impl Running {
         if !running.is_stream() {
             running.holds_since.set(Some(Duration::from_nanos(running.facts.start_ns)));
         }
-        let entry = running.facts.enter_table(connection);
+        let entry = running.facts.enter_table(parent.as_ref(), connection);
         running.label.set(entry.label());
         *running.entry.borrow_mut() = Some(entry);
         worker.request_begins();
