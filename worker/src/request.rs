@@ -143,6 +143,7 @@ where
 
 impl<S> Front<S> {
     /// Whom proxies name; nobody when what they say cannot be.
+    #[inline(never)] // a frame of its own: most requests have no use for it
     fn forwarded(&self, fields: &mut HeaderMap) -> (Option<Box<Peer>>, Result<(), Refusal>) {
         let direct = self.connection.peer.borrow().clone();
         match forwarded::read(fields, direct, &self.worker.config.forwarded_allow_ips) {
@@ -206,16 +207,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) else {
-            return Poll::Pending;
-        };
+        let Some(holder) = this.holder.take() else { return Poll::Pending };
+        let running = &holder.0;
         running.remember(cx.waker());
         let mut polled = Poll::Pending;
         running.takes_loop();
-        let is_caught = caught(&running, || {
+        let is_caught = caught(running, || {
             polled = match running.expired.take() {
                 Some(late) => Poll::Ready(Err(Own::Refusal(running.refuses_late(late)))),
-                None => step(this.state.as_mut(), &running, cx),
+                None => step(this.state.as_mut(), running, cx),
             };
             if polled.is_ready() {
                 // The service's future goes first, as this request: its destructors may still write events.
@@ -225,10 +225,11 @@ where
         if is_caught.is_err() {
             polled = Poll::Ready(Err(Own::Refusal(Refusal::FAILED)));
             // What has panicked is dropped now, and may panic once more.
-            let _ = caught(&running, || this.state.set(State::Over));
+            let _ = caught(running, || this.state.set(State::Over));
         }
         let Poll::Ready(answer) = polled else {
             running.leaves_loop();
+            *this.holder = Some(holder);
             return Poll::Pending;
         };
         running.keeps_loop();
@@ -236,7 +237,6 @@ where
         let was_called = running.waiting.get() == Waiting::Response;
         let is_allowed = running.reading.as_ref().is_none_or(|reading| reading.is_allowed());
         let is_too_large = was_called && !is_allowed;
-        let Some(holder) = this.holder.take() else { return Poll::Pending };
         let own = match answer {
             Ok(response) if !is_too_large => {
                 let body = response.body();
@@ -244,8 +244,8 @@ where
                 return Poll::Ready(Ok(respond(holder, response, ends, Source::service)));
             }
             Err(Own::Metrics(response)) if !is_too_large => response,
-            Err(Own::Refusal(refusal)) if !is_too_large => refused(&running, refusal),
-            _ => refused(&running, Refusal::BODY_TOO_LARGE),
+            Err(Own::Refusal(refusal)) if !is_too_large => refused(running, refusal),
+            _ => refused(running, Refusal::BODY_TOO_LARGE),
         };
         let length = own.body().len();
         let ends = (length == 0, u64::try_from(length).ok());
@@ -310,11 +310,13 @@ where
 }
 
 /// The service will never take this request.
+#[cold]
 fn unready(running: &Running, error: impl Into<BoxError>) -> Refusal {
     running.failed("the service is not ready", &error.into());
     Refusal::OVERLOAD
 }
 
+#[cold]
 fn refused(running: &Running, refusal: Refusal) -> Response<Bytes> {
     if let Some(reason) = refusal.reason {
         metrics::REJECTED.with([reason]).inc();

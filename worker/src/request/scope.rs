@@ -238,12 +238,17 @@ impl Drop for Holder {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Running>>> = const { RefCell::new(None) };
+    static CURRENT: Cell<Option<Rc<Running>>> = const { Cell::new(None) };
 }
 
 /// The request whose future is being polled on this thread.
 pub(crate) fn current() -> Option<Rc<Running>> {
-    CURRENT.try_with(|current| current.try_borrow().ok()?.clone()).ok().flatten()
+    let looked_at = |current: &Cell<Option<Rc<Running>>>| {
+        let running = current.take();
+        current.set(running.clone());
+        running
+    };
+    CURRENT.try_with(looked_at).ok().flatten()
 }
 
 /// Makes a request the thread's current one until dropped, also by unwinding; scopes nest.
