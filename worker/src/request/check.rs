@@ -134,7 +134,8 @@ fn is_port(text: &[u8]) -> bool {
     match text {
         [] | [b':'] => true,
         [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+            // Of as many digits the greater number is the later text.
+            digits.len() < 5 || digits <= b"65535".as_slice()
         }
         _ => false,
     }

@@ -69,7 +69,8 @@ impl Running {
     ) -> Rc<Self> {
         let worker = &connection.worker;
         let parent = ids::parent(&head.fields.traceparent);
-        let running = Rc::new(Self {
+        // Not `new`: this asks for the memory first, so that what is made is written there, and not moved there.
+        let running = Rc::new_cyclic(|_| Self {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
             facts: Facts::of(head, parent.as_ref(), connection),
