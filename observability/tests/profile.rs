@@ -32,6 +32,7 @@ fn main() {
     profile::start(slot, profile::MOST_HZ).unwrap();
     profile::watch_thread();
     a_sample_is_of_the_request_that_ran(slot, &mut ring);
+    in_and_out_is_never_half_seen(slot, &mut ring);
     samples_stand_for_all_the_cpu_time(&mut ring);
     threads_are_sampled_for_the_request_that_they_work_for(slot, &mut ring);
     a_signal_that_no_timer_sent_is_no_sample(&mut ring);
@@ -40,7 +41,7 @@ fn main() {
     profile::stop();
     after_the_end_there_are_no_samples_and_late_signals_are_harmless(&mut ring);
     epoch.remove();
-    println!("\ntest result: ok. 7 passed; 0 failed");
+    println!("\ntest result: ok. 8 passed; 0 failed");
 }
 
 /// 32 requests interleave on one thread, every fourth burns CPU; a panic goes through one of them now and then.
@@ -95,6 +96,34 @@ fn a_sample_is_of_the_request_that_ran(slot: &'static Slot, ring: &mut Ring) {
     println!(
         "test a_sample_is_of_the_request_that_ran ... ok ({inside} inside, {known} known, {wrong} wrong)"
     );
+}
+
+/// Ten million times in and out: at whatever instant a signal comes, it sees one request or another, never half of each.
+fn in_and_out_is_never_half_seen(slot: &'static Slot, ring: &mut Ring) {
+    const ROUNDS: u64 = 10_000_000;
+    let numbers = 101..=116;
+    let running: Vec<_> =
+        numbers.clone().map(|number| slot.in_flight().begin(&begin(number))).collect();
+    let labels: Vec<_> = running.iter().map(|request| request.label().unwrap()).collect();
+    let (mut rounds, mut seen) = (0, 0);
+    while rounds < ROUNDS || seen < enough() / 5 {
+        for _ in 0..10_000 {
+            for label in &labels {
+                let _polled = label.enter();
+                rounds += 1;
+            }
+        }
+        for sample in ring.read() {
+            let number = u64::from_be_bytes(sample.span.0);
+            if numbers.contains(&number) {
+                assert_eq!(sample.trace, trace(number), "the trace of another request");
+                seen += 1;
+            } else {
+                assert_eq!((sample.span, sample.trace), (SpanId::NONE, TraceId::NONE));
+            }
+        }
+    }
+    println!("test in_and_out_is_never_half_seen ... ok ({rounds} rounds, {seen} samples)");
 }
 
 /// The weights, each a period, are the thread's CPU time.
