@@ -11,7 +11,7 @@ use crate::setup::Setup;
 use crate::wait;
 
 /// One for each place where a secret may stand.
-const CANARIES: [&str; 9] = [
+const CANARIES: [&str; 10] = [
     "canary-query",
     "canary-authorization",
     "canary-proxy",
@@ -20,7 +20,8 @@ const CANARIES: [&str; 9] = [
     "canary-body",
     "canary-otlp",
     "canary-pyroscope",
-    "hunter2", // the field `db_password` of a span of the application
+    "canary-value", // in a statement of the application
+    "hunter2",      // the field `db_password` of a span of the application
 ];
 
 #[test]
@@ -72,6 +73,7 @@ fn a_secret_is_nowhere() {
     }
     let told = |text: &str| places.iter().any(|(_, place)| place.contains(text));
     assert!(told("db_password") && told("***"), "the field is there, and what it says is not");
+    assert!(told("SELECT price FROM items WHERE buyer = ?"), "so is the statement");
 }
 
 #[test]

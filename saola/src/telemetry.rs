@@ -3,6 +3,7 @@
 
 mod fields;
 mod spans;
+mod statement;
 
 use saola_observability::{Event, Level, Slot, SpanId, TraceId, clock};
 use saola_observer::LevelFilter;

@@ -33,7 +33,8 @@ async fn order() -> String {
         otel.kind = "client",
         otel.status_code = "error",
         otel.status_description = "no such item",
-        db.system.name = "sqlite"
+        db.system.name = "sqlite",
+        db.query.text = "SELECT price FROM items WHERE buyer = 'canary-value'"
     );
     let called = async {
         let mut headers = HeaderMap::new();

@@ -1,5 +1,5 @@
-//! The fields of a `tracing` event or span, as a record holds them. A field whose name says that it is a secret is
-//! hidden here, before anything of it is written down.
+//! The fields of a `tracing` event or span, as a record holds them. A field whose name says that it is a secret, and the
+//! values in the text of a statement, are hidden here, before anything of it is written down.
 
 use std::fmt::{self, Write as _};
 use std::mem;
@@ -8,6 +8,8 @@ use std::ops::Range;
 use saola_observability::Value;
 use saola_observer::logfmt::is_secret;
 use tracing::field::{Field, Visit};
+
+use super::statement::{is_statement, without_values};
 
 /// The fields of an event or a span: `message` apart, the others in their order.
 #[derive(Default)]
@@ -63,6 +65,10 @@ impl Fields {
             self.texts.push_str(HIDDEN);
         } else {
             write(&mut self.texts);
+            if is_statement(field.name()) {
+                let statement = without_values(&self.texts.split_off(start));
+                self.texts.push_str(&statement);
+            }
         }
         let range = start..self.texts.len();
         match field.name() {
@@ -148,6 +154,21 @@ mod tests {
     use tracing_subscriber::Registry;
 
     use super::*;
+
+    #[test]
+    fn a_statement_is_kept_without_its_values() {
+        tracing::subscriber::with_default(Registry::default(), || {
+            let span = tracing::info_span!("db", db.query.text = Empty, note = Empty);
+            let known = span.metadata().unwrap().fields();
+            let [text, note] = ["db.query.text", "note"].map(|name| known.field(name).unwrap());
+            let mut fields = Fields::default();
+            fields.record_str(&note, "a = 'b'");
+            fields.record_str(&text, "SELECT a FROM t WHERE b = 'Ann'");
+            let pairs: Vec<_> = fields.pairs().collect();
+            let statement = Value::Str("SELECT a FROM t WHERE b = ?");
+            assert_eq!(pairs, [("note", Value::Str("a = 'b'")), ("db.query.text", statement)]);
+        });
+    }
 
     #[test]
     fn of_what_is_recorded_again_and_again_only_the_last_word_is_kept() {
