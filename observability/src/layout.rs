@@ -96,11 +96,13 @@ pub(crate) const CURSORS: usize = 8;
 /// role supervisor only
 pub(crate) const BELL_AT: usize = 0x380;
 
-// ---- damage: written by the observer
+// ---- losses: written by the observer
 /// four words, in the order of `record::Kind::ALL`: rests of rings that could not be read
 pub(crate) const UNREADABLE_AT: usize = 0x3A0;
 /// for the owner's ring and the shared one: 1 from a rest that could not be read to the next good record
 pub(crate) const BAD_RINGS_AT: usize = 0x3C0;
+/// four words again: dropped records that a line has told of
+pub(crate) const TOLD_AT: usize = 0x3D0;
 
 // ---- redo log: number of committed items, then the items of two words
 pub(crate) const REDO_AT: usize = 0x400;
@@ -114,6 +116,7 @@ pub(crate) const SAMPLE_ENTRIES: usize = 512;
 
 const _: () = assert!(REDO_ITEMS_AT + REDO_ITEMS * REDO_ITEM_BYTES <= HEADER_BYTES);
 const _: () = assert!(SECTIONS_AT + SECTIONS * 16 <= PID_AT);
+const _: () = assert!(TOLD_AT + 4 * 8 <= REDO_AT);
 const _: () = assert!(usize::BITS == 64, "slot files are made for 64-bit machines");
 
 /// A part of the file.

@@ -10,7 +10,7 @@ use crate::bell::Bell;
 use crate::closed::{Role, SlotState};
 use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};
 use crate::in_flight::entry::InFlightEntry;
-use crate::layout::{HEADER_BYTES, SAMPLES_CURSOR_AT};
+use crate::layout::{HEADER_BYTES, SAMPLES_CURSOR_AT, TOLD_AT};
 use crate::map::Map;
 use crate::record::Kind;
 use crate::ring::{Consumer, Entry, Ring, RingName, Stage, Wants};
@@ -324,6 +324,16 @@ impl Slot {
             .map(|name| self.consumer(name).dropped(kind))
             .iter()
             .sum()
+    }
+
+    /// How many of these [`Slot::dropped`] were told of, by this observer or one before it.
+    pub fn told(&self, kind: Kind) -> u64 {
+        self.view.map.load(TOLD_AT + kind.number() * 8)
+    }
+
+    /// Says that so many were told of.
+    pub fn set_told(&self, kind: Kind, count: u64) {
+        self.view.map.store(TOLD_AT + kind.number() * 8, count);
     }
 
     /// Says whether a rest of the ring could not be read, by this observer or one before it, and no good record has come since.

@@ -19,7 +19,6 @@ use crate::logfmt::Origin;
 use crate::profile::Profiles;
 use crate::voice::Reminder;
 pub(crate) use news::News;
-use news::Told;
 
 /// All rings of one run directory.
 pub(crate) struct Files {
@@ -32,7 +31,6 @@ pub(crate) struct Files {
     sources: Vec<Source>,
     refreshed: Instant,
     damaged: u64,
-    told: Told,
     cursors: LogCursors,
 }
 
@@ -95,7 +93,6 @@ impl Files {
             sources: Vec::new(),
             refreshed: now,
             damaged: 0,
-            told: Told::default(),
             cursors: LogCursors::default(),
         };
         files.open_leftovers();

@@ -167,8 +167,12 @@ fn an_observer_reads_answers_and_stops() {
         assert_eq!(text.matches(&line).count(), 1, "once a minute for each: {text}");
     }
     assert!(text.contains("level=warn msg=\"a setting has no effect\" target=saola::observer"));
-    // The next observer finds nothing that was written already.
+    let lost = " msg=\"records dropped\" target=saola::observer service=shop ";
+    let told: Vec<_> = text.lines().filter(|line| line.contains(lost)).collect();
+    assert!(told.len() == 1 && told[0].ends_with(" kind=span count=7 slot=1"), "{told:?}");
+    // The next observer finds nothing that was written already, and nothing to tell again.
     let mut again = Files::open(run_dir.path()).unwrap();
+    assert_eq!(again.news(), []);
     for source in 0..again.sources() {
         assert_eq!([Stage::Log, Stage::Otlp].map(|stage| again.unread(source, stage)), [0, 0]);
     }
@@ -238,6 +242,10 @@ fn damage(epoch: &Path, port: u16) {
     shows("a good record has come", "saola_slots_bad 1\n");
 
     set(&slots[1], HEAD, 64 + length + 64);
+    // Spans that found no room.
+    set(&slots[1], 0x208, 7);
+    shows("that is told", "saola_log_lines_total{level=\"warn\"} 2\n");
+
     shows("it is bad again", "saola_slots_bad 2\n");
     shows("and counted", &dropped(1, 2));
 }

@@ -30,27 +30,19 @@ pub(crate) enum News {
     },
 }
 
-/// What was already said about records that nobody will see.
-#[derive(Default)]
-pub(super) struct Told {
-    /// Per slot and kind.
-    dropped: Vec<[u64; Kind::ALL.len()]>,
-}
-
 impl Files {
-    /// What was lost since the last call.
+    /// What was lost since the last call, also of an observer before this one.
     pub(crate) fn news(&mut self) -> Vec<News> {
         let mut news = Vec::new();
-        let slots = self.rings.slots();
-        self.told.dropped.resize(slots.len(), [0; Kind::ALL.len()]);
-        for (slot, told) in slots.iter().zip(&mut self.told.dropped) {
+        for slot in self.rings.all() {
             let worker = (slot.role() == Role::Worker).then_some(slot.number());
-            for (kind, told) in Kind::ALL.into_iter().zip(told) {
-                let dropped = slot.dropped(kind);
-                let count = dropped.saturating_sub(*told);
-                *told = dropped;
-                if count > 0 {
-                    news.push(News::Dropped { worker, kind, count });
+            for kind in Kind::ALL {
+                let (dropped, told) = (slot.dropped(kind), slot.told(kind));
+                if dropped != told {
+                    slot.set_told(kind, dropped);
+                    // Less than was told is damage.
+                    let count = dropped.saturating_sub(told);
+                    news.extend((count > 0).then_some(News::Dropped { worker, kind, count }));
                 }
             }
         }
