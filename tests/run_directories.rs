@@ -72,6 +72,16 @@ fn a_run_directory_without_space_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_user_who_has_used_up_a_quota_is_told_so() {
+    let quota = Setup::example("quota");
+    let ended = Setup::new().started_by(&[quota.to_str().unwrap()]).run();
+    assert_eq!(ended.code, 6, "{}", ended.stderr);
+    let errors: Vec<_> = ended.stderr.lines().filter(|line| line.contains("error")).collect();
+    assert!(errors.len() == 1 && errors[0].contains("Disk quota exceeded"), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("listening"));
+}
+
+#[test]
 fn a_container_that_starts_again_with_the_same_pids_and_directory_has_books_of_its_own() {
     let contained = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let probe = Command::new(contained[0]).args(&contained[1..]).arg("true").status();

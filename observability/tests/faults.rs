@@ -10,10 +10,15 @@
     reason = "a test with its own main"
 )]
 
+#[path = "calls/filter.rs"]
+mod filter;
+
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
@@ -28,6 +33,8 @@ use saola_observability::{
     Begin, Choice, Death, End, Epoch, Event, Level, LostReason, Method, Outcome, Protocol, Role,
     RunDir, RunDirError, Sampling, Shape, Slot, SlotError, SlotState, SpanId, TraceId,
 };
+
+use crate::filter::filter;
 
 static WORK: Counter = Counter::new("test_work_total", "Work.");
 static MANY: CounterVec<1> = CounterVec::new("test_many_total", "Many.", ["a"]);
@@ -44,7 +51,7 @@ const BOUNDS: [f64; 64] = {
 static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
 
 fn main() {
-    let tests: [(&str, fn()); 19] = [
+    let tests: [(&str, fn()); 21] = [
         ("a_writer_outlives_a_file_that_is_cut", a_writer_outlives_a_file_that_is_cut),
         (
             "a_child_whose_handlers_were_taken_away_outlives_it_too",
@@ -60,6 +67,8 @@ fn main() {
             "no_space_for_cells_refuses_only_what_is_new",
             no_space_for_cells_refuses_only_what_is_new,
         ),
+        ("a_used_up_quota_refuses_only_what_is_new", a_used_up_quota_refuses_only_what_is_new),
+        ("a_used_up_quota_is_said_at_the_start", a_used_up_quota_is_said_at_the_start),
         ("requests_agree_when_space_ends_before_attach", requests_agree_without_space_at_attach),
         ("requests_agree_when_space_ends_later", requests_agree_when_space_ends_later),
         ("names_beyond_the_limit_are_other", names_beyond_the_limit_are_other),
@@ -346,7 +355,7 @@ fn a_full_file_system_refuses_only_what_is_new() {
     world.epoch.remove();
 }
 
-/// As above, where the cells need the space and not the keys: 69 words behind a label of a few bytes.
+/// As above, where the cells need the space and not the keys: 195 words behind a label of a few bytes.
 fn no_space_for_cells_refuses_only_what_is_new() {
     let Some(small) = Small::new("6m") else { return };
     let mut world = World::within(tempfile::tempdir_in(small.0.path()).unwrap());
@@ -368,6 +377,42 @@ fn no_space_for_cells_refuses_only_what_is_new() {
         assert!(start.elapsed().as_secs() < 10, "no recovery");
     }
     world.epoch.remove();
+}
+
+/// The kernel refuses space as it does to a user who has used up a quota: with another error than a full file system's.
+fn use_up_quota() {
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EDQUOT.cast_unsigned();
+    filter(&[libc::SYS_fallocate], refused, libc::SECCOMP_RET_ALLOW);
+}
+
+fn a_used_up_quota_refuses_only_what_is_new() {
+    let mut world = World::new();
+    let _slot = world.worker();
+    MANY.with(["old"]).inc();
+    WIDE.with(["old"]).observe(1.0);
+    use_up_quota();
+    for number in 0..300 {
+        MANY.with([format!("{number:0250}")]).inc();
+        MANY.with(["old"]).inc();
+        WIDE.with([number.to_string()]).observe(1.0);
+        WIDE.with(["old"]).observe(1.0);
+    }
+    let [many, wide] = ["test_many_total", "test_wide"].map(|name| world.shown(name).unwrap());
+    assert!(many >= 301.0 && wide >= 301.0, "what was known counts on");
+    let dropped = world.shown("saola_metrics_series_dropped_total").unwrap();
+    assert!(dropped > 0.0, "there was space");
+    assert_eq!(many + wide + dropped, 1_202.0);
+    world.epoch.remove();
+}
+
+fn a_used_up_quota_is_said_at_the_start() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut run_dir = RunDir::choose(&choice(folder.path().join("run"))).unwrap().dir;
+    run_dir.lock("0").unwrap();
+    use_up_quota();
+    let Err(refused) = Epoch::create(&run_dir, shape()) else { panic!("there was space") };
+    let SlotError::System { source, .. } = &refused else { panic!("{refused:?}") };
+    assert_eq!(source.raw_os_error().map(Errno::from_raw), Some(Errno::EDQUOT));
 }
 
 /// Started, finished, lost and running requests, as a new reader sees them.

@@ -7,9 +7,12 @@
     reason = "a test with its own main"
 )]
 
+#[path = "calls/filter.rs"]
+mod filter;
+
 use std::path::Path;
 
-use nix::libc::{self, c_long, sock_filter, sock_fprog};
+use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -23,6 +26,8 @@ use saola_observability::{
     Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RunDir, Sampling, Shape,
     Slot, SlotState, Span, SpanId, SpanKind, SpanStatus, TraceId,
 };
+
+use crate::filter::filter;
 
 static PLAIN: Counter = Counter::new("test_plain_total", "Plain.");
 static LABELLED: CounterVec<3> =
@@ -91,30 +96,8 @@ fn turn(slot: &'static Slot) {
 /// From here on every system call ends this process, but for the one that ends it anyway and for the clock's, which is one
 /// only on machines whose clock cannot be read without the kernel.
 fn give_up_calls() {
-    let number = |call: c_long| u32::try_from(call).unwrap();
-    let program = |code: u32, skipped: u8, k: u32| sock_filter {
-        code: u16::try_from(code).unwrap(),
-        jt: skipped,
-        jf: 0,
-        k,
-    };
-    let mut filter = [
-        program(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0), // the number of the call
-        program(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 2, number(libc::SYS_exit_group)),
-        program(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number(libc::SYS_clock_gettime)),
-        program(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_KILL_PROCESS),
-        program(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let length = u16::try_from(filter.len()).unwrap();
-    let filter = sock_fprog { len: length, filter: filter.as_mut_ptr() };
-    nix::sys::prctl::set_no_new_privs().unwrap();
-    #[expect(unsafe_code, reason = "nix knows no filters of system calls")]
-    // SAFETY: prctl(2) with PR_SET_SECCOMP and SECCOMP_MODE_FILTER asks for a pointer to a `sock_fprog` whose instructions
-    // are readable during the call: both live to the end of this function.
-    let result = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&filter))
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    let kept = [libc::SYS_exit_group, libc::SYS_clock_gettime];
+    filter(&kept, libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS);
 }
 
 fn supervise(run: &Path) -> (Epoch, RunDir) {
