@@ -17,7 +17,7 @@ pub(crate) fn report() {
         for mode in ["exclusive", "tokio"] {
             let server = Server::example_of(workers, "plain", &["--accept", mode], &[]);
             let before = counts(&server);
-            let first = switches(&server);
+            let first = Switches::of(&server);
             for _ in 0..CONNECTIONS / AT_ONCE {
                 let mut open: Vec<_> =
                     (0..AT_ONCE).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
@@ -30,52 +30,75 @@ pub(crate) fn report() {
                     stream.read_to_end(&mut Vec::new()).unwrap();
                 }
             }
-            let switched = switches(&server) - first;
+            let switched = Switches::of(&server).since(first).each(CONNECTIONS as f64);
             pause(Duration::from_millis(200));
             let taken: Vec<_> =
                 counts(&server).iter().zip(before).map(|(now, then)| now - then).collect();
             let (most, least) = (taken.iter().max().unwrap(), taken.iter().min().unwrap());
             println!(
-                "{workers} workers, {mode}: busiest / idlest {:.2} ({most} / {least}), {:.2} context switches for each connection",
+                "{workers} workers, {mode}: busiest / idlest {:.2} ({most} / {least}), for each connection {switched}",
                 *most as f64 / (*least).max(1) as f64,
-                switched as f64 / CONNECTIONS as f64
             );
-            if mode == "exclusive" {
-                println!("{workers} workers, 1,000 a second: {:.2}", paced(&server));
-            }
+            println!("{workers} workers, {mode}, 1,000 a second: {}", paced(&server));
         }
     }
 }
 
-/// Context switches for each connection while clients come one by one and ask at once, without those of idle workers.
-fn paced(server: &Server) -> f64 {
+/// The switches for each connection while clients come one by one and ask at once, without those of idle workers.
+fn paced(server: &Server) -> Switches {
     let second = Duration::from_secs(1);
-    let first = switches(server);
+    let first = Switches::of(server);
     pause(2 * second);
-    let idle = (switches(server) - first) as f64 / 2.0;
-    let (before, begun) = (switches(server), std::time::Instant::now());
+    let idle = Switches::of(server).since(first).each(2.0);
+    let (before, begun) = (Switches::of(server), std::time::Instant::now());
     for number in 1..=PACED {
         pause((second * number / 1_000).saturating_sub(begun.elapsed()));
         let mut stream = TcpStream::connect(&server.address).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
-    let switched = (switches(server) - before) as f64;
-    (switched - idle * begun.elapsed().as_secs_f64()) / f64::from(PACED)
+    let switched = Switches::of(server).since(before);
+    let of_idle = idle.each(1.0 / begun.elapsed().as_secs_f64());
+    switched.since(of_idle).each(PACED.into())
 }
 
-/// Switches of all threads of all workers, wanted or not.
-fn switches(server: &Server) -> u64 {
-    let lines = server.pids(true).into_iter().flat_map(threads).filter_map(|task| {
-        let status = std::fs::read_to_string(format!("{task}/status")).ok()?;
-        let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
-        Some(
-            counts
-                .filter_map(|line| line.split('\t').next_back()?.parse::<u64>().ok())
-                .sum::<u64>(),
-        )
-    });
-    lines.sum()
+/// Context switches of all threads of all workers.
+#[derive(Copy, Clone, Default)]
+struct Switches {
+    /// Somebody had to wake them again.
+    slept: f64,
+    /// Somebody else ran in their place: here the clients, which share the processors and are woken by each answer.
+    displaced: f64,
+}
+
+impl Switches {
+    fn of(server: &Server) -> Self {
+        let mut switches = Self::default();
+        for task in server.pids(true).into_iter().flat_map(threads) {
+            let status = std::fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+            let number = |name: &str| {
+                let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+                rest.trim().parse::<f64>().ok()
+            };
+            switches.slept += number("voluntary_ctxt_switches:").unwrap_or_default();
+            switches.displaced += number("nonvoluntary_ctxt_switches:").unwrap_or_default();
+        }
+        switches
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { slept: self.slept - before.slept, displaced: self.displaced - before.displaced }
+    }
+
+    fn each(self, of: f64) -> Self {
+        Self { slept: self.slept / of, displaced: self.displaced / of }
+    }
+}
+
+impl std::fmt::Display for Switches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "slept {:.2} times, displaced {:.2} times", self.slept, self.displaced)
+    }
 }
 
 /// Accepted connections of each worker, as the server counts them.

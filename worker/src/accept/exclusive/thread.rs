@@ -2,13 +2,16 @@
 //!
 //! Armed means that the listeners are in its epoll. The loop arms it, the thread disarms itself with each connection: so it
 //! sleeps once for each, and goes to the tail of the wake list each time, which is what spreads connections evenly.
+//!
+//! What wakes the other side is done without the lock: on one processor the other may run at once, and would find it taken.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
@@ -29,9 +32,11 @@ pub(super) struct Shared {
     epoll: Epoll,
     /// Ends a wait in epoll.
     bell: EventFd,
-    /// The loop waits for this one: the connection that was laid down is in it, and a timer for one that says nothing.
+    /// The loop waits for this one: a silent connection that was laid down is in it, with a timer for it, and the knock.
     pub(super) table: Epoll,
     patience: TimerFd,
+    /// Rings for a connection that has spoken already.
+    knock: EventFd,
 }
 
 #[derive(Debug)]
@@ -39,8 +44,18 @@ struct State {
     wish: Wish,
     /// The loop has a permit for one connection.
     is_granted: bool,
+    /// The thread is armed, or the loop is about to arm it.
     is_armed: bool,
-    handed: Option<(OwnedFd, Speech)>,
+    handed: Option<Handed>,
+}
+
+/// A connection that was laid down.
+#[derive(Debug)]
+struct Handed {
+    fd: OwnedFd,
+    speech: Speech,
+    /// It is in the table, and the timer runs.
+    is_silent: bool,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -55,46 +70,64 @@ impl Shared {
     pub(super) fn new(listeners: Arc<Vec<Listener>>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags)?;
+        let knock = EventFd::from_value_and_flags(0, flags)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         let table = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let patience = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        table.add(&patience, EpollEvent::new(once, 0))?;
+        for signal in [patience.as_fd(), knock.as_fd()] {
+            table.add(signal, EpollEvent::new(ONCE, 0))?;
+        }
         let state = State { wish: Wish::Accept, is_granted: false, is_armed: false, handed: None };
         let state = Mutex::new(state);
-        let shared = Self { state, listeners, epoll, bell, table, patience };
+        let shared = Self { state, listeners, epoll, bell, table, patience, knock };
         // Tried once, so that a kernel that refuses is noticed before the worker is ready.
-        shared.arm(&mut shared.lock())?;
-        shared.disarm(&mut shared.lock());
+        shared.arm()?;
+        shared.disarm();
         Ok(shared)
     }
 
-    /// Lets the thread take one connection.
+    /// Lets the thread take one connection. Until it is armed here it takes none: it leaves that to the loop.
     pub(super) fn grant(&self) -> io::Result<()> {
-        let mut state = self.lock();
-        state.is_granted = true;
-        if state.wish == Wish::Accept { self.arm(&mut state) } else { Ok(()) }
+        let arms = {
+            let mut state = self.lock();
+            state.is_granted = true;
+            let accepts = state.wish == Wish::Accept;
+            accepts && !std::mem::replace(&mut state.is_armed, true)
+        };
+        if arms { self.arm() } else { Ok(()) }
     }
 
     /// What lies there.
     pub(super) fn pick_up(&self) -> Option<(OwnedFd, Speech)> {
-        let handed = self.lock().handed.take()?;
-        // Neither can fail for what was added; a timer that goes off all the same wakes a loop that finds nothing.
-        let _ = self.table.delete(&handed.0);
-        let _ = self.patience.unset();
-        Some(handed)
+        let Handed { fd, speech, is_silent } = self.lock().handed.take()?;
+        if is_silent {
+            // Neither can fail for what was added; a timer that goes off all the same wakes a loop that finds nothing.
+            let _ = self.table.delete(&fd);
+            let _ = self.patience.unset();
+        }
+        Some((fd, speech))
     }
 
     /// Lays a connection down for the loop. Its first bytes make the table ready, or the end of our patience.
-    fn lay_down(&self, state: &mut State, fd: OwnedFd, speech: Speech) -> io::Result<()> {
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(PATIENCE));
-        self.patience.set(expiration, TimerSetTimeFlags::empty())?;
-        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        // Without room for it there is still the timer.
-        let _ = self.table.add(&fd, EpollEvent::new(once, 0));
-        state.handed = Some((fd, speech));
+    fn lay_down(&self, fd: OwnedFd, speech: Speech) -> io::Result<()> {
+        let is_silent = is_silent(&fd);
+        {
+            let mut state = self.lock();
+            (state.is_granted, state.is_armed) = (false, false);
+            if is_silent {
+                let expiration = Expiration::OneShot(TimeSpec::from_duration(PATIENCE));
+                self.patience.set(expiration, TimerSetTimeFlags::empty())?;
+                // Without room for it there is still the timer.
+                let _ = self.table.add(&fd, EpollEvent::new(ONCE, 0));
+            }
+            state.handed = Some(Handed { fd, speech, is_silent });
+        }
+        if !is_silent {
+            // It is full after 2⁶⁴ connections.
+            let _ = self.knock.write(1);
+        }
         Ok(())
     }
 
@@ -112,27 +145,44 @@ impl Shared {
     }
 
     /// Puts the listeners into the epoll, also while the thread waits in it.
-    fn arm(&self, state: &mut State) -> io::Result<()> {
-        if !state.is_armed {
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-            for (number, listener) in (0..).zip(self.listeners.iter()) {
-                self.epoll.add(&listener.fd, EpollEvent::new(flags, number))?;
+    fn arm(&self) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        for (number, listener) in (0..).zip(self.listeners.iter()) {
+            match self.epoll.add(&listener.fd, EpollEvent::new(flags, number)) {
+                // A thread that found the loop slow has disarmed itself before the loop had armed it.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            state.is_armed = true;
         }
         Ok(())
     }
 
+    /// Says whether the thread may take one; if not it is disarmed. While the loop was arming it for one listener, another may
+    /// have brought a connection already: the loop picks that one up next, arms again, and finds who waits here.
+    fn may_take(&self) -> bool {
+        let state = self.lock();
+        if !state.is_granted {
+            self.disarm();
+        }
+        state.is_granted
+    }
+
     /// Takes them out: a worker that will not accept must not stay in the wake list, or wake-ups meant for others end here.
-    fn disarm(&self, state: &mut State) {
-        if std::mem::take(&mut state.is_armed) {
-            for listener in self.listeners.iter() {
-                // It was added; a failure means that the descriptor is gone, and its registration with it.
-                let _ = self.epoll.delete(&listener.fd);
-            }
+    fn disarm(&self) {
+        for listener in self.listeners.iter() {
+            // It was added, or is about to be; else the descriptor is gone, and its registration with it.
+            let _ = self.epoll.delete(&listener.fd);
         }
     }
 }
+
+/// Says whether a client has neither sent anything nor gone.
+fn is_silent(fd: &OwnedFd) -> bool {
+    // An error is found again, and told, by who reads.
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0)
+}
+
+const ONCE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
 /// The thread and what is its own.
 pub(super) struct Acceptor {
@@ -184,12 +234,14 @@ impl Acceptor {
     /// Is armed when it should be, and only then; `false` when it is to end.
     fn settle(&mut self) -> io::Result<bool> {
         self.pause.take_if(|end| *end <= Instant::now());
+        // Under the lock: what was granted after this look is not taken back.
         let mut state = self.shared.lock();
         let accepts = state.wish == Wish::Accept && state.is_granted && self.pause.is_none();
-        if accepts && self.beat.is_live() {
-            self.shared.arm(&mut state)?;
-        } else {
-            self.shared.disarm(&mut state);
+        let accepts = accepts && self.beat.is_live();
+        match (accepts, std::mem::replace(&mut state.is_armed, accepts)) {
+            (true, false) => self.shared.arm()?,
+            (false, true) => self.shared.disarm(),
+            (true, true) | (false, false) => {}
         }
         Ok(state.wish != Wish::End)
     }
@@ -213,13 +265,15 @@ impl Acceptor {
             let _ = shared.bell.read();
             return Ok(true);
         };
+        if !shared.may_take() {
+            return Ok(true);
+        }
         match take(&listener.fd) {
             Taken::Socket(fd) => {
                 self.reserve.eases();
-                let mut state = shared.lock();
-                shared.disarm(&mut state);
-                state.is_granted = false;
-                shared.lay_down(&mut state, fd, listener.speech)?;
+                // Before it is laid down: from then on the loop may grant the next one, and arm.
+                shared.disarm();
+                shared.lay_down(fd, listener.speech)?;
             }
             Taken::Nothing | Taken::Next => {}
             // A level-triggered listener would spin, so it is left alone for a while.
@@ -230,5 +284,38 @@ impl Acceptor {
             Taken::Broken(errno) => return Err(errno.into()),
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_armed_late_for_a_second_listener_takes_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let fd = listener.into();
+        let listener =
+            Listener { fd, address: address.to_string(), speech: Speech::default(), backlog: None };
+        let shared = Arc::new(Shared::new(Arc::new(vec![listener])).unwrap());
+        let (ended, _receiver) = mpsc::channel(1);
+        let mut thread = Acceptor::new(Arc::clone(&shared), ended, Beat::new(), Slot::in_memory());
+        let clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let picked_up = || {
+            let (fd, _) = shared.pick_up()?;
+            TcpStream::from(fd).peer_addr().ok()
+        };
+        shared.grant().unwrap();
+        assert!(thread.once().unwrap());
+        shared.arm().unwrap(); // what the loop had not got to when the first connection came
+        assert!(thread.once().unwrap());
+        assert_eq!(picked_up(), clients[0].local_addr().ok(), "the second did not take its place");
+        shared.grant().unwrap();
+        assert!(thread.once().unwrap());
+        assert_eq!(picked_up(), clients[1].local_addr().ok());
     }
 }
