@@ -12,7 +12,12 @@ pub(super) fn without_values(statement: &str) -> String {
     let mut rest = statement;
     // What stands before; none behind what was left out.
     let mut before = None;
-    while let Some(first) = rest.chars().next() {
+    loop {
+        let (plain, from) = rest.split_at(rest.find(may_begin).unwrap_or(rest.len()));
+        out.push_str(plain);
+        rest = from;
+        before = plain.chars().next_back().or(before);
+        let Some(first) = rest.chars().next() else { return out };
         let is_in_name = before.is_some_and(is_of_name);
         let (shown, end) = match first {
             // Some databases take what stands in double quotes for a value.
@@ -35,7 +40,11 @@ pub(super) fn without_values(statement: &str) -> String {
         before = end.is_none().then_some(first);
         rest = rest.split_at(end.unwrap_or(first.len_utf8())).1;
     }
-    out
+}
+
+/// What a value, a comment or a quoted name may begin with: few characters of a statement do.
+fn may_begin(character: char) -> bool {
+    matches!(character, '\'' | '"' | '$' | '0'..='9' | '-' | '/' | '#' | '`')
 }
 
 /// Where a text in quotes ends: two of them are one that belongs to it. A backslash may be another way to write one, or
