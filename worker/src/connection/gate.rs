@@ -55,13 +55,12 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<I: Stream> Gate<I> {
     pub(super) fn new(io: I, connection: Rc<Connection>, place: Place) -> Self {
-        let (held, scan) = (BytesMut::new(), Scan::default());
         Self {
             io,
             connection,
-            held,
+            held: BytesMut::new(),
             passed: 0,
-            scan,
+            scan: Scan::default(),
             empty_lines: 0,
             mode: Mode::Head,
             refusal: None,
@@ -185,7 +184,6 @@ impl<I: Stream> Gate<I> {
         self.held.extend_from_slice(later);
     }
 
-    #[cold]
     fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(self.connection.refuse(refusal));
         self.connection.linger.set(true);
