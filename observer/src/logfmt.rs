@@ -11,6 +11,8 @@ mod json;
 mod line;
 mod pretty;
 
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -230,7 +232,10 @@ fn access_facts(line: &mut Line<'_>, request: &RequestRecord<'_>) {
         line.number(key!("response_bytes"), request.response_bytes);
     }
     if let Some(client) = request.client {
-        line.printed(key!("client"), |out| address(out, client));
+        line.printed(key!("client"), |out| {
+            let (text, length) = address(client);
+            out.extend_from_slice(&text[..length]);
+        });
     }
     line.text_if_any(key!("user_agent"), &request.user_agent, AGENT_BYTES);
 }
@@ -268,15 +273,16 @@ fn top_frames(backtrace: &str) -> &str {
     backtrace.split_at(end).0
 }
 
-/// An address as text.
-pub(crate) fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
-    let std::net::IpAddr::V4(address) = address else {
-        use std::io::Write as _;
-        let written = write!(out, "{address}");
-        debug_assert!(written.is_ok(), "a vector takes all bytes");
-        return;
+/// An address as text, and how much of it is one.
+pub(crate) fn address(address: IpAddr) -> ([u8; LONGEST_ADDRESS], usize) {
+    let mut text = [b'.'; LONGEST_ADDRESS];
+    let IpAddr::V4(address) = address else {
+        let mut rest = &mut text[..];
+        let written = write!(rest, "{address}");
+        debug_assert!(written.is_ok(), "no address is longer");
+        let left = rest.len();
+        return (text, LONGEST_ADDRESS - left);
     };
-    let mut text = [b'.'; 16];
     let mut length = 0;
     for octet in address.octets() {
         let (digits, count) = OCTETS[usize::from(octet)];
@@ -284,8 +290,11 @@ pub(crate) fn address(out: &mut Vec<u8>, address: std::net::IpAddr) {
         length += count + 1;
     }
     // Without the dot behind the last one.
-    out.extend_from_slice(&text[..length - 1]);
+    (text, length - 1)
 }
+
+/// `INET6_ADDRSTRLEN`, without its zero.
+const LONGEST_ADDRESS: usize = 45;
 
 /// Each octet in digits, with dots behind, and how many digits it has.
 static OCTETS: [([u8; 4], usize); 256] = {

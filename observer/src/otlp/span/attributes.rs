@@ -22,7 +22,8 @@ pub(in crate::otlp) struct Attributes<'a> {
 /// A value, as `opentelemetry.proto.common.v1.AnyValue` knows it.
 #[derive(Copy, Clone)]
 enum Any<'a> {
-    Text(&'a str),
+    /// UTF-8.
+    Text(&'a [u8]),
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -43,7 +44,7 @@ impl<'a> Attributes<'a> {
     #[inline(always)]
     pub(in crate::otlp) fn text(&mut self, key: &str, value: &str) {
         let kept = value.split_at(value.floor_char_boundary(self.limits.value_bytes)).0;
-        self.push(key, Any::Text(kept));
+        self.push(key, Any::Text(kept.as_bytes()));
     }
 
     #[inline(always)]
@@ -54,9 +55,8 @@ impl<'a> Attributes<'a> {
     }
 
     pub(super) fn address(&mut self, key: &str, address: IpAddr) {
-        let mut text = Vec::with_capacity(LONGEST_ADDRESS);
-        logfmt::address(&mut text, address);
-        self.text(key, std::str::from_utf8(&text).unwrap_or_default());
+        let (text, length) = logfmt::address(address);
+        self.push(key, Any::Text(&text[..length.min(self.limits.value_bytes)]));
     }
 
     #[inline(always)]
@@ -114,16 +114,13 @@ impl Any<'_> {
     #[inline(always)]
     fn write(self, out: &mut Vec<u8>) {
         match self {
-            Self::Text(text) => wire::bytes(out, STRING, text.as_bytes()),
+            Self::Text(text) => wire::bytes(out, STRING, text),
             Self::Bool(yes) => wire::number(out, BOOL, yes.into()),
             Self::Int(number) => wire::number(out, INT, number.cast_unsigned()),
             Self::Double(number) => wire::fixed64(out, DOUBLE, number.to_bits()),
         }
     }
 }
-
-/// `INET6_ADDRSTRLEN`, without its zero.
-const LONGEST_ADDRESS: usize = 45;
 
 // opentelemetry/proto/common/v1/common.proto
 const KEY: Field = 1;
