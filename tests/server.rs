@@ -28,7 +28,15 @@ pub(crate) struct Server {
     /// Whether `stdout` is read from the start.
     is_read: bool,
     unread: RefCell<Option<ChildStdout>>,
+    listening: RefCell<Listening>,
     folder: Arc<TempDir>,
+}
+
+/// The lines about its listeners, as far as its output was looked through.
+#[derive(Default)]
+struct Listening {
+    read: usize,
+    lines: Vec<Line>,
 }
 
 /// A place of a worker.
@@ -69,6 +77,7 @@ impl Server {
             stderr,
             is_read,
             unread: RefCell::new(unread),
+            listening: RefCell::default(),
             folder,
         }
     }
@@ -88,12 +97,14 @@ impl Server {
         self.addresses_of("admin").into_iter().next().expect("the server has an admin listener")
     }
 
+    /// Looks at each line once: a test asks for an address with every request, and its server may have said a lot.
     fn addresses_of(&self, role: &str) -> Vec<String> {
-        let lines = self
-            .lines()
-            .into_iter()
-            .filter(|line| line.is("listening") && line.get("role") == role);
-        lines.map(|line| line.get("address").to_owned()).collect()
+        let Listening { read, lines } = &mut *self.listening.borrow_mut();
+        let new = self.stdout.since(*read);
+        *read += new.len();
+        lines.extend(new.iter().map(|text| Line::parse(text)).filter(|line| line.is("listening")));
+        let of_role = lines.iter().filter(|line| line.get("role") == role);
+        of_role.map(|line| line.get("address").to_owned()).collect()
     }
 
     pub(crate) fn folder(&self) -> Arc<TempDir> {
