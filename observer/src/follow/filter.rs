@@ -119,8 +119,9 @@ impl Term {
     fn is(&self, text: &str, value: &Value, wanted: &str) -> bool {
         if self.key == TRACE {
             // Other tools strip leading zeros.
+            let is_begun_by = |text: &str| text.starts_with(wanted);
             return wanted.len() >= 4
-                && text.trim_start_matches('0').starts_with(wanted.trim_start_matches('0'));
+                && (is_begun_by(text) || is_begun_by(text.trim_start_matches('0')));
         }
         text == wanted || value.as_f64().is_some_and(|value| number(wanted) == Some(value))
     }
@@ -245,6 +246,7 @@ mod tests {
             "level>=error",
             "trace=92f3",
             "trace=00f",
+            "trace=0000",
             "worker=2",
             "nothing=1",
             "nothing>1",
