@@ -11,7 +11,7 @@ use crate::layout::{UPDATES_CONFLICT_AT, long};
 use crate::numbers::bound_text;
 use crate::reader::derived;
 use crate::reader::procfs::PrivateMemory;
-use crate::reader::series::{Heads, SeriesRead, Source, ValueRead};
+use crate::reader::series::{Heads, SeriesRead, Source, ValueRead, read_histograms};
 use crate::series::absolute;
 use crate::view::{View, file_name};
 
@@ -188,6 +188,9 @@ impl Families {
                 family.is_known = damaged == 0 || family.shown == Shown::Gauge;
                 for series in &mut family.series {
                     series.read(key, views, &live);
+                }
+                if matches!(key.kind, CellKind::Histogram | CellKind::ExemplarHistogram) {
+                    read_histograms(&mut family.series, key, views);
                 }
             }
         }

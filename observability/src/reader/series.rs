@@ -118,6 +118,26 @@ pub(crate) struct Source {
     pub(crate) offset: usize,
 }
 
+/// Reads all histograms of a family, one file after the other: series by series each would be a look into every file, far
+/// from the last one.
+pub(crate) fn read_histograms(family: &mut [SeriesRead], key: &FamilyKey, views: &[View]) {
+    let buckets = key.bounds.len() + 1;
+    for series in &mut *family {
+        series.empty_histogram(buckets);
+    }
+    let sources = family.iter().map(|series| series.sources.len()).max().unwrap_or(0);
+    for source in 0..sources {
+        for series in &mut *family {
+            series.add_histogram(source, views);
+        }
+    }
+    if key.kind == CellKind::ExemplarHistogram {
+        for series in family {
+            series.read_exemplars(buckets, views);
+        }
+    }
+}
+
 impl SeriesRead {
     pub(crate) fn new(labels: String, value: ValueRead, heads: Heads) -> Self {
         Self { labels, value, exemplars: Vec::new(), sources: Vec::new(), heads }
@@ -162,11 +182,8 @@ impl SeriesRead {
             (CellKind::CounterF64, _) => ValueRead::F64(
                 self.sources.iter().map(|source| f64::from_bits(source.word(views))).sum(),
             ),
-            (CellKind::Histogram, _) => return self.histogram(key.bounds.len() + 1, views),
-            (CellKind::ExemplarHistogram, _) => {
-                self.histogram(key.bounds.len() + 1, views);
-                return self.read_exemplars(key.bounds.len() + 1, views);
-            }
+            // A family at once: `read_histograms`.
+            (CellKind::Histogram | CellKind::ExemplarHistogram, _) => return,
             (CellKind::Gauge, GaugeMode::Last) => self.last(views),
             (CellKind::Gauge, mode) => {
                 let values = self
@@ -190,28 +207,32 @@ impl SeriesRead {
         last.map_or(ValueRead::Absent, |(_, value)| ValueRead::F64(value))
     }
 
-    /// Fills the counts in place: a scrape without new series allocates nothing for them.
-    fn histogram(&mut self, buckets: usize, views: &[View]) {
-        let mut scratch = [0; MOST_BOUNDS + 1];
-        let Some(scratch) = scratch.get_mut(..buckets) else { return };
-        let mut kept = std::mem::replace(&mut self.value, ValueRead::Absent);
-        let counts = match &mut kept {
-            ValueRead::Histogram(counts, _) => std::mem::take(counts),
-            ValueRead::Absent | ValueRead::U64(_) | ValueRead::F64(_) => Vec::new(),
-        };
-        let (mut counts, mut sum) = (counts, 0.0);
-        counts.clear();
-        counts.resize(buckets, 0);
-        for source in &self.sources {
-            let Some(view) = views.get(source.view) else { continue };
-            let words = view.map.words(source.offset, buckets * BUCKET_WORDS);
-            let Some(cells) = Histogram::of(words, buckets) else { continue };
-            sum += cells.read(scratch);
-            for (count, part) in counts.iter_mut().zip(scratch.iter()) {
-                *count = count.wrapping_add(*part);
-            }
+    /// Counts from zero, in place: a scrape without new series allocates nothing for them.
+    fn empty_histogram(&mut self, buckets: usize) {
+        if let ValueRead::Histogram(counts, sum) = &mut self.value {
+            counts.fill(0);
+            *sum = 0.0;
+        } else {
+            self.value = ValueRead::Histogram(vec![0; buckets], 0.0);
         }
-        self.value = ValueRead::Histogram(counts, sum);
+    }
+
+    /// Adds what one of its sources has.
+    fn add_histogram(&mut self, source: usize, views: &[View]) {
+        let Some(source) = self.sources.get(source) else { return };
+        let (Some(view), ValueRead::Histogram(counts, sum)) =
+            (views.get(source.view), &mut self.value)
+        else {
+            return;
+        };
+        let words = view.map.words(source.offset, counts.len() * BUCKET_WORDS);
+        let mut scratch = [0; MOST_BOUNDS + 1];
+        let Some(scratch) = scratch.get_mut(..counts.len()) else { return };
+        let Some(cells) = Histogram::of(words, counts.len()) else { return };
+        *sum += cells.read(scratch);
+        for (count, part) in counts.iter_mut().zip(scratch) {
+            *count = count.wrapping_add(*part);
+        }
     }
 
     /// The newest exemplar of each bucket.
