@@ -74,7 +74,8 @@ fn no_slot_has_two_owners_while_generations_change() {
     load.stop().expect_no_loss();
     assert!(looks > 3 && most > 2, "{most} workers at most in {looks} looks");
     let slots = server.files().iter().filter(|path| is_slot(path)).count();
-    assert!(slots <= 4, "{slots} files for four workers at once");
+    // Of eight workers: a reload may come while the last one's still drain, and two old generations may.
+    assert!(slots <= 6, "{slots} files for six workers at once");
     assert_eq!(server.stop(), 0);
 }
 
