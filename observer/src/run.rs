@@ -208,30 +208,25 @@ fn poor(voice: &Voice, why: Poor) {
     voice.say(Level::Warn, "profiles will be poor", &[("reason", Value::Str(why.as_str()))]);
 }
 
-/// One line for each slot and kind of record that a full ring dropped.
+/// One line for each slot and kind of record that a full ring dropped, and for each ring that could not be read.
 fn tell(reader: &Shared, voice: &Voice) {
     for news in reader.borrow_mut().rings.news() {
-        match news {
+        let (level, message, what, worker, count) = match news {
             News::Dropped { worker, kind, count } => {
-                let fields = [
-                    ("kind", Value::Str(kind.as_str())),
-                    ("count", Value::U64(count)),
-                    ("slot", Value::U64(worker.unwrap_or(0).into())),
-                ];
-                // The supervisor and the observer have no slot number.
-                let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
-                voice.say(Level::Warn, "records dropped", shown);
+                (Level::Warn, "records dropped", ("kind", kind.as_str()), worker, count)
             }
             News::Damaged { role, worker, count } => {
-                let fields = [
-                    ("role", Value::Str(role.as_str())),
-                    ("count", Value::U64(count)),
-                    ("slot", Value::U64(worker.unwrap_or(0).into())),
-                ];
-                let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
-                voice.say(Level::Error, "ring damaged", shown);
+                (Level::Error, "ring damaged", ("role", role.as_str()), worker, count)
             }
-        }
+        };
+        let fields = [
+            (what.0, Value::Str(what.1)),
+            ("count", Value::U64(count)),
+            ("slot", Value::U64(worker.unwrap_or(0).into())),
+        ];
+        // The supervisor and the observer have no slot number.
+        let shown = if worker.is_some() { &fields[..] } else { &fields[..2] };
+        voice.say(level, message, shown);
     }
 }
 
