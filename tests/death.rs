@@ -134,6 +134,7 @@ fn what_a_killed_worker_was_doing_is_reported_request_by_request() {
         }
         assert!(!line.has("status"), "{}", line.text);
     }
+    load.ask_no_more();
     server.stop_at_once();
     let failed = load.stop().failed;
     assert!(lines.iter().all(|line| failed.contains_key(line.get("request_id"))), "{failed:?}");

@@ -82,17 +82,29 @@ impl Load {
         self.answered.load(Relaxed)
     }
 
-    /// Lets every client finish its request, and adds up their books.
-    pub(crate) fn stop(self) -> Tally {
+    /// Lets no client ask again, and waits for none: said before a server ends, whose port may be another's next.
+    pub(crate) fn ask_no_more(&self) {
         self.is_over.store(true, Relaxed);
+    }
+
+    /// Lets every client finish its request, and adds up their books.
+    pub(crate) fn stop(mut self) -> Tally {
+        self.ask_no_more();
         let mut all = Tally::default();
-        for client in self.clients {
+        for client in self.clients.drain(..) {
             let tally = client.join().unwrap();
             all.answered.extend(tally.answered);
             all.failed.extend(tally.failed);
             all.refused += tally.refused;
         }
         all
+    }
+}
+
+/// A load that nobody stopped would knock on its server's port for ever, whoever listens there.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.ask_no_more();
     }
 }
 

@@ -31,6 +31,7 @@ fn fifty_requests_that_die_with_their_worker_are_told_once_in_each_signal() {
     server.kill(Slot(0));
     server.until("all are lost", |metrics| metrics.sum(LOST) == 50);
     server.until_true("all have their line", || lost_lines(&server).len() == 50);
+    load.ask_no_more();
     server.stop_at_once();
     let failed = load.stop().failed;
     let lines = lost_lines(&server);

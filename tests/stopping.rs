@@ -98,6 +98,7 @@ fn a_second_signal_makes_the_stop_quick() {
         let server = Server::start([]);
         let load = Load::start(&server.address(), 2, Connections::Fresh, "/api/slow?ms=25000");
         server.until("they run", |metrics| metrics.sum("http_server_active_requests") == 2);
+        load.ask_no_more();
         server.signal(Signal::SIGINT);
         server.until_line("the stop has begun", |line| {
             line.is("stopping") && line.get("cause") == "graceful"
@@ -117,6 +118,7 @@ fn a_quit_is_quick_at_once_and_says_what_it_cost() {
     let server = Server::start([]);
     let load = Load::start(&server.address(), 3, Connections::Fresh, "/api/slow?ms=25000");
     server.until("they run", |metrics| metrics.sum("http_server_active_requests") == 3);
+    load.ask_no_more();
     assert_eq!(server.stop_at_once(), 0);
     let failed = load.stop().failed;
     assert_eq!(failed.len(), 3);
@@ -131,6 +133,7 @@ fn a_request_over_the_grace_is_cut_and_told() {
     let server = Server::start(["--graceful-timeout", "500ms"]);
     let load = Load::start(&server.address(), 1, Connections::Fresh, "/api/slow?ms=25000");
     server.until("it runs", |metrics| metrics.sum("http_server_active_requests") == 1);
+    load.ask_no_more();
     assert_eq!(server.stop(), 0);
     let failed = load.stop().failed;
     assert_eq!(failed.len(), 1);

@@ -52,6 +52,7 @@ fn old_generations_that_cannot_drain_are_cut_oldest_first_and_told() {
     }
     let lost = server.until_line("its request is told", |line| line.get("outcome") == "lost");
     assert_eq!((lost.get("route"), lost.get("reason")), ("/wait", "drain"));
+    hung.ask_no_more();
     server.stop_at_once();
     drop(hung.stop());
 }
@@ -279,9 +280,9 @@ fn requests_of_a_server_that_died_as_a_whole_are_told_once_by_the_next() {
     let server = Setup::of_example("misfit").args(["--workers", "2"]).start();
     let hung = Load::start(&server.address(), 2, Connections::Fresh, "/wait");
     server.until("they run", |metrics| metrics.sum("http_server_active_requests") == 2);
+    hung.ask_no_more();
     killpg(server.supervisor(), Signal::SIGKILL).unwrap();
     server.until_true("nobody is left", || is_empty(server.supervisor()));
-    drop(hung);
     let next = Setup::of_example("misfit").in_folder_of(&server).start();
     let lost = || {
         let lines = next.lines_of("request").into_iter();
