@@ -9,6 +9,9 @@ use crate::sync::{AtomicU64, fence};
 /// Sequence, trace (2), span, value, wall clock nanoseconds.
 pub(crate) const EXEMPLAR_WORDS: usize = 6;
 
+/// The words of one exemplar.
+pub(crate) type Words = [AtomicU64; EXEMPLAR_WORDS];
+
 /// A value, and the trace it came from.
 #[derive(Copy, Clone, PartialEq, Debug)]
 pub struct Exemplar {
@@ -23,7 +26,7 @@ pub struct Exemplar {
 }
 
 /// Owner only: two plain stores around the fields.
-pub(crate) fn set(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
+pub(crate) fn set(words: &Words, exemplar: &Exemplar) {
     let odd = words[0].load(Relaxed) | 1;
     words[0].store(odd, Relaxed);
     fence(Release);
@@ -32,13 +35,13 @@ pub(crate) fn set(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
 }
 
 /// Any thread of the owner, in a foreign shard.
-pub(crate) fn set_shared(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
+pub(crate) fn set_shared(words: &Words, exemplar: &Exemplar) {
     let before = super::lock(&words[0], 1);
     fill(words, exemplar);
     words[0].store(before.wrapping_add(2), Release);
 }
 
-fn fill(words: &[AtomicU64; EXEMPLAR_WORDS], exemplar: &Exemplar) {
+fn fill(words: &Words, exemplar: &Exemplar) {
     let [first, second] = halves(exemplar.trace.0);
     words[1].store(first, Relaxed);
     words[2].store(second, Relaxed);
@@ -70,7 +73,7 @@ pub(crate) fn read(words: &[AtomicU64]) -> Option<Exemplar> {
 }
 
 /// Successor of a dead writer: a half-written exemplar is none.
-pub(crate) fn settle(words: &[AtomicU64; EXEMPLAR_WORDS]) {
+pub(crate) fn settle(words: &Words) {
     let sequence = words[0].load(Acquire);
     if !sequence.is_multiple_of(2) {
         words[1].store(0, Relaxed);

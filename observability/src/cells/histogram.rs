@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::cells::exemplar::EXEMPLAR_WORDS;
+use crate::cells::exemplar::{self, EXEMPLAR_WORDS};
 use crate::cells::lock;
 use crate::layout::size;
 use crate::sync::{AtomicU64, fence};
@@ -93,14 +93,18 @@ impl Next<'_> {
     }
 }
 
-/// The words of a bucket's exemplar, which stand behind all buckets; none if the family keeps none.
-#[inline]
+/// The word at which the exemplars begin, behind all buckets.
+pub(crate) fn exemplars_at(buckets: usize) -> usize {
+    buckets * BUCKET_WORDS
+}
+
+/// The words of a bucket's exemplar; none if the family keeps none.
 pub(crate) fn exemplar(
     words: &[AtomicU64],
     buckets: usize,
     bucket: usize,
-) -> Option<&[AtomicU64; EXEMPLAR_WORDS]> {
-    words.get(buckets * BUCKET_WORDS + bucket * EXEMPLAR_WORDS..)?.first_chunk()
+) -> Option<&exemplar::Words> {
+    words.get(exemplars_at(buckets) + bucket * EXEMPLAR_WORDS..)?.first_chunk()
 }
 
 #[inline]

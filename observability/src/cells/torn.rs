@@ -5,7 +5,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
+use crate::cells::exemplar::{self, Exemplar};
 use crate::cells::histogram::{BUCKET_WORDS, Histogram};
 use crate::cells::{LAST_WORDS, read_last, set_last, writes_in_tests};
 use crate::ids::{SpanId, TraceId};
@@ -30,7 +30,7 @@ fn race<const N: usize>(
 
 #[test]
 fn an_exemplar_is_of_one_write() {
-    let write = |words: &[AtomicU64; EXEMPLAR_WORDS], number: u32| {
+    let write = |words: &exemplar::Words, number: u32| {
         let wide = u64::from(number);
         exemplar::set(
             words,

@@ -177,8 +177,9 @@ impl HistogramHandle {
     }
 
     /// Counts a value. NaN is ignored and counted as invalid; infinities are counted.
+    // By reference: of a copy all words would be read, of which the owner's stores need half.
     #[inline]
-    pub fn observe(self, value: f64) {
+    pub fn observe(&self, value: f64) {
         if self.observe_plainly(value).is_none() {
             observe_otherwise(self.resolved, value);
         }
@@ -187,14 +188,14 @@ impl HistogramHandle {
     /// Counts a value and keeps the trace it came from, if the family was declared with exemplars and there is a trace.
     /// What is kept is whole or not there; a death while it is written loses it, never the count.
     #[inline]
-    pub fn observe_with_exemplar(self, value: f64, trace: TraceId, span: SpanId) {
+    pub fn observe_with_exemplar(&self, value: f64, trace: TraceId, span: SpanId) {
         let Some(bucket) = self.observe_plainly(value) else {
             observe_otherwise_with_exemplar(self.resolved, value, trace, span);
             return;
         };
         if !trace.is_none()
             && let Some(found) = self.resolved
-            && let Some(words) = histogram::exemplar(found.own(), found.home.buckets(), bucket)
+            && let Some(words) = found.own_exemplar(bucket)
         {
             exemplar::set(words, &Exemplar { trace, span, value, wall_ns: recent_wall_ns() });
         }

@@ -4,8 +4,10 @@ use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
+use crate::cells::exemplar::{self, EXEMPLAR_WORDS};
+use crate::cells::histogram;
 use crate::cells::search::Search;
-use crate::keys::{Family, GaugeMode};
+use crate::keys::{CellKind, Family, GaugeMode};
 use crate::layout::{long, size, wide};
 use crate::metrics::places::{HASH_SHIFT, Places};
 use crate::metrics::{owner, owner_of};
@@ -52,6 +54,8 @@ pub(crate) struct Home {
     family: Family<'static>,
     /// Words of one label set.
     words: usize,
+    /// Where among them the exemplars begin, if it is a histogram that keeps them.
+    exemplars: Option<usize>,
     /// The bounds of a histogram; of other kinds nothing.
     pub(crate) search: &'static Search,
     /// Where the cells of other threads stand, by the key of the owner's.
@@ -121,7 +125,10 @@ impl Home {
         };
         let file = slot.map.words(0, slot.map.length() / 8);
         let foreign = Places::new();
-        Some(Box::leak(Box::new(Self { slot, file, family, words, search, foreign })))
+        let exemplars = (family.kind == CellKind::ExemplarHistogram)
+            .then(|| histogram::exemplars_at(family.bounds.len() + 1));
+        let home = Self { slot, file, family, words, exemplars, search, foreign };
+        Some(Box::leak(Box::new(home)))
     }
 
     /// Finds or makes the cells of a label set; a refusal is counted.
@@ -167,6 +174,13 @@ impl Resolved {
     #[inline]
     pub(crate) fn own(self) -> &'static [AtomicU64] {
         self.home.cells(self.place)
+    }
+
+    /// The owner's exemplar of a bucket, which is one of this histogram's; none if it keeps none.
+    #[inline]
+    pub(crate) fn own_exemplar(self, bucket: usize) -> Option<&'static exemplar::Words> {
+        let start = self.place.cells() + self.home.exemplars? + bucket * EXEMPLAR_WORDS;
+        self.home.file.get(start..)?.first_chunk()
     }
 
     /// The first of them.
