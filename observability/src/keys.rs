@@ -112,12 +112,12 @@ pub(crate) struct Family<'a> {
     pub(crate) bounds: &'a [f64],
 }
 
-/// One record of the key region.
+/// One record of the key region. What there are many of is borrowed: a reader has most of it already.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Key {
+pub(crate) enum Key<'a> {
     Family(FamilyKey),
-    Series(SeriesKey),
-    String(String),
+    Series(SeriesKey<'a>),
+    String(&'a str),
 }
 
 /// A family as it stands in a file.
@@ -147,17 +147,17 @@ impl FamilyKey {
 }
 
 /// A series as it stands in a file.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct SeriesKey {
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub(crate) struct SeriesKey<'a> {
     /// Offset of its family's record in the key region.
     pub(crate) family: u32,
     /// Offset of its cells in the value region.
     pub(crate) value: u32,
     pub(crate) foreign: bool,
     /// `name="value",…`, already escaped.
-    pub(crate) labels: String,
+    pub(crate) labels: &'a str,
     /// The raw label values with separators between them.
-    pub(crate) raw: Vec<u8>,
+    pub(crate) raw: &'a [u8],
 }
 
 /// Words that a series of this kind takes.
@@ -189,7 +189,7 @@ pub(crate) struct Damaged {
 }
 
 /// Reads one whole record; `None` if it is damaged.
-pub(crate) fn parse(bytes: &[u8]) -> Option<Key> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Key<'_>> {
     let head: &[u8; KEY_HEADER] = bytes.first_chunk()?;
     let [_, _, _, _, kind, cells, mode, bounds, c0, c1, c2, c3, rest @ ..] = head;
     if checksum(bytes) != u32::from_ne_bytes([*c0, *c1, *c2, *c3]) {
@@ -205,11 +205,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Key> {
         FAMILY => family_key(payload, *cells, *mode, *bounds, (first, second, wide(value))),
         SERIES => {
             let (labels, rest) = payload.split_at_checked(first)?;
-            let raw = rest.get(..second)?.to_vec();
-            let labels = std::str::from_utf8(labels).ok()?.to_owned();
+            let raw = rest.get(..second)?;
+            let labels = std::str::from_utf8(labels).ok()?;
             Some(Key::Series(SeriesKey { family, value, foreign: *mode == FOREIGN, labels, raw }))
         }
-        STRING => Some(Key::String(std::str::from_utf8(payload.get(..first)?).ok()?.to_owned())),
+        STRING => Some(Key::String(std::str::from_utf8(payload.get(..first)?).ok()?)),
         _ => None,
     }
 }
@@ -220,7 +220,7 @@ fn family_key(
     mode: u8,
     bounds: u8,
     lengths: (usize, usize, usize),
-) -> Option<Key> {
+) -> Option<Key<'static>> {
     let bounds_bytes = usize::from(bounds).checked_mul(8)?;
     let (bounds, rest) = payload.split_at_checked(bounds_bytes)?;
     let bounds = bounds.as_chunks::<8>().0.iter().map(|bytes| f64::from_ne_bytes(*bytes)).collect();
@@ -269,13 +269,13 @@ mod tests {
             flip in 1_u8..,
         ) {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            let names = ["a", "b", "c"];
+            let (labels, raw) = (label_text(&["a", "b", "c"], &values), raw_values(&values));
             let series = SeriesKey {
                 family: 64,
                 value: 128,
                 foreign: values.len() == 2,
-                labels: label_text(&names, &values),
-                raw: raw_values(&values),
+                labels: &labels,
+                raw: &raw,
             };
             let mut bytes = series_bytes(&series).unwrap();
             prop_assert_eq!(parse(&bytes), Some(Key::Series(series)));

@@ -92,7 +92,7 @@ impl Series {
                     names.insert(offset, key.name.clone());
                     series.families.insert(key.name.clone(), Known { offset, key, series: 0 });
                 }
-                Key::String(text) => _ = series.strings.insert(text, offset),
+                Key::String(text) => _ = series.strings.insert(text.to_owned(), offset),
                 Key::Series(key) => {
                     let name = names.get(&key.family).ok_or(Damaged { at })?;
                     let family = series.families.get_mut(name).ok_or(Damaged { at })?;
@@ -100,7 +100,7 @@ impl Series {
                     let cells = absolute(place.sections.values, key.value, family.key.words())
                         .ok_or(Damaged { at })?;
                     settle(place.map, &family.key, cells);
-                    series.remember(place, offset, &key);
+                    series.remember(place, offset, key);
                 }
             }
         }
@@ -125,21 +125,23 @@ impl Series {
             let found = self.look_up(place, offset, false, &others).ok_or(Refusal::NoSpace)?;
             return Ok(Found { overflow: true, ..found });
         }
-        let labels = label_text(family.labels, &values);
-        let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw };
+        let labels = &*label_text(family.labels, &values);
+        let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw: &raw };
         self.make(place, family.name, key)
     }
 
     /// The cells of the same label set that all threads but the owner write: made at their first update, so that plain
     /// stores and atomic ones never meet.
     pub(crate) fn find_foreign(&mut self, place: Place<'_>, own: usize) -> Result<Found, Refusal> {
-        let key = series_at(place, own).ok_or(Refusal::NoSpace)?;
-        if let Some(found) = self.look_up(place, key.family, true, &key.raw) {
-            return Ok(found);
-        }
-        let family = self.families.iter().find(|(_, known)| known.offset == key.family);
-        let name = family.map(|(name, _)| name.clone()).ok_or(Refusal::NoSpace)?;
-        self.make(place, &name, SeriesKey { foreign: true, ..key })
+        let found = series_at(place, own, |key| {
+            if let Some(found) = self.look_up(place, key.family, true, key.raw) {
+                return Ok(found);
+            }
+            let family = self.families.iter().find(|(_, known)| known.offset == key.family);
+            let name = family.map(|(name, _)| name.clone()).ok_or(Refusal::NoSpace)?;
+            self.make(place, &name, SeriesKey { foreign: true, ..key })
+        });
+        found.unwrap_or(Err(Refusal::NoSpace))
     }
 
     /// The id of a string: its offset in the key region, 0 = `other` when there is no room for it (F23).
@@ -193,8 +195,8 @@ impl Series {
         let others = vec![OTHER; family.labels.len()];
         let raw = raw_values(&others);
         if self.look_up(place, offset, false, &raw).is_none() {
-            let labels = label_text(family.labels, &others);
-            let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw };
+            let labels = &*label_text(family.labels, &others);
+            let key = SeriesKey { family: offset, value: 0, foreign: false, labels, raw: &raw };
             self.make(place, family.name, key)?;
         }
         Ok(offset)
@@ -205,13 +207,13 @@ impl Series {
         &mut self,
         place: Place<'_>,
         family: &str,
-        mut key: SeriesKey,
+        mut key: SeriesKey<'_>,
     ) -> Result<Found, Refusal> {
         let words = self.families.get(family).map_or(1, |known| known.key.words());
         key.value = self.reserve(place, words)?;
         let bytes = series_bytes(&key).ok_or(Refusal::NoSpace)?;
         let at = self.append(place, &bytes)?;
-        self.remember(place, at, &key);
+        self.remember(place, at, key);
         if let Some(known) = self.families.get_mut(family) {
             known.series += usize::from(!key.foreign);
         }
@@ -222,20 +224,22 @@ impl Series {
 
     /// A series that is in the file.
     fn look_up(&self, place: Place<'_>, family: u32, foreign: bool, raw: &[u8]) -> Option<Found> {
-        let is_it =
-            |key: &SeriesKey| (key.family, key.foreign) == (family, foreign) && key.raw == raw;
+        let value_of = |key: SeriesKey<'_>| {
+            let is_it = (key.family, key.foreign) == (family, foreign) && key.raw == raw;
+            is_it.then_some(key.value)
+        };
         let mut value = None;
         let known = self.known.find(hash(family, foreign, raw), |at| {
-            value = series_at(place, wide(*at)).filter(is_it).map(|key| key.value);
+            value = series_at(place, wide(*at), value_of).flatten();
             value.is_some()
         });
         let offset = place.sections.values.offset + wide(value?);
         known.map(|key| Found { offset, key: *key, overflow: false })
     }
 
-    fn remember(&mut self, place: Place<'_>, at: u32, key: &SeriesKey) {
+    fn remember(&mut self, place: Place<'_>, at: u32, key: SeriesKey<'_>) {
         // Only a damaged file says nothing of what it held.
-        let again = |at: &u32| series_at(place, wide(*at)).map_or(0, |key| hash_of(&key));
+        let again = |at: &u32| series_at(place, wide(*at), hash_of).unwrap_or(0);
         self.known.insert_unique(hash_of(key), at, again);
     }
 
@@ -300,17 +304,17 @@ impl Series {
     }
 }
 
-/// The record of a series at an offset of the key region, where this process has met it.
-fn series_at(place: Place<'_>, at: usize) -> Option<SeriesKey> {
+/// What the record of a series says, at an offset of the key region where this process has met it.
+fn series_at<T>(place: Place<'_>, at: usize, read: impl FnOnce(SeriesKey<'_>) -> T) -> Option<T> {
     let end = place.map.load(KEYS_LENGTH_AT);
     match Walk::new(place.map, place.sections.keys, at, end).next() {
-        Ok(Some((_, Key::Series(key)))) => Some(key),
+        Ok(Some((_, Key::Series(key)))) => Some(read(key)),
         Ok(Some((_, Key::Family(_) | Key::String(_))) | None) | Err(_) => None,
     }
 }
 
-fn hash_of(key: &SeriesKey) -> u64 {
-    hash(key.family, key.foreign, &key.raw)
+fn hash_of(key: SeriesKey<'_>) -> u64 {
+    hash(key.family, key.foreign, key.raw)
 }
 
 fn hash(family: u32, foreign: bool, raw: &[u8]) -> u64 {

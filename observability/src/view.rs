@@ -52,7 +52,7 @@ struct Started {
 }
 
 impl Started {
-    fn learn(&mut self, at: usize, key: &Key, values: Section) {
+    fn learn(&mut self, at: usize, key: &Key<'_>, values: Section) {
         match key {
             Key::Family(family) if family.is(&STARTED) => self.family = u32::try_from(at).ok(),
             Key::Series(series) if self.family == Some(series.family) => {
@@ -196,13 +196,13 @@ impl View {
     }
 
     /// Reads the keys that have come since the last call.
-    pub(crate) fn new_keys(&mut self, mut each: impl FnMut(usize, Key)) -> Result<(), Damaged> {
+    pub(crate) fn new_keys(&mut self, mut each: impl FnMut(usize, Key<'_>)) -> Result<(), Damaged> {
         let length = self.map.word(KEYS_LENGTH_AT).load(Acquire);
         let mut walk = Walk::new(&self.map, self.sections.keys, self.keys_read, length);
         while let Some((at, key)) = walk.next()? {
             match key {
                 Key::String(text) => {
-                    self.strings.insert(u32::try_from(at).unwrap_or(0), text);
+                    self.strings.insert(u32::try_from(at).unwrap_or(0), text.to_owned());
                 }
                 other => {
                     self.started.learn(at, &other, self.sections.values);

@@ -32,8 +32,8 @@ pub(crate) fn family_bytes(family: &Family<'_>) -> Option<Vec<u8>> {
 }
 
 /// A series' record; `None` when its labels are too long for the format.
-pub(crate) fn series_bytes(series: &SeriesKey) -> Option<Vec<u8>> {
-    let payload = [series.labels.as_bytes(), &series.raw].concat();
+pub(crate) fn series_bytes(series: &SeriesKey<'_>) -> Option<Vec<u8>> {
+    let payload = [series.labels.as_bytes(), series.raw].concat();
     let head = Head {
         kind: SERIES,
         cells: 0,

@@ -26,7 +26,7 @@ impl<'m> Walk<'m> {
     }
 
     /// The next record, `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<(usize, Key)>, Damaged> {
+    pub(crate) fn next(&mut self) -> Result<Option<(usize, Key<'_>)>, Damaged> {
         while self.at < self.end {
             let at = self.at;
             let damaged = Damaged { at };

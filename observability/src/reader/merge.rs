@@ -1,13 +1,11 @@
 //! The index of a reader: which cells of which slots make one number, and the numbers as they were read last.
 
-use std::fmt::Write as _;
-
 use rustc_hash::FxHashMap;
 
 use crate::closed::Role;
 use crate::header::WhyBad;
 use crate::keys::{CellKind, FamilyKey, GaugeMode, Key, SeriesKey};
-use crate::layout::{UPDATES_CONFLICT_AT, long};
+use crate::layout::{Section, UPDATES_CONFLICT_AT, long};
 use crate::numbers::bound_text;
 use crate::reader::derived;
 use crate::reader::procfs::PrivateMemory;
@@ -110,20 +108,20 @@ impl Families {
     /// Takes the new keys of a view into the index.
     pub(crate) fn index(&mut self, at: usize, view: &mut View) -> Result<(), WhyBad> {
         view.check()?;
-        let mut keys = Vec::new();
-        view.new_keys(|offset, key| keys.push((offset, key))).map_err(|_| WhyBad::Contents)?;
-        for (offset, key) in keys {
-            match key {
-                Key::Family(key) => {
-                    let offset = u32::try_from(offset).map_err(|_| WhyBad::Contents)?;
-                    let family = self.family(key, (view.role, view.number));
+        let (origin, values) = ((view.role, view.number), view.sections.values);
+        let mut is_sound = true;
+        let walked = view.new_keys(|offset, key| {
+            is_sound &= match key {
+                Key::Family(key) => u32::try_from(offset).is_ok_and(|offset| {
+                    let family = self.family(key, origin);
                     self.by_offset.insert((at, offset), family);
-                }
-                Key::Series(key) => self.series(at, view, key)?,
-                Key::String(_) => {}
-            }
-        }
-        Ok(())
+                    true
+                }),
+                Key::Series(key) => self.series((at, origin.1), values, key).is_some(),
+                Key::String(_) => true,
+            };
+        });
+        walked.ok().filter(|()| is_sound).ok_or(WhyBad::Contents)
     }
 
     fn family(&mut self, key: FamilyKey, origin: (Role, u32)) -> Option<usize> {
@@ -161,20 +159,25 @@ impl Families {
         at
     }
 
-    fn series(&mut self, view_at: usize, view: &View, key: SeriesKey) -> Result<(), WhyBad> {
-        let family = *self.by_offset.get(&(view_at, key.family)).ok_or(WhyBad::Contents)?;
-        let Some(family) = family.and_then(|at| self.list.get_mut(at)) else { return Ok(()) };
-        let Some(definition) = &family.key else { return Ok(()) };
-        let words = definition.words();
-        let offset = absolute(view.sections.values, key.value, words).ok_or(WhyBad::Contents)?;
-        let mut labels = key.labels;
+    /// Adds the cells of a series to what makes its number; none if the key cannot be true.
+    fn series(
+        &mut self,
+        (view, slot): (usize, u32),
+        values: Section,
+        key: SeriesKey<'_>,
+    ) -> Option<()> {
+        let family = *self.by_offset.get(&(view, key.family))?;
+        let Some(family) = family.and_then(|at| self.list.get_mut(at)) else { return Some(()) };
+        let Some(definition) = &family.key else { return Some(()) };
+        let source = Source { view, offset: absolute(values, key.value, definition.words())? };
         if definition.mode == GaugeMode::PerWorker && definition.kind == CellKind::Gauge {
-            labels.push_str(if labels.is_empty() { "" } else { "," });
-            let _ = write!(labels, "worker=\"{}\"", view.number); // writing to a String cannot fail
+            let comma = if key.labels.is_empty() { "" } else { "," };
+            let labels = format!("{}{comma}worker=\"{slot}\"", key.labels);
+            family.entry(&labels).sources.push(source);
+        } else {
+            family.entry(key.labels).sources.push(source);
         }
-        let source = Source { view: view_at, offset };
-        family.entry(labels).sources.push(source);
-        Ok(())
+        Some(())
     }
 
     /// Reads the value of every series. With damaged slots counters and histograms stay unknown.
@@ -233,7 +236,7 @@ impl FamilyRead {
         }
     }
 
-    fn entry(&mut self, labels: String) -> &mut SeriesRead {
+    fn entry(&mut self, labels: &str) -> &mut SeriesRead {
         // Slots tend to meet label sets in one order: then no look-up is needed.
         let guess = self.series.get(self.guess).filter(|series| series.labels == labels);
         let at = if guess.is_some() { self.guess } else { self.find(labels) };
@@ -241,15 +244,18 @@ impl FamilyRead {
         &mut self.series[at]
     }
 
-    fn find(&mut self, labels: String) -> usize {
-        *self.by_labels.entry(labels).or_insert_with_key(|labels| {
-            let heads = match self.shown {
-                Shown::Histogram => Heads::histogram(&self.name, labels, &self.bound_texts),
-                Shown::Counter | Shown::Gauge => Heads::plain(&self.name, labels),
-            };
-            self.series.push(SeriesRead::new(labels.clone(), ValueRead::Absent, heads));
-            self.series.len() - 1
-        })
+    fn find(&mut self, labels: &str) -> usize {
+        if let Some(at) = self.by_labels.get(labels) {
+            return *at;
+        }
+        let heads = match self.shown {
+            Shown::Histogram => Heads::histogram(&self.name, labels, &self.bound_texts),
+            Shown::Counter | Shown::Gauge => Heads::plain(&self.name, labels),
+        };
+        let at = self.series.len();
+        self.series.push(SeriesRead::new(labels.to_owned(), ValueRead::Absent, heads));
+        self.by_labels.insert(labels.to_owned(), at);
+        at
     }
 
     fn emptied(&mut self) -> &mut Self {
