@@ -1,24 +1,7 @@
 //! `docs/slot-file.md` is enough to read a slot file: this reader knows its offsets and numbers, and nothing of the crate's
 //! own reading.
-#![expect(clippy::unwrap_used, reason = "helpers of a test stand outside of it")]
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use saola_observability::metrics::{Counter, CounterVec, Gauge, GaugeMode, Histogram};
-use saola_observability::samples::Sample;
-use saola_observability::{
-    Begin, Choice, End, Epoch, Event, Level, Method, Outcome, Protocol, RunDir, Sampling, Shape,
-    Slot, SlotState, SpanId, TraceId, Value,
-};
-
-static WORK: Counter = Counter::new("test_work_total", "Work.");
-static BY: CounterVec<2> = CounterVec::new("test_by_total", "By label.", ["a", "b"]);
-static LAST: Gauge = Gauge::new("test_last", "The last.").mode(GaugeMode::Last);
-static VALUES: Histogram = Histogram::new("test_values", "Numbers.", &[1.0, 2.0]);
-static TRACED: Histogram = Histogram::new("test_traced", "Numbers.", &[1.0]).exemplars();
-
-const TRACE: [u8; 16] = *b"a trace of bytes";
-const SPAN: [u8; 8] = *b"the span";
+use crate::written::{SPAN, TRACE, Written};
 
 /// Bytes from some offset on, read one field after the other.
 struct Fields<'f> {
@@ -125,59 +108,14 @@ impl File {
 
 #[test]
 fn the_page_is_enough_to_read_a_file() {
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let run = folder.path().join("run");
-    let shape = Shape { in_flight_entries: 16, ring_bytes: 128 << 10, samples: true };
-    let choice = Choice { given: Some(run.clone()), slots_at_peak: 1, shape, ..Choice::default() };
-    let mut run_dir = RunDir::choose(&choice).unwrap().dir;
-    run_dir.lock("0").unwrap();
-    let mut epoch = Epoch::create(&run_dir, shape).unwrap();
-    epoch.publish().unwrap();
-    let slot = Slot::attach(epoch.open_worker(0, 3).unwrap()).unwrap();
-    slot.set_state(SlotState::Ready);
-    let running = work(slot);
-    let file = File(std::fs::read(run.join("current/slot-0000")).unwrap());
+    let written = Written::new();
+    let file = File(std::fs::read(written.directory().join("slot-0000")).unwrap());
     header(&file);
     metrics(&file);
     in_flight(&file);
     records(&file);
     samples(&file);
-    running.end(&END);
-    epoch.remove();
-}
-
-/// Some of everything; one request runs on.
-fn work(slot: &'static Slot) -> saola_observability::Request {
-    WORK.add(42);
-    BY.with(["x", "y \"z\""]).add(7);
-    LAST.set(1.5);
-    LAST.set(2.5);
-    for value in [0.5, 1.5, 1.5] {
-        VALUES.observe(value);
-    }
-    TRACED.observe_with_exemplar(5.0, TraceId(TRACE), SpanId(SPAN));
-    let mut first = slot.in_flight().begin(&BEGIN);
-    first.set_route("/items/{id}");
-    first.end(&END);
-    std::thread::scope(|scope| scope.spawn(|| slot.records().event(&EVENT)).join().unwrap());
-    let mut frames = [0; 64];
-    frames[..2].copy_from_slice(&[11, 22]);
-    let sample = Sample {
-        time_ns: 5,
-        span: SpanId(SPAN),
-        trace: TraceId(TRACE),
-        route: 9,
-        weight: 2,
-        thread: 77,
-        image: 13,
-        depth: 2,
-        is_cut: true,
-        frames,
-    };
-    assert!(slot.push_sample(&sample));
-    let mut running = slot.in_flight().begin(&BEGIN);
-    running.set_route("/items/{id}");
-    running
+    written.end();
 }
 
 fn header(file: &File) {
@@ -295,48 +233,3 @@ fn samples(file: &File) {
 
 /// 127.0.0.1 as an IPv6 address.
 const MAPPED: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 127, 0, 0, 1];
-
-const BEGIN: Begin<'static> = Begin {
-    method: Method::Get,
-    protocol: Protocol::Http11,
-    start_ns: 1_000,
-    start_wall_ns: 2_000,
-    trace: TraceId(TRACE),
-    span: SpanId(SPAN),
-    parent: SpanId::NONE,
-    remote_parent: true,
-    sampled: true,
-    client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-    client_port: 40_000,
-    request_id: "request",
-    path: "/items/7",
-};
-
-const END: End<'static> = End {
-    end_ns: 500_000,
-    outcome: Outcome::Ok,
-    status: Some(200),
-    request_bytes: 3,
-    response_bytes: 5,
-    sampling: Sampling::Slow,
-    exception: None,
-    path: "/items/7",
-    method_text: "",
-    user_agent: b"page",
-    server_address: "localhost",
-    is_https: true,
-    server_port: 443,
-    tracestate: "a=b",
-    request_id: "request",
-};
-
-const EVENT: Event<'static> = Event {
-    wall_ns: 6,
-    level: Level::Warn,
-    target: "t",
-    message: "m",
-    trace: TraceId(TRACE),
-    span: SpanId(SPAN),
-    request_id: "request",
-    fields: &[("k", Value::Str("v")), ("n", Value::I64(-1))],
-};
