@@ -24,14 +24,14 @@ mod secret;
 mod settings;
 mod shop;
 mod simulate;
+mod surfaces;
 mod sweeper;
+mod system;
 mod time;
 
 use std::process::ExitCode;
 
 use saola::Server;
-
-use crate::app::App;
 
 fn main() -> ExitCode {
     Server::new()
@@ -40,5 +40,5 @@ fn main() -> ExitCode {
         .check(settings::mistakes)
         .command(migrate::command(), migrate::run)
         .command(load::command(), load::run)
-        .serve(|worker| async { App::start(worker).await.map(App::into_front) })
+        .serve(surfaces::serve)
 }

@@ -4,7 +4,7 @@
 //! COMPLETED orders always add up to the stock of the beginning.
 
 mod checkout;
-mod client;
+pub(crate) mod client;
 mod inventory;
 mod sweep;
 
@@ -12,7 +12,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-pub(crate) use client::Inventory;
 pub(crate) use sweep::sweep;
 
 pub(crate) fn router() -> OpenApiRouter<App> {

@@ -84,6 +84,7 @@ mod gauge;
 mod histogram;
 mod places;
 mod resolved;
+mod static_ref;
 mod table;
 
 use std::cell::Cell;
@@ -94,7 +95,7 @@ pub use gauge::{Gauge, GaugeHandle, GaugeVec};
 pub use histogram::{Histogram, HistogramHandle, HistogramVec, Timer};
 
 pub use crate::keys::GaugeMode;
-use crate::metrics::resolved::StaticRef;
+use crate::metrics::static_ref::StaticRef;
 use crate::slot::Slot;
 
 /// A static metric.

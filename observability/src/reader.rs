@@ -4,6 +4,7 @@
 
 mod by_slot;
 mod derived;
+mod family;
 mod merge;
 mod procfs;
 mod series;
@@ -18,7 +19,8 @@ use crate::epoch_files::{current, open_new};
 use crate::header::WhyBad;
 use crate::layout::SLOTS_AT;
 pub use crate::reader::by_slot::{Durations, SlotRead};
-pub use crate::reader::merge::{Conflict, Families, FamilyRead, Shown};
+pub use crate::reader::family::{FamilyRead, Shown};
+pub use crate::reader::merge::{Conflict, Families};
 pub use crate::reader::series::{SeriesRead, ValueRead};
 use crate::slot::Slot;
 use crate::view::{Seen, View};
@@ -102,7 +104,7 @@ impl Reader {
             self.index(&mut bad);
         }
         self.read_version();
-        self.families.read(&self.views, bad.len());
+        read_values(&mut self.families, &self.views, bad.len());
         self.bad = bad;
         Ok(&self.families)
     }
@@ -171,6 +173,13 @@ impl Reader {
     }
 }
 
+/// What cells say, and then what is derived.
+fn read_values(families: &mut Families, views: &[View], damaged: usize) {
+    let live: Vec<bool> = views.iter().map(View::is_live).collect();
+    families.read(views, &live, damaged);
+    derived::read(families, views, &live, damaged);
+}
+
 /// A damaged number is no reason to look for more files than there can be.
 fn wide_slots(slots: u64) -> usize {
     usize::try_from(slots).unwrap_or(usize::MAX).min(1 << 16)
@@ -194,7 +203,7 @@ impl Local {
         if families.index(0, &mut view).is_err() {
             return 0.0;
         }
-        families.read(&[view], 0);
+        read_values(&mut families, &[view], 0);
         let family = families.list().iter().find(|family| family.name == name);
         let series = family.into_iter().flat_map(|family| &family.series);
         series

@@ -9,6 +9,7 @@ use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread, WorkerTitle
 use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
 
 use crate::application::Application;
+use crate::chain::chain;
 use crate::settings::mistake::Mistake;
 use crate::settings::{Settings, Telemetry};
 use crate::{scrape, telemetry};
@@ -197,18 +198,6 @@ fn order(datagram: &[u8]) -> Option<saola_worker::Order> {
         saola_supervisor::Order::Resume => saola_worker::Order::Resume,
         saola_supervisor::Order::Quit => saola_worker::Order::Quit,
     })
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Traces a second that a server keeps for an error or slowness alone, shared by its workers.

@@ -17,6 +17,7 @@
 mod application;
 #[cfg(feature = "axum")]
 mod axum;
+mod chain;
 mod command;
 mod join;
 mod look;

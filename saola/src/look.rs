@@ -14,6 +14,7 @@ use saola_observer::logfmt::{Encoder, Format};
 use saola_observer::top::{Shows, Top, TopError, top};
 use saola_supervisor::Exit;
 
+use crate::chain::chain;
 use crate::settings::Settings;
 
 /// The commands, for the parser and the help.
@@ -111,7 +112,7 @@ fn show_top(flags: &ArgMatches, settings: &Settings, run_dir: PathBuf) -> ExitCo
         Ok(()) => ExitCode::SUCCESS,
         Err(TopError::Read(error)) => unreadable(&asked.run_dir, &error),
         Err(error @ TopError::Terminal(_)) => {
-            eprintln!("error: {}", crate::join::chain(&error));
+            eprintln!("error: {}", chain(&error));
             ExitCode::from(Exit::System.code())
         }
     }
@@ -162,7 +163,7 @@ fn unreadable(run_dir: &Path, error: &ReadError) -> ExitCode {
             ExitCode::from(Exit::Permission.code())
         }
         _ => {
-            eprintln!("error: cannot read {dir}: {}", crate::join::chain(error));
+            eprintln!("error: cannot read {dir}: {}", chain(error));
             ExitCode::from(Exit::Unavailable.code())
         }
     }

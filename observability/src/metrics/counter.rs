@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cells::add_shared;
 use crate::keys::{CellKind, Family, GaugeMode};
-use crate::metrics::resolved::{Resolved, StaticRef};
+use crate::metrics::resolved::Resolved;
 use crate::metrics::sealed::Sealed;
+use crate::metrics::static_ref::StaticRef;
 use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, owner, remember};
 

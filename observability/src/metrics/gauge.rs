@@ -3,8 +3,9 @@
 use crate::cells::{add_shared, set_last};
 use crate::clock::monotonic_ns;
 use crate::keys::{CellKind, Family, GaugeMode};
-use crate::metrics::resolved::{Resolved, StaticRef};
+use crate::metrics::resolved::Resolved;
 use crate::metrics::sealed::Sealed;
+use crate::metrics::static_ref::StaticRef;
 use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, remember};
 use std::sync::atomic::Ordering::Relaxed;

@@ -9,8 +9,9 @@ use crate::cells::search::Grid;
 use crate::clock::recent_wall_ns;
 use crate::ids::{SpanId, TraceId};
 use crate::keys::{CellKind, Family, GaugeMode};
-use crate::metrics::resolved::{Resolved, StaticRef};
+use crate::metrics::resolved::Resolved;
 use crate::metrics::sealed::Sealed;
+use crate::metrics::static_ref::StaticRef;
 use crate::metrics::table::Table;
 use crate::metrics::{Metric, check, owner, remember};
 

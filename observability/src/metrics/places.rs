@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, PoisonError};
 
 use crate::layout::size;
-use crate::metrics::resolved::StaticRef;
+use crate::metrics::static_ref::StaticRef;
 
 /// The lowest bit of a word that is part of its hash; those below belong to who puts it there.
 pub(crate) const HASH_SHIFT: u32 = 46;

@@ -10,7 +10,8 @@ use rustc_hash::FxHasher;
 use crate::keys::{Family, SEPARATOR, raw_values};
 use crate::layout::{long, size};
 use crate::metrics::places::HASH_SHIFT;
-use crate::metrics::resolved::{Home, Place, Resolved, StaticRef};
+use crate::metrics::resolved::{Home, Place, Resolved};
+use crate::metrics::static_ref::StaticRef;
 use crate::record::encode::cut;
 use crate::series::{LONGEST_VALUE, SERIES_LIMIT};
 

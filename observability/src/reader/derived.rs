@@ -9,23 +9,19 @@ use crate::http_metrics::ACTIVE_HELP;
 use crate::in_flight::ending::seconds;
 use crate::keys::label_text;
 use crate::layout::{
-    BAD_RINGS_AT, RECORDS_DROPPED_AT, SHARED_DROPPED_AT, UNREADABLE_AT, UPDATES_INVALID_AT,
-    UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT,
+    BAD_RINGS_AT, RECORDS_DROPPED_AT, SHARED_DROPPED_AT, UNREADABLE_AT, UPDATES_CONFLICT_AT,
+    UPDATES_INVALID_AT, UPDATES_LIMIT_AT, UPDATES_NO_SPACE_AT, long,
 };
 use crate::names;
-use crate::reader::merge::{Families, FamilyRead, Shown};
+use crate::reader::family::{FamilyRead, Shown};
+use crate::reader::merge::Families;
 use crate::reader::procfs;
 use crate::reader::series::ValueRead;
 use crate::record::Kind;
 use crate::view::{Seen, View};
 
-pub(crate) fn read(
-    families: &mut Families,
-    views: &[View],
-    live: &[bool],
-    damaged: usize,
-    conflicts: u64,
-) {
+/// Reads them all, behind the families that have cells.
+pub(crate) fn read(families: &mut Families, views: &[View], live: &[bool], damaged: usize) {
     active_requests(families, views, live);
     let workers: Vec<(&View, bool)> = views
         .iter()
@@ -34,7 +30,7 @@ pub(crate) fn read(
         .collect();
     liveness(families, &workers);
     dropped_records(families, &workers);
-    dropped_series(families, views, conflicts);
+    dropped_series(families, views);
     bad_slots(families, views, damaged);
     processes(families, views, live);
     build_info(families);
@@ -48,7 +44,7 @@ fn bad_slots(families: &mut Families, views: &[View], damaged: usize) {
     let count = damaged + views.iter().filter(is_bad).count();
     let help = "Slot files that cannot be read, or whose last record could not.";
     let family = families.derived(names::SAOLA_SLOTS_BAD, help, Shown::Gauge);
-    family.push(String::new(), ValueRead::U64(crate::layout::long(count)));
+    family.push(String::new(), ValueRead::U64(long(count)));
 }
 
 /// `saola_build_info`: always 1. What stands behind `+` in a version (semver's build metadata) is the revision.
@@ -165,14 +161,16 @@ fn dropped_records(families: &mut Families, workers: &[(&View, bool)]) {
     }
 }
 
-fn dropped_series(families: &mut Families, views: &[View], conflicts: u64) {
+fn dropped_series(families: &mut Families, views: &[View]) {
+    let conflicts = long(families.conflicts().len());
     let help = "Updates of metrics that had no series of their own to go to, by reason.";
     let family = families.derived(names::SAOLA_METRICS_SERIES_DROPPED, help, Shown::Counter);
-    let sum = |at: usize| sum_of(views, at);
+    // A damaged cell may be anything, and wraps.
+    let sum = |at| views.iter().map(|view| view.map.load(at)).fold(0, u64::wrapping_add);
     for (reason, count) in [
         ("limit", sum(UPDATES_LIMIT_AT)),
         ("nospace", sum(UPDATES_NO_SPACE_AT)),
-        ("conflict", conflicts),
+        ("conflict", sum(UPDATES_CONFLICT_AT).wrapping_add(conflicts)),
         ("invalid", sum(UPDATES_INVALID_AT)),
     ] {
         family.push(format!("reason=\"{reason}\""), ValueRead::U64(count));
@@ -195,11 +193,6 @@ fn processes(families: &mut Families, views: &[View], live: &[bool]) {
             }
         }
     }
-}
-
-/// The sum of a header cell; a damaged one may be anything, and wraps.
-pub(crate) fn sum_of(views: &[View], at: usize) -> u64 {
-    views.iter().map(|view| view.map.load(at)).fold(0, u64::wrapping_add)
 }
 
 fn worker_label(view: &View) -> String {

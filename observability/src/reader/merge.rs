@@ -5,11 +5,10 @@ use rustc_hash::FxHashMap;
 use crate::closed::Role;
 use crate::header::WhyBad;
 use crate::keys::{CellKind, FamilyKey, GaugeMode, Key, SeriesKey};
-use crate::layout::{Section, UPDATES_CONFLICT_AT, long};
-use crate::numbers::bound_text;
-use crate::reader::derived;
+use crate::layout::Section;
+use crate::reader::family::{FamilyRead, Shown};
 use crate::reader::procfs::PrivateMemory;
-use crate::reader::series::{Heads, SeriesRead, Source, ValueRead, read_histograms};
+use crate::reader::series::Source;
 use crate::series::absolute;
 use crate::view::{View, file_name};
 
@@ -30,17 +29,6 @@ pub struct Families {
     nowhere: Option<FamilyRead>,
 }
 
-/// What a family is to a scraper.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub enum Shown {
-    /// Only goes up.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts by bucket.
-    Histogram,
-}
-
 /// A family that two slots define differently: the lowest slot's definition is shown, the other's series are left out.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub struct Conflict {
@@ -50,29 +38,6 @@ pub struct Conflict {
     pub kept: String,
     /// The file whose series are left out.
     pub left_out: String,
-}
-
-/// One family.
-pub struct FamilyRead {
-    /// Its full name; a counter's ends with `_total`.
-    pub name: String,
-    /// Its help, one sentence.
-    pub help: String,
-    /// What it is.
-    pub shown: Shown,
-    /// Upper bounds of a histogram, `+Inf` left out.
-    pub bounds: Vec<f64>,
-    /// Its series, in the order in which they were first seen.
-    pub series: Vec<SeriesRead>,
-    /// Whether its values were read; not so while a slot is damaged.
-    pub is_known: bool,
-    bound_texts: Vec<String>,
-    key: Option<FamilyKey>,
-    /// The file that defined it.
-    origin: (Role, u32),
-    by_labels: FxHashMap<String, usize>,
-    /// The series that is probably asked for next: the one behind the last.
-    guess: usize,
 }
 
 impl Families {
@@ -136,16 +101,7 @@ impl Families {
             self.conflicts.push(Conflict { family: key.name, kept, left_out });
             return None;
         }
-        let shown = match key.kind {
-            CellKind::CounterU64 | CellKind::CounterF64 => Shown::Counter,
-            CellKind::Gauge => Shown::Gauge,
-            CellKind::Histogram | CellKind::ExemplarHistogram => Shown::Histogram,
-        };
-        let mut family = FamilyRead::new(&key.name, &key.help, shown);
-        family.bounds.clone_from(&key.bounds);
-        family.bound_texts = key.bounds.iter().map(|bound| bound_text(*bound)).collect();
-        (family.key, family.origin) = (Some(key), origin);
-        Some(self.insert(family))
+        Some(self.insert(FamilyRead::of(key, origin)))
     }
 
     /// Keeps the list sorted: families are few and new ones rare.
@@ -180,93 +136,29 @@ impl Families {
         Some(())
     }
 
-    /// Reads the value of every series. With damaged slots counters and histograms stay unknown.
-    pub(crate) fn read(&mut self, views: &[View], damaged: usize) {
-        let live: Vec<bool> = views.iter().map(View::is_live).collect();
+    /// Reads the value of every series that has cells. With damaged slots counters and histograms stay unknown.
+    pub(crate) fn read(&mut self, views: &[View], live: &[bool], damaged: usize) {
         self.created_ns = views.iter().map(View::created_ns).min().unwrap_or(0);
         // In the order of their names: finished requests, then lost ones, then started ones, so that in no scrape more of them
         // have ended than begun (F42).
         for family in &mut self.list {
-            if let Some(key) = &family.key {
-                family.is_known = damaged == 0 || family.shown == Shown::Gauge;
-                for series in &mut family.series {
-                    series.read(key, views, &live);
-                }
-                if matches!(key.kind, CellKind::Histogram | CellKind::ExemplarHistogram) {
-                    read_histograms(&mut family.series, key, views);
-                }
-            }
+            family.read(views, live, damaged);
         }
-        let refused = derived::sum_of(views, UPDATES_CONFLICT_AT);
-        let conflicts = refused.wrapping_add(long(self.conflicts.len()));
-        derived::read(self, views, &live, damaged, conflicts);
     }
 
     /// A family that is made of other things than cells; its series begin anew at each read.
     pub(crate) fn derived(&mut self, name: &str, help: &str, shown: Shown) -> &mut FamilyRead {
         let at = match self.by_name.get(name) {
             Some(at) => *at,
-            None => self.insert(FamilyRead::new(name, help, shown)),
+            None => self.insert(FamilyRead::derived(name, help, shown)),
         };
         if self.list[at].key.is_some() {
             // A program's own metric has that name: its is shown, and the derived one goes nowhere.
             return self
                 .nowhere
-                .get_or_insert_with(|| FamilyRead::new(name, help, shown))
+                .get_or_insert_with(|| FamilyRead::derived(name, help, shown))
                 .emptied();
         }
         self.list[at].emptied()
-    }
-}
-
-impl FamilyRead {
-    fn new(name: &str, help: &str, shown: Shown) -> Self {
-        Self {
-            name: name.to_owned(),
-            help: help.to_owned(),
-            shown,
-            bounds: Vec::new(),
-            series: Vec::new(),
-            is_known: true,
-            bound_texts: Vec::new(),
-            key: None,
-            origin: (Role::Supervisor, 0),
-            by_labels: FxHashMap::default(),
-            guess: 0,
-        }
-    }
-
-    fn entry(&mut self, labels: &str) -> &mut SeriesRead {
-        // Slots tend to meet label sets in one order: then no look-up is needed.
-        let guess = self.series.get(self.guess).filter(|series| series.labels == labels);
-        let at = if guess.is_some() { self.guess } else { self.find(labels) };
-        self.guess = at + 1;
-        &mut self.series[at]
-    }
-
-    fn find(&mut self, labels: &str) -> usize {
-        if let Some(at) = self.by_labels.get(labels) {
-            return *at;
-        }
-        let heads = match self.shown {
-            Shown::Histogram => Heads::histogram(&self.name, labels, &self.bound_texts),
-            Shown::Counter | Shown::Gauge => Heads::plain(&self.name, labels),
-        };
-        let at = self.series.len();
-        self.series.push(SeriesRead::new(labels.to_owned(), ValueRead::Absent, heads));
-        self.by_labels.insert(labels.to_owned(), at);
-        at
-    }
-
-    fn emptied(&mut self) -> &mut Self {
-        self.series.clear();
-        self.by_labels.clear();
-        self
-    }
-
-    /// Adds a derived series.
-    pub(crate) fn push(&mut self, labels: String, value: ValueRead) {
-        let heads = Heads::plain(&self.name, &labels);
-        self.series.push(SeriesRead::new(labels, value, heads));
     }
 }

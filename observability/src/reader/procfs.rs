@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::clock::monotonic_ns;
 use crate::names;
-use crate::reader::merge::Shown;
+use crate::reader::family::Shown;
 
 /// What is read of one process. A fact that may not be read is none.
 pub(crate) struct Facts {

@@ -185,8 +185,8 @@ impl SeriesRead {
             (CellKind::CounterF64, _) => ValueRead::F64(
                 self.sources.iter().map(|source| f64::from_bits(source.word(views))).sum(),
             ),
-            // A family at once: `read_histograms`.
-            (CellKind::Histogram | CellKind::ExemplarHistogram, _) => return,
+            // Only by `read_histograms`, a family at once.
+            (CellKind::Histogram | CellKind::ExemplarHistogram, _) => ValueRead::Absent,
             (CellKind::Gauge, GaugeMode::Last) => self.last(views),
             (CellKind::Gauge, mode) => {
                 let values = self

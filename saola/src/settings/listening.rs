@@ -6,6 +6,7 @@ use saola_worker::{
     ClientAuth, Pair, ProxyProtocol, Speech, TlsError, TlsSettings, TlsVersion, Trusted,
 };
 
+use crate::chain::chain;
 use crate::settings::mistake::Mistake;
 use crate::settings::value::Values;
 
@@ -127,7 +128,7 @@ pub(crate) fn check(settings: Option<&TlsSettings>) -> Result<(), Mistake> {
             TlsError::Mismatch { key, .. } => ("keyfile", key.as_path()),
             _ => ("client_ca", std::path::Path::new("")),
         };
-        let what = format!("is of no use: {}", crate::join::chain(&error));
+        let what = format!("is of no use: {}", chain(&error));
         Mistake::new(setting, &file.to_string_lossy(), &"its file", &what)
     })
 }
