@@ -15,22 +15,22 @@ use crate::supervision_load::is_long;
 use crate::worker_queues::{is_dealt, listening};
 
 /// Releases of one application in the folder of a test.
-struct Releases(PathBuf);
+pub(crate) struct Releases(PathBuf);
 
 impl Releases {
-    fn in_folder(folder: &Path) -> Self {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
         let releases = Self(folder.to_owned());
         std::fs::copy(Setup::example("release"), releases.path("1")).unwrap();
         releases.make("1", "none");
         releases
     }
 
-    fn path(&self, version: &str) -> PathBuf {
+    pub(crate) fn path(&self, version: &str) -> PathBuf {
         self.0.join(format!("release-{version}"))
     }
 
     /// Another name of the same program, which is another release by the files beside it.
-    fn make(&self, version: &str, fault: &str) -> PathBuf {
+    pub(crate) fn make(&self, version: &str, fault: &str) -> PathBuf {
         let path = self.path(version);
         if !path.exists() {
             std::fs::hard_link(self.path("1"), &path).unwrap();
@@ -56,7 +56,7 @@ fn start(args: &[&str]) -> (Server, Releases) {
     (server, releases)
 }
 
-fn upgrade(server: &Server, path: &Path) -> Ended {
+pub(crate) fn upgrade(server: &Server, path: &Path) -> Ended {
     let path = path.to_str().unwrap();
     // Two boots, a probation and a drain: a crowded machine takes its time for each.
     let limit = Duration::from_mins(1);

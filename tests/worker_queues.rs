@@ -1,6 +1,7 @@
 //! `reuse_port`: every worker has a socket, and so an accept queue, of its own, and none of them is lost with its worker.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +10,7 @@ use nix::unistd::Pid;
 use crate::load::{Connections, Load};
 use crate::server::{Server, Slot};
 use crate::setup::Setup;
+use crate::supervision_upgrade::{Releases, upgrade};
 use crate::wire::Wire;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -146,26 +148,44 @@ fn a_worker_gets_no_connection_before_it_can_serve() {
     server.stop_at_once();
 }
 
+/// Settings of a file that says all that there is to say, which can be written anew.
+struct File {
+    path: PathBuf,
+    rest: String,
+}
+
+impl File {
+    fn of(setup: &Setup, more: &str) -> Self {
+        let run_dir = setup.folder().join("run");
+        let rest = format!(
+            "bind = \"127.0.0.1:0\"\nadmin_bind = \"127.0.0.1:0\"\nrun_dir = \"{}\"\n\
+             max_workers = 8\nreuse_port = \"on\"\naccess_log = \"errors\"\n{more}\n",
+            run_dir.display()
+        );
+        Self { path: setup.folder().join("saola.toml"), rest }
+    }
+
+    fn write(&self, workers: u32) {
+        std::fs::write(&self.path, format!("workers = {workers}\n{}", self.rest)).unwrap();
+    }
+
+    fn args(&self) -> [&str; 2] {
+        ["--config", self.path.to_str().unwrap()]
+    }
+}
+
 #[test]
 fn neither_reloads_nor_other_numbers_of_workers_lose_a_request() {
     let setup = Setup::new().bare();
-    let (config, run_dir) = (setup.folder().join("saola.toml"), setup.folder().join("run"));
-    let write = |workers: u32| {
-        let text = format!(
-            "bind = \"127.0.0.1:0\"\nadmin_bind = \"127.0.0.1:0\"\nrun_dir = \"{}\"\n\
-             workers = {workers}\nmax_workers = 8\nreuse_port = \"on\"\naccess_log = \"errors\"\n",
-            run_dir.display()
-        );
-        std::fs::write(&config, text).unwrap();
-    };
-    write(4);
-    let server = setup.args(["--config", config.to_str().unwrap()]).start();
+    let file = File::of(&setup, "");
+    file.write(4);
+    let server = setup.args(file.args()).start();
     let loads = [Connections::Kept, Connections::Fresh]
         .map(|kind| Load::start(&server.address(), 16, kind, "/"));
     let more = || loads.iter().for_each(|load| load.until_more(300));
     more();
     for (generation, workers) in [(2, 2), (3, 5), (4, 3)] {
-        write(workers);
+        file.write(workers);
         server.signal(Signal::SIGHUP);
         server.until("a new generation serves", |metrics| {
             metrics.sum("saola_generation") == generation
@@ -182,4 +202,42 @@ fn neither_reloads_nor_other_numbers_of_workers_lose_a_request() {
     for load in loads {
         load.stop().expect_no_loss();
     }
+}
+
+/// A server of four, and a new release of two, for which the old workers stand by for so long.
+fn four_that_become_two(probation: &str) -> (Server, PathBuf) {
+    let setup = Setup::new().bare();
+    let releases = Releases::in_folder(setup.folder());
+    let file = File::of(&setup, &format!("upgrade_probation = \"{probation}\""));
+    file.write(4);
+    let server = setup.program(&releases.path("1")).args(file.args()).start();
+    server.until_true("every worker has its queue", || is_dealt(&server, 4));
+    file.write(2);
+    (server, releases.make("2", "none"))
+}
+
+#[test]
+fn nobody_waits_for_workers_that_stand_by_where_the_new_ones_are_fewer() {
+    let (server, path) = four_that_become_two("1m");
+    let ended = Setup::new().in_folder_of(&server).args(["upgrade", path.to_str().unwrap()]).run();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    server.until_line("it is on probation", |line| line.is("upgrade on probation"));
+    assert_eq!(answered(ask(&server, 64)), 64);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn an_upgrade_to_fewer_workers_loses_no_request() {
+    let (server, path) = four_that_become_two("500ms");
+    let loads = [Connections::Kept, Connections::Fresh]
+        .map(|kind| Load::start(&server.address(), 16, kind, "/"));
+    loads[1].until_more(300);
+    let ended = upgrade(&server, &path);
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    loads[1].until_more(300);
+    server.until_true("the queues of who has left are gone", || is_dealt(&server, 2));
+    for load in loads {
+        load.stop().expect_no_loss();
+    }
+    assert_eq!(server.stop(), 0);
 }

@@ -164,6 +164,7 @@ impl Settings {
             max_memory_hard: self.max_memory_hard,
             give_up: self.give_up,
             has_observer: self.has_observer,
+            reuse_port: self.reuse_port,
             upgrade_probation: self.upgrade_probation,
         }
     }

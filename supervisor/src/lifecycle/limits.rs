@@ -21,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) max_memory_hard: u64,
     pub(crate) give_up: Duration,
     pub(crate) has_observer: bool,
+    /// Each worker has an accept queue of its own.
+    pub(crate) reuse_port: bool,
     /// How long the old workers of an upgrade stand by.
     pub(crate) upgrade_probation: Duration,
 }

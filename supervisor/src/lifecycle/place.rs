@@ -16,7 +16,8 @@ pub(crate) enum State {
     Booting { since: Instant },
     /// Serves. `is_slow`: it was warned about and has not beaten since.
     Ready { is_slow: bool },
-    /// Serves the connections it has and accepts none, in case those that follow it fail (S53).
+    /// Serves the connections it has, in case those that follow it fail (S53). It accepts none, but from a queue of its own that
+    /// none of them has.
     Standby,
     /// Was asked to go, and is killed at `kill_at`. `has_stopped`: it accepts nobody any more.
     Draining { since: Instant, kill_at: Instant, why: Cause, has_stopped: bool },

@@ -62,6 +62,13 @@ impl Lifecycle {
         held.chain(fresh).find(|queue| !own.contains(queue)).unwrap_or_default()
     }
 
+    /// Whether connections wait in this queue for nobody of the generation that serves: another worker's they cannot become.
+    pub(super) fn is_left_over(&self, queue: QueueNumber) -> bool {
+        let serves = |place: &Place| place.is_member_of(self.generation) && self.holds(place);
+        self.limits.reuse_port
+            && !self.places.iter().any(|place| place.queue == queue && serves(place))
+    }
+
     fn holds(&self, place: &Place) -> bool {
         match place.state {
             State::Booting { .. } | State::Ready { .. } | State::Standby => true,

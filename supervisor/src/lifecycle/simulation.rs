@@ -62,6 +62,8 @@ struct Worker {
     nature: Nature,
     is_ready: bool,
     was_ready: bool,
+    /// Nobody has paused it.
+    accepts: bool,
     /// Drained, quit, or being killed.
     is_leaving: bool,
     /// It was ended by force: it cannot count as an old generation that is let live.
@@ -160,9 +162,7 @@ impl World {
             boot_timeout: Duration::from_secs(5 + random.next() % 55),
             graceful_timeout: Duration::from_secs(1 + random.next() % 30),
             abort_grace: Duration::from_secs(2),
-            pre_stop_delay: Duration::from_secs(
-                [0, 0, 7][usize::try_from(random.next() % 3).unwrap()],
-            ),
+            pre_stop_delay: Duration::from_secs(random.next() % 3 / 2 * 7),
             max_old_generations: u32::try_from(1 + random.next() % 3).unwrap(),
             max_lifetime: [Duration::ZERO, Duration::from_secs(70)]
                 [usize::try_from(random.next() % 2).unwrap()],
@@ -171,6 +171,7 @@ impl World {
             max_memory_hard: 200,
             give_up: Duration::ZERO,
             has_observer: true,
+            reuse_port: seed.is_multiple_of(2),
             upgrade_probation: Duration::from_secs(5),
         };
         let stormy = random.next() % 4;

@@ -33,6 +33,7 @@ impl Server {
             max_memory_hard: 0,
             give_up: Duration::ZERO,
             has_observer: true,
+            reuse_port: false,
             upgrade_probation: Duration::from_secs(5),
         };
         let now = Instant::now();

@@ -3,6 +3,7 @@
 //!
 //! The first half is decided by the old image, the second by the new one, which got the [`Handover`] of the first.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::asked::{Client, Origin};
@@ -176,6 +177,8 @@ impl Lifecycle {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
+        let queues = self.places.iter().map(|place| place.queue);
+        let left_over: BTreeSet<_> = queues.filter(|&queue| self.is_left_over(queue)).collect();
         for (slot, place) in numbered(&mut self.places) {
             if !place.is_member_of(old.generation) {
                 continue;
@@ -184,7 +187,9 @@ impl Lifecycle {
             match place.state {
                 State::Ready { .. } => {
                     place.state = State::Standby;
-                    out.push(Command::Pause(slot));
+                    // There are fewer new ones: whom the kernel deals to it would wait for the end of the probation.
+                    let accepts_on = left_over.contains(&place.queue);
+                    out.push(if accepts_on { Command::Resume(slot) } else { Command::Pause(slot) });
                 }
                 State::Empty | State::Waiting { .. } => place.vacate(),
                 State::Booting { .. } => super::kill(slot, place, Cause::Upgrade, out),

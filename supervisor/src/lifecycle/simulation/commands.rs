@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::event::{Command, Event, Image};
+use super::super::event::{Command, Event, Image, SlotNumber};
 use super::super::{Lifecycle, Phase};
-use super::{Due, World};
+use super::{Due, Worker, World};
 use crate::Exit;
 
 impl World {
@@ -124,10 +124,13 @@ impl World {
                 self.stillborn.retain(|&stillborn| stillborn != slot.0);
                 assert!(!self.workers.contains_key(&slot.0), "a living owner is released");
             }
-            Command::Pause(slot) | Command::Resume(slot) => {
-                assert!(self.workers.contains_key(&slot.0), "an order for nobody");
-            }
+            Command::Pause(slot) => self.worker_told(slot).accepts = false,
+            Command::Resume(slot) => self.worker_told(slot).accepts = true,
         }
+    }
+
+    fn worker_told(&mut self, slot: SlotNumber) -> &mut Worker {
+        self.workers.get_mut(&slot.0).expect("an order for nobody")
     }
 
     /// Some settings are wrong, some change the number of workers, some the bounds.

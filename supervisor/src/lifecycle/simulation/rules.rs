@@ -101,9 +101,26 @@ impl World {
             .collect();
         members.sort_unstable();
         assert!(members.is_sorted_by(|a, b| a < b), "two members have one queue: {members:?}");
+        self.check_queues();
         self.forks.retain(|&at| self.now - at < Duration::from_mins(1));
         let per_slot = 1 + u64::try_from(DEATHS_PER_WORKER).unwrap() + 6;
         let bound = u64::from(self.most_workers) * per_slot + self.asked;
         assert!(u64::try_from(self.forks.len()).unwrap() <= bound, "forks are not bounded");
+    }
+    /// Where each worker has a queue of its own, none is held by workers that accept nobody.
+    fn check_queues(&self) {
+        let is_open = self.limits.reuse_port && matches!(self.life.phase, Phase::Running);
+        for queue in self.life.held_queues().into_iter().filter(|_| is_open && !self.life.is_paused)
+        {
+            let holders = (0..).zip(&self.life.places).filter(|(_, place)| place.queue == queue);
+            let mut accepting = holders.filter(|(slot, place)| match place.state {
+                State::Ready { .. } | State::Standby => self.workers[slot].accepts,
+                // Its successor comes.
+                State::Waiting { .. } | State::Booting { .. } | State::Aborting { .. } => true,
+                State::Draining { .. } => place.is_member,
+                State::Empty => false,
+            });
+            assert!(accepting.next().is_some(), "nobody accepts from {queue:?}");
+        }
     }
 }

@@ -54,6 +54,7 @@ impl World {
             nature,
             is_ready: false,
             was_ready: false,
+            accepts: true,
             is_leaving: false,
             is_killed: false,
             beat,
