@@ -262,7 +262,8 @@ fn a_queue_that_is_handed_over_is_served_and_closed_whatever_the_worker_does_nex
 fn clients_that_say_nothing_hold_up_none_that_come_after_them() {
     let (listener, address) = tcp();
     with_worker(accepting(AcceptMode::Exclusive), vec![listener], |control| {
-        let silent = [(); 50].map(|()| TcpStream::connect(address).unwrap());
+        // So many that a worker that finds one with each beat of its heart has not found the last of them by then.
+        let silent = [(); 400].map(|()| TcpStream::connect(address).unwrap());
         let mut next = TcpStream::connect(address).unwrap();
         next.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert!(get(&mut next, "/").ends_with("hello"));
