@@ -22,7 +22,7 @@ pub(crate) fn check<B>(
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Refusal::METHOD);
     }
-    target(request.method(), request.uri())?;
+    target(request)?;
     if marks.has_many_hosts {
         return Err(Refusal::bad("Host more than once"));
     }
@@ -49,7 +49,8 @@ fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Ref
     Ok(())
 }
 
-fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
+fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let (method, uri) = (request.method(), request.uri());
     let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
     match uri.scheme_str() {
         None | Some("http" | "https") => {}
@@ -59,19 +60,21 @@ fn target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
         let allowed = *method == Method::OPTIONS && uri.scheme().is_none();
         return if allowed { Ok(()) } else { Err(Refusal::bad("the target * is for OPTIONS")) };
     }
-    if !path.starts_with('/') {
-        return Err(Refusal::bad("the target is malformed"));
-    }
+    // RFC 3986 section 3: behind an authority the path may be empty, which means `/`. In HTTP/2 it may not.
+    let may_be_empty = uri.scheme().is_some() && request.version() != Version::HTTP_2;
+    let is_rooted = path.starts_with('/') || (may_be_empty && path.starts_with('?'));
     let bytes = path.as_bytes();
-    let broken = bytes.iter().enumerate().any(|(at, byte)| match byte {
-        b'%' => {
-            let digits = bytes.get(at.saturating_add(1)..at.saturating_add(3));
-            !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        }
-        b'#' | 0x80..=0xff => true,
-        _ => false,
-    });
-    if broken { Err(Refusal::bad("the target is malformed")) } else { Ok(()) }
+    let is_broken =
+        bytes.iter().any(|byte| matches!(byte, b'#' | 0x80..=0xff)) || !is_escaped(bytes);
+    if is_rooted && !is_broken { Ok(()) } else { Err(Refusal::bad("the target is malformed")) }
+}
+
+/// Says whether each `%` begins an escape (RFC 3986 section 2.1).
+fn is_escaped(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', bytes).all(|at| {
+        let digits = bytes.get(at.saturating_add(1)..at.saturating_add(3));
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
@@ -105,9 +108,17 @@ fn authority<B>(request: &mut Request<B>, marks: Marks) -> Result<(), Refusal> {
     if request.version() != Version::HTTP_2
         && let Some(path) = request.uri().path_and_query().cloned()
     {
-        *request.uri_mut() = Uri::from(path);
+        *request.uri_mut() = Uri::from(rooted(path)?);
     }
     Ok(())
+}
+
+fn rooted(path: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    if path.as_str().starts_with('/') {
+        return Ok(path);
+    }
+    let rooted = PathAndQuery::try_from(format!("/{}", path.as_str()));
+    rooted.map_err(|_| Refusal::bad("the target is malformed"))
 }
 
 /// `reg-name`, IPv4 or `[IPv6]`, with an optional port (RFC 3986 section 3.2.2). User information is refused.
@@ -124,6 +135,7 @@ pub(crate) fn is_host(text: &[u8]) -> bool {
         }
         _ => match charset::NAME.split(text) {
             ([], _) => return false,
+            (name, _) if !is_escaped(name) => return false,
             (_, port) => port,
         },
     };
@@ -168,12 +180,13 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for good in ["a", "a.b-c:80", "127.0.0.1:65535", "[::1]", "[::1]:8000", "a:"] {
+        for good in ["a", "a.b-c:80", "127.0.0.1:65535", "[::1]", "[::1]:8000", "a:", "%41"] {
             assert_eq!(host(good), 200, "{good}");
         }
-        for bad in
-            ["", "a@b", "a,b", "a/b", "a b", "a:65536", "a:x", "[::1", "[zz]", "[::1]x", ":80"]
-        {
+        for bad in [
+            "", "a@b", "a,b", "a/b", "a b", "a:65536", "a:x", "[::1", "[zz]", "[::1]x", ":80",
+            "a%2",
+        ] {
             assert_eq!(host(bad), 400, "{bad}");
         }
         assert_eq!(run("GET", "/", &[]).err(), Some(400));
@@ -198,6 +211,8 @@ mod tests {
         let request = run("GET", "http://real:81/x?y", &[("host", "other")]).unwrap();
         assert_eq!(request.headers().get(HOST).unwrap(), "real:81");
         assert_eq!(request.uri(), "/x?y");
+        let request = run("GET", "http://real?y", &[("host", "other")]).unwrap();
+        assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/?y");
     }
 
     #[test]

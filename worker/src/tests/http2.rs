@@ -137,7 +137,14 @@ fn malformed_heads_never_reach_the_service() {
         ("an upper-case name", with(&field("X-Upper", "1"))),
         ("a field of the connection", with(&field("connection", "close"))),
         ("another one", with(&field("transfer-encoding", "chunked"))),
+        ("and one", with(&field("keep-alive", "timeout=5"))),
+        ("a proxy's", with(&field("proxy-connection", "close"))),
+        ("an upgrade", with(&field("upgrade", "websocket"))),
         ("te beyond trailers", with(&field("te", "gzip"))),
+        ("a space in a name", with(&field("a b", "1"))),
+        ("a line end in a value", with(&field("a", "1\r\nb: 2"))),
+        ("NUL in a value", with(&field("a", "1\0"))),
+        ("an empty name", with(&field("", "1"))),
         ("a pseudo-field twice", with(&field(":path", "/"))),
         ("an unknown pseudo-field", with(&field(":x", "/"))),
         ("a pseudo-field behind a field", [&field("a", "b")[..], &fields("GET", "/")].concat()),
@@ -152,6 +159,8 @@ fn malformed_heads_never_reach_the_service() {
         let mut peer = Peer::open(&server).await;
         peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x82, 0x86])).await;
         assert_eq!(peer.status(1).await, "400", "neither a path nor an authority");
+        peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &fields("GET", "?a"))).await;
+        assert_eq!(peer.status(3).await, "400", "a path without its slash");
         server.stop().await;
     });
 }
