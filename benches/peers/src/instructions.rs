@@ -15,8 +15,8 @@ use crate::targets::find;
 pub(crate) struct Counted {
     pub(crate) name: &'static str,
     pub(crate) instructions: f64,
-    /// How many that is more than in the row of this name.
-    pub(crate) more: Option<(f64, &'static str)>,
+    /// How many that is more than in the row of this name, and how many times as many.
+    pub(crate) more: Option<(f64, &'static str, f64)>,
 }
 
 /// One row.
@@ -39,11 +39,18 @@ const fn whole(
     Target { name, program, mode, base, inside: None }
 }
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 11] = [
     whole("bare hyper", "in_process", "hyper", ""),
     whole("worker, telemetry off", "in_process", "off", "bare hyper"),
     whole("worker, metrics", "in_process", "metrics", "bare hyper"),
     whole("worker, everything", "in_process", "full", "bare hyper"),
+    whole("bare hyper, a browser's head", "in_process", "browser-hyper", ""),
+    whole(
+        "worker, telemetry off, a browser's head",
+        "in_process",
+        "browser-off",
+        "bare hyper, a browser's head",
+    ),
     whole("record written", "observer_alone", "write", ""),
     whole("and its line read", "observer_alone", "lines", "record written"),
     whole("and its span sent", "observer_alone", "spans", "and its line read"),
@@ -82,7 +89,9 @@ pub(crate) fn count() -> anyhow::Result<Result<Vec<Counted>, String>> {
             crate::measure::ratio(long.saturating_sub(short), u64::from(LONG - SHORT));
         eprintln!("instructions  {}  {instructions:.0}", target.name);
         let base = all.iter().find(|row| row.name == target.base);
-        let more = base.map(|base| (instructions - base.instructions, base.name));
+        let more = base.map(|base| {
+            (instructions - base.instructions, base.name, instructions / base.instructions)
+        });
         all.push(Counted { name: target.name, instructions, more });
     }
     Ok(Ok(all))

@@ -183,9 +183,11 @@ fn instruction_table(text: &mut String, instructions: &Instructions) -> anyhow::
         "User-space instructions for a request (callgrind): in a worker on one connection in memory, the client included; and in an observer\n\
          from its record in the ring to the written line, and to the collector's answer.\n"
     )?;
-    writeln!(text, "| target | instructions | more than |\n|---|---|---|")?;
+    writeln!(text, "| target | instructions | more than | ratio |\n|---|---|---|---|")?;
     for row in counted {
-        let more = row.more.map_or(String::new(), |(more, base)| format!("{more:+.0} {base}"));
+        let more = row.more.map_or(String::from("|"), |(more, base, ratio)| {
+            format!("{more:+.0} {base} | {ratio:.2}")
+        });
         writeln!(text, "| {} | {:.0} | {more} |", row.name, row.instructions)?;
     }
     Ok(())
