@@ -24,7 +24,10 @@ pub(crate) struct Rhythm {
 
 impl Rhythm {
     pub(crate) fn start() -> Self {
-        Self { pause: SHORTEST_PAUSE, quiet_since: Instant::now(), sleeper: Sleeper::start().ok() }
+        let sleeper = Sleeper::start(|alarm| {
+            alarm.wait(LONGEST_SLEEP);
+        });
+        Self { pause: SHORTEST_PAUSE, quiet_since: Instant::now(), sleeper: sleeper.ok() }
     }
 
     /// What the last look has found.
@@ -68,13 +71,13 @@ struct Sleeper {
 
 impl Sleeper {
     #[expect(clippy::disallowed_methods, reason = "the observer never forks")]
-    fn start() -> io::Result<Self> {
+    fn start(wait: impl Fn(&Alarm) + Send + 'static) -> io::Result<Self> {
         let (alarms, waiting) = sync_channel::<Alarm>(1);
         let woken = Arc::new(Notify::new());
         let wake = Arc::clone(&woken);
         thread::Builder::new().name("saola-bell".to_owned()).spawn(move || {
             for alarm in waiting {
-                alarm.wait(LONGEST_SLEEP);
+                wait(&alarm);
                 drop(alarm);
                 wake.notify_one();
             }
@@ -98,3 +101,44 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_secs(1);
 /// What nobody rings for (events outside requests, the supervisor's words) waits no longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use saola_observability::rings::Rings;
+    use saola_observability::{Choice, Epoch, RunDir};
+
+    use super::*;
+
+    #[test]
+    fn without_the_thread_of_the_bell_the_observer_looks_by_itself() {
+        let place = tempfile::tempdir().unwrap();
+        let given = Some(place.path().join("run"));
+        let mut chosen = RunDir::choose(&Choice { given, ..Choice::default() }).unwrap();
+        chosen.dir.lock("test").unwrap();
+        Epoch::create(&chosen.dir, chosen.shape).unwrap().publish().unwrap();
+        let rings = Rings::open(chosen.dir.path()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        // It dies while it waits, or was dead when the observer wanted to sleep.
+        for looks_first in [false, true] {
+            let sleeper = Sleeper::start(|_| panic!("a panic on purpose")).unwrap();
+            let mut rhythm = Rhythm { sleeper: Some(sleeper), ..Rhythm::start() };
+            rhythm.quiet_since -= QUIET;
+            if looks_first {
+                let alarms = &rhythm.sleeper.as_ref().unwrap().alarms;
+                while alarms.send(rings.alarm().unwrap()).is_ok() {}
+            }
+            let asked = std::cell::Cell::new(0);
+            let alarm = || {
+                asked.set(asked.get() + 1);
+                rings.alarm()
+            };
+            runtime.block_on(async {
+                for _ in 0..3 {
+                    let rest = timeout(Duration::from_secs(10), rhythm.rest(alarm));
+                    rest.await.expect("it looks again");
+                }
+            });
+            assert_eq!(asked.get(), 1, "who cannot be woken does not go to sleep");
+        }
+    }
+}
