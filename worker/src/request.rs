@@ -17,7 +17,7 @@ pub(crate) mod scope;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, SERVER};
@@ -70,26 +70,26 @@ where
         let (method, uri) = (request.method(), Some(request.uri()));
         let head = Head { method, version: request.version(), uri, fields: &fields, peer };
         let running = Running::begin(&self.connection, head, reading);
+        let holder = Holder(Rc::clone(&running));
         let facts = &running.facts;
         let verdict = forwarded.and_then(|()| admit(&self.worker, marks, &mut request));
         if facts.id_origin == Origin::Made {
             request.headers_mut().insert(ids::REQUEST_ID, facts.request_id.clone());
         }
         running.can_upgrade.set(request.extensions().get::<OnUpgrade>().is_some());
-        let mut scope =
-            RequestScope { state: State::Over, holder: Some(Holder(Rc::clone(&running))) };
-        match verdict {
-            Err(refusal) => scope.state = State::Refused { refusal },
+        let state = match verdict {
+            Err(refusal) => State::Refused { refusal },
             Ok(()) => match self.metrics(&request) {
                 Some(join) => {
                     running.set_route("/metrics");
                     running.waiting.set(Waiting::Response);
-                    scope.state = State::Metrics { join };
+                    State::Metrics { join }
                 }
-                None => self.call_if_ready(&running, request, &mut scope.state),
+                // A clone for each request: after a panic none of it is used again.
+                None => State::Uncalled { service: self.service.clone(), request: Some(request) },
             },
-        }
-        scope
+        };
+        RequestScope { state, holder: Some(holder) }
     }
 }
 
@@ -100,45 +100,6 @@ fn admit<B>(worker: &Worker, marks: Marks, request: &mut Request<B>) -> Result<(
         return Err(Refusal::OVERLOAD);
     }
     Ok(())
-}
-
-impl<S, B> Front<S>
-where
-    S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
-        + Clone,
-{
-    /// Calls a service that is ready, as most are always: so the request is moved into its future at once. One that is
-    /// not is asked again by the scope, which can be woken.
-    fn call_if_ready(
-        &self,
-        running: &Rc<Running>,
-        request: Request<Incoming>,
-        state: &mut State<S, S::Future>,
-    ) {
-        let mut request = Some(request);
-        running.takes_loop();
-        let is_caught = caught(running, || {
-            let Some(request) = request.take() else { return };
-            let reading = running.reading.clone();
-            let request = request.map(|incoming| RequestBody::new(incoming, reading));
-            // A clone for each request: after a panic none of it is used again.
-            let mut service = self.service.clone();
-            let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
-            *state = match ready {
-                Poll::Ready(Ok(())) => {
-                    let future = service.call(request);
-                    running.waiting.set(Waiting::Response);
-                    State::Called { future }
-                }
-                Poll::Ready(Err(error)) => State::Refused { refusal: unready(running, error) },
-                Poll::Pending => State::Unready { call: Box::new(Some((service, request))) },
-            };
-        });
-        if is_caught.is_err() {
-            *state = State::Refused { refusal: Refusal::FAILED };
-        }
-        running.keeps_loop();
-    }
 }
 
 impl<S> Front<S> {
@@ -191,7 +152,7 @@ pin_project_lite::pin_project! {
     enum State<S, F> {
         Refused { refusal: Refusal },
         // `None` only for the moment of the call.
-        Unready { call: Box<Option<(S, Request<RequestBody>)>> },
+        Uncalled { service: S, request: Option<Request<Incoming>> },
         Called { #[pin] future: F },
         Metrics { join: JoinHandle<Response<Bytes>> },
         Over,
@@ -280,25 +241,24 @@ where
                     Err(joined.map_or(Own::Refusal(Refusal::FAILED), Own::Metrics)),
                 );
             }
-            StateProjection::Unready { call } => {
-                let Some((mut service, request)) = call.take() else { return Poll::Pending };
-                match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let future = service.call(request);
-                        running.waiting.set(Waiting::Response);
-                        state.set(State::Called { future });
-                        continue;
-                    }
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(Own::Refusal(unready(running, error))));
-                    }
-                    Poll::Pending => {
-                        **call = Some((service, request));
-                        running.connection.look();
-                        return Poll::Pending;
-                    }
+            StateProjection::Uncalled { service, request } => match service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    let Some(request) = request.take() else { return Poll::Pending };
+                    let reading = running.reading.clone();
+                    let future =
+                        service.call(request.map(|incoming| RequestBody::new(incoming, reading)));
+                    running.waiting.set(Waiting::Response);
+                    state.set(State::Called { future });
+                    continue;
                 }
-            }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Own::Refusal(unready(running, error))));
+                }
+                Poll::Pending => {
+                    running.connection.look();
+                    return Poll::Pending;
+                }
+            },
             StateProjection::Called { future } => ready!(future.poll(cx)),
         };
         return Poll::Ready(polled.map_err(|error| {
