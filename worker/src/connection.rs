@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     has_head_byte: Cell<bool>,
     /// When a request last began or ended, or the connection itself.
     idle_since: Cell<Instant>,
+    /// When a request ended, if one has since its task began its turn.
+    ended_at: Cell<Option<Instant>>,
     lingering: Cell<Option<Lingering>>,
     /// What hyper has for the client and the kernel does not take: while it waits the connection is not idle.
     unsent: Unsent,
@@ -107,6 +109,7 @@ impl Connection {
             head_since: Cell::new(Some(accepted)),
             has_head_byte: Cell::new(false),
             idle_since: Cell::new(accepted),
+            ended_at: Cell::new(None),
             lingering: Cell::new(None),
             unsent: Unsent::default(),
             frames: RefCell::new(None),
@@ -141,6 +144,7 @@ impl Connection {
     pub(crate) fn ends(&self, running: &Rc<Running>, now: Instant) {
         self.open.borrow_mut().retain(|open| !Rc::ptr_eq(open, running));
         self.idle_since.set(now);
+        self.ended_at.set(Some(now));
         if self.worker.is_draining() {
             self.look();
         }
@@ -168,13 +172,13 @@ impl Connection {
     pub(crate) fn head_complete(&self) {
         self.head_since.set(None);
         self.has_head_byte.set(false);
-        self.idle_since.set(Instant::now());
+        self.idle_since.set(self.worker.clock.now());
     }
 
     /// When the request that begins now begins: in HTTP/1 its head has just been completed, which was a look at the clock.
     pub(crate) fn begin_of(&self, version: Version) -> Instant {
         if version == Version::HTTP_2 {
-            self.idle_since.set(Instant::now());
+            self.idle_since.set(self.worker.clock.now());
         }
         self.idle_since.get()
     }

@@ -117,7 +117,7 @@ impl Worker {
         let tls = config.tls.as_ref().map(load).transpose()?;
         Ok(Rc::new(Self {
             slot,
-            clock: Clock::new(),
+            clock: Clock::new(slot.in_flight().detail()),
             tls,
             ids: RefCell::new(ids),
             decider: RefCell::new(decider),

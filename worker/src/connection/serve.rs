@@ -20,6 +20,7 @@ use super::gate::{Gate, Opening};
 use super::opening::open;
 use crate::BoxError;
 use crate::accept::{Accepted, Permit, Stream};
+use crate::clock::TICK;
 use crate::request::Front;
 use crate::request::body::RequestBody;
 use crate::timer::TokioTimer;
@@ -206,15 +207,16 @@ pub(super) async fn drive<S: Stage>(
     std::future::poll_fn(|cx| {
         connection.remember(cx);
         loop {
-            let before = connection.idle_since.get();
+            connection.ended_at.set(None);
             if let Poll::Ready(output) = stage.poll(cx) {
                 return Poll::Ready(Some(output));
             }
             if !connection.attention.get() {
                 // A request that has just ended has looked at the clock: an armed timer need not be asked.
-                let now = connection.idle_since.get();
-                let is_early = is_armed && now != before && now < timer.deadline();
-                if is_early || timer.as_mut().poll(cx).is_pending() {
+                let is_early = |now| now + TICK < timer.deadline();
+                if (is_armed && connection.ended_at.get().is_some_and(is_early))
+                    || timer.as_mut().poll(cx).is_pending()
+                {
                     is_armed = true;
                     return Poll::Pending;
                 }

@@ -85,14 +85,13 @@ impl Facts {
         }
     }
 
-    /// Counts the request, and puts it into the table of the slot as far as that keeps any.
+    /// Counts the request, and puts it into the table of the slot.
     pub(super) fn enter_table(
         &self,
         parent: Option<&ids::Parent>,
         connection: &Connection,
     ) -> Request {
         let in_flight = connection.worker.slot.in_flight();
-        let is_kept = in_flight.detail() != Detail::Nothing;
         let own = connection.peer.borrow();
         let peer = self.peer.as_deref().unwrap_or(&own);
         in_flight.begin(&Begin {
@@ -107,7 +106,7 @@ impl Facts {
             sampled: self.sampling.is_sampled(),
             client: peer.client,
             client_port: peer.port(),
-            request_id: if is_kept { text(&self.request_id) } else { "" },
+            request_id: text(&self.request_id),
             path: self.path.as_ref().map_or("", PathAndQuery::path),
         })
     }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use saola_observability::closed::Level;
 
 use super::scope::Running;
+use crate::clock::coarse;
 
 /// What is longer is work for the blocking pool.
 const LONG: Duration = Duration::from_millis(10);
@@ -55,10 +55,4 @@ impl Running {
     pub(crate) fn forgets_loop(&self) {
         self.holds_since.set(None);
     }
-}
-
-/// To a few milliseconds, for a fraction of what an exact look costs.
-fn coarse() -> Duration {
-    // The clock exists on every Linux; without it nothing is long.
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default()
 }

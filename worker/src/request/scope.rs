@@ -92,9 +92,11 @@ impl Running {
         if !running.is_stream() {
             running.holds_since.set(Some(Duration::from_nanos(running.facts.start_ns)));
         }
-        let entry = running.facts.enter_table(parent.as_ref(), connection);
-        running.label.set(entry.label());
-        *running.entry.borrow_mut() = Some(entry);
+        if worker.slot.in_flight().detail() != Detail::Nothing {
+            let entry = running.facts.enter_table(parent.as_ref(), connection);
+            running.label.set(entry.label());
+            *running.entry.borrow_mut() = Some(entry);
+        }
         worker.request_begins();
         connection.begins(&running);
         running
@@ -187,14 +189,31 @@ impl Running {
     }
 
     fn end(self: &Rc<Self>) {
-        let Some(entry) = self.entry.borrow_mut().take() else { return };
-        let (facts, now) = (&self.facts, Instant::now());
+        let now = self.worker.clock.now();
         let end_ns = self.worker.clock.monotonic_ns(now);
         self.leaves_loop_at(Duration::from_nanos(end_ns));
         let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
         if outcome == Outcome::Aborted && self.worker.is_forced.get() {
             self.exception.set(Some("drain_deadline"));
         }
+        if let Some(entry) = self.entry.borrow_mut().take() {
+            self.leaves_table(entry, outcome, end_ns);
+        }
+        #[cfg(test)]
+        self.worker.finished.borrow_mut().push(crate::worker::Finished {
+            status: self.status.get(),
+            outcome,
+            exception: self.exception.get(),
+            request_id: super::answer::text(&self.facts.request_id).to_owned(),
+            route: self.route().map(|route| route.to_string()),
+        });
+        self.worker.request_ends();
+        self.connection.ends(self, now);
+    }
+
+    /// Counts and records what has become of it.
+    fn leaves_table(&self, entry: Request, outcome: Outcome, end_ns: u64) {
+        let facts = &self.facts;
         let ended = Ended {
             status: self.status.get(),
             outcome,
@@ -216,16 +235,6 @@ impl Running {
         } else {
             entry.end(&end);
         }
-        #[cfg(test)]
-        self.worker.finished.borrow_mut().push(crate::worker::Finished {
-            status: self.status.get(),
-            outcome,
-            exception: self.exception.get(),
-            request_id: super::answer::text(&facts.request_id).to_owned(),
-            route: self.route().map(|route| route.to_string()),
-        });
-        self.worker.request_ends();
-        self.connection.ends(self, now);
     }
 }
 
