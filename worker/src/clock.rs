@@ -14,8 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Clock {
     origin: Instant,
     origin_ns: u64,
-    /// The origin once more, where the coarse clock is looked at, which is a late copy of the monotonic one.
-    coarse_origin: Option<Duration>,
+    is_exact: bool,
     /// The wall clock less the monotonic one, when last compared.
     wall_ahead_ns: Cell<u64>,
 }
@@ -24,17 +23,22 @@ impl Clock {
     /// Where requests leave nothing behind, nobody is told how long one took, and a quarter of the price buys enough.
     pub(crate) fn new(detail: Detail) -> Self {
         let origin_ns = monotonic_ns();
-        let coarse_origin = (detail == Detail::Nothing).then_some(Duration::from_nanos(origin_ns));
         let wall_ahead_ns = Cell::new(wall_ns().wrapping_sub(origin_ns));
-        Self { origin: Instant::now(), origin_ns, coarse_origin, wall_ahead_ns }
+        let is_exact = detail != Detail::Nothing;
+        Self { origin: Instant::now(), origin_ns, is_exact, wall_ahead_ns }
     }
 
     /// When a request begins or ends: exact if anybody is told, else less than [`TICK`] ago. A paused clock is exact only.
     pub(crate) fn now(&self) -> Instant {
-        match self.coarse_origin {
-            Some(origin) => self.origin + coarse().saturating_sub(origin),
-            None => Instant::now(),
-        }
+        if self.is_exact { Instant::now() } else { self.coarse() }
+    }
+
+    /// The present to a few milliseconds, for 6 ns; an exact look costs 28.
+    pub(crate) fn coarse(&self) -> Instant {
+        // The clock exists on every Linux, and is a late copy of the monotonic one.
+        let coarse = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from);
+        let since = coarse.unwrap_or_default().saturating_sub(Duration::from_nanos(self.origin_ns));
+        self.origin + since
     }
 
     /// Compares the clocks again: the wall clock may have been set. To be called now and then.
@@ -51,12 +55,6 @@ impl Clock {
     pub(crate) fn wall_ns(&self, monotonic_ns: u64) -> u64 {
         monotonic_ns.wrapping_add(self.wall_ahead_ns.get())
     }
-}
-
-/// The present to a few milliseconds, for 6 ns; an exact look costs 28.
-pub(crate) fn coarse() -> Duration {
-    // The clock exists on every Linux; without it nothing is long.
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default()
 }
 
 /// The coarse clock goes by the kernel's tick, which is 10 ms at the longest.

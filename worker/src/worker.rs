@@ -44,7 +44,7 @@ pub(crate) struct Worker {
     pub(crate) upgraded: Cell<usize>,
     /// Work beside the requests, which a drain waits for.
     pub(crate) background: TaskTracker,
-    pub(crate) last_long_poll: Cell<Duration>,
+    pub(crate) last_long_poll: Cell<Option<Instant>>,
     pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
     open: Cell<usize>,

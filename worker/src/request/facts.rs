@@ -12,6 +12,7 @@ use super::fields::Fields;
 use super::forwarded::Peer;
 use super::ids::{self, Origin};
 use crate::connection::Connection;
+use crate::worker::Worker;
 
 /// A request as it comes from its connection.
 pub(crate) struct Head<'r> {
@@ -40,7 +41,6 @@ pub(crate) struct Facts {
     pub(super) peer: Option<Box<Peer>>,
     pub(crate) sampling: Sampling,
     pub(super) start: Instant,
-    pub(super) start_ns: u64,
 }
 
 impl Facts {
@@ -53,7 +53,6 @@ impl Facts {
         let Head { method, version, uri, fields, peer } = head;
         let worker = &connection.worker;
         let start = connection.begin_of(version);
-        let start_ns = worker.clock.monotonic_ns(start);
         let mut ids = worker.ids.borrow_mut();
         let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
         let (request_id, id_origin) = ids.keep_or_make(&fields.request_id);
@@ -78,10 +77,9 @@ impl Facts {
             trace,
             span: ids.span(),
             tracestate: parent.and_then(|_| ids::tracestate(&fields.tracestate)),
-            sampling: worker.decider.borrow_mut().at_head(trace, parent, start_ns),
+            sampling: worker.decider.borrow_mut().at_head(trace, parent, start),
             peer,
             start,
-            start_ns,
         }
     }
 
@@ -91,14 +89,15 @@ impl Facts {
         parent: Option<&ids::Parent>,
         connection: &Connection,
     ) -> Request {
-        let in_flight = connection.worker.slot.in_flight();
+        let Worker { clock, slot, .. } = &*connection.worker;
+        let start_ns = clock.monotonic_ns(self.start);
         let own = connection.peer.borrow();
         let peer = self.peer.as_deref().unwrap_or(&own);
-        in_flight.begin(&Begin {
+        slot.in_flight().begin(&Begin {
             method: closed::Method::parse(self.method.as_str()),
             protocol: protocol(self.version),
-            start_ns: self.start_ns,
-            start_wall_ns: connection.worker.clock.wall_ns(self.start_ns),
+            start_ns,
+            start_wall_ns: clock.wall_ns(start_ns),
             trace: self.trace,
             span: self.span,
             parent: parent.map_or(SpanId::NONE, |parent| parent.span),

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use saola_observability::closed::Level;
+use tokio::time::Instant;
 
 use super::scope::Running;
-use crate::clock::coarse;
 
 /// What is longer is work for the blocking pool.
 const LONG: Duration = Duration::from_millis(10);
@@ -19,14 +19,14 @@ impl Running {
     /// Its code is about to run. What ran before it without a pause counts too.
     pub(super) fn takes_loop(&self) {
         if self.holds_since.get().is_none() {
-            self.holds_since.set(Some(coarse()));
+            self.holds_since.set(Some(self.worker.clock.coarse()));
         }
     }
 
     /// Its code has returned, and waits for something: others have their turn.
     pub(super) fn leaves_loop(&self) {
         if self.holds_since.get().is_some() {
-            self.leaves_loop_at(coarse());
+            self.leaves_loop_at(self.worker.clock.coarse());
         }
     }
 
@@ -38,15 +38,14 @@ impl Running {
     }
 
     /// As [`Running::leaves_loop`], by a look at the clock that is there already.
-    pub(super) fn leaves_loop_at(&self, now: Duration) {
+    pub(super) fn leaves_loop_at(&self, now: Instant) {
         let Some(since) = self.holds_since.take() else { return };
-        let held = now.saturating_sub(since);
         let said = &self.worker.last_long_poll;
-        if held < LONG || now.saturating_sub(said.get()) < SELDOM {
+        if now < since + LONG || said.get().is_some_and(|said| now < said + SELDOM) {
             return;
         }
-        said.set(now);
-        let milliseconds = held.as_millis().to_string();
+        said.set(Some(now));
+        let milliseconds = (now - since).as_millis().to_string();
         let fields = [("held_ms", milliseconds.as_str())];
         self.worker.event_of(Level::Warn, "a request held the event loop", Some(self), &fields);
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use saola_observability::closed::{Outcome, Sampling};
 use saola_observability::ids::TraceId;
+use tokio::time::Instant;
 
 use crate::request::ids::Parent;
 
@@ -67,13 +68,13 @@ impl Decider {
         &mut self,
         trace: TraceId,
         parent: Option<&Parent>,
-        now_ns: u64,
+        now: Instant,
     ) -> Sampling {
         let decision = self.sampler.decide(trace, parent);
-        if decision.is_sampled() && !self.head.take(now_ns) { Sampling::Limited } else { decision }
+        if decision.is_sampled() && !self.head.take(now) { Sampling::Limited } else { decision }
     }
 
-    pub(crate) fn at_end(&mut self, head: Sampling, ended: Ended, now_ns: u64) -> Sampling {
+    pub(crate) fn at_end(&mut self, head: Sampling, ended: Ended, now: Instant) -> Sampling {
         let failed = ended.status.is_some_and(|status| status >= 500)
             || matches!(ended.outcome, Outcome::Panic | Outcome::Timeout | Outcome::Lost);
         let late = match (head.is_sampled(), failed, ended.duration >= self.slow) {
@@ -81,7 +82,7 @@ impl Decider {
             (false, true, _) => Sampling::Error,
             (false, false, true) => Sampling::Slow,
         };
-        if self.end.take(now_ns) { late } else { Sampling::Limited }
+        if self.end.take(now) { late } else { Sampling::Limited }
     }
 }
 
@@ -91,7 +92,7 @@ struct Bucket {
     rate: u64,
     /// Tokens in billionths, so that a nanosecond adds exactly `rate` of them.
     filled: u64,
-    at_ns: u64,
+    at: Option<Instant>,
 }
 
 const TOKEN: u64 = 1_000_000_000;
@@ -99,15 +100,15 @@ const TOKEN: u64 = 1_000_000_000;
 impl Bucket {
     fn new(rate: u32) -> Self {
         let rate = u64::from(rate);
-        Self { rate, filled: rate * TOKEN, at_ns: 0 }
+        Self { rate, filled: rate * TOKEN, at: None }
     }
 
-    fn take(&mut self, now_ns: u64) -> bool {
+    fn take(&mut self, now: Instant) -> bool {
         if self.rate == 0 {
             return true;
         }
-        let passed = now_ns.saturating_sub(self.at_ns).min(TOKEN);
-        self.at_ns = now_ns;
+        let passed = self.at.replace(now).map(|at| now.saturating_duration_since(at).as_nanos());
+        let passed = u64::try_from(passed.unwrap_or(0)).unwrap_or(TOKEN).min(TOKEN);
         self.filled = (self.filled + passed * self.rate).min(self.rate * TOKEN);
         if self.filled < TOKEN {
             return false;
@@ -156,21 +157,23 @@ mod tests {
     fn the_bucket_holds_against_a_flood() {
         let mut decider = Decider::new(Sampler::AlwaysOn, 100, 100, Duration::from_secs(1));
         let trace = TraceId([1; 16]);
-        let kept = (0..10_000_u64)
-            .filter(|n| decider.at_head(trace, None, 1 + n * 1_000_000).is_sampled())
+        let begin = Instant::now();
+        let kept = (0..10_000)
+            .map(|n| begin + Duration::from_millis(n))
+            .filter(|at| decider.at_head(trace, None, *at).is_sampled())
             .count();
         assert!(
             (1_050..=1_101).contains(&kept),
             "ten seconds at 100 a second and one burst: {kept}"
         );
         // Each that was not is known as such, unless it fails: then another bucket decides.
-        let at_ns = 10_000_000_001;
-        while decider.at_head(trace, None, at_ns).is_sampled() {}
-        assert_eq!(decider.at_head(trace, None, at_ns), Sampling::Limited);
+        let at = begin + Duration::from_secs(10);
+        while decider.at_head(trace, None, at).is_sampled() {}
+        assert_eq!(decider.at_head(trace, None, at), Sampling::Limited);
         let mut end = |status| {
             let ended =
                 Ended { status: Some(status), outcome: Outcome::Ok, duration: Duration::ZERO };
-            decider.at_end(Sampling::Limited, ended, at_ns)
+            decider.at_end(Sampling::Limited, ended, at)
         };
         assert_eq!((end(200), end(500)), (Sampling::Limited, Sampling::Error));
         assert_eq!((0..100).map(|_| end(500)).last(), Some(Sampling::Limited));
@@ -179,9 +182,10 @@ mod tests {
     #[test]
     fn a_rate_of_zero_is_no_limit() {
         let mut decider = Decider::new(Sampler::AlwaysOn, 0, 0, Duration::from_secs(1));
-        assert!((0..1_000).all(|_| decider.at_head(TraceId([1; 16]), None, 1).is_sampled()));
+        let at = Instant::now();
+        assert!((0..1_000).all(|_| decider.at_head(TraceId([1; 16]), None, at).is_sampled()));
         let failed = Ended { status: Some(500), outcome: Outcome::Ok, duration: Duration::ZERO };
-        let mut kept = |_| decider.at_end(Sampling::Dropped, failed, 1) == Sampling::Error;
+        let mut kept = |_| decider.at_end(Sampling::Dropped, failed, at) == Sampling::Error;
         assert!((0..1_000).all(&mut kept));
     }
 
@@ -191,7 +195,7 @@ mod tests {
         let mut end = |status, outcome, millis| {
             let ended =
                 Ended { status: Some(status), outcome, duration: Duration::from_millis(millis) };
-            decider.at_end(Sampling::Dropped, ended, 1)
+            decider.at_end(Sampling::Dropped, ended, Instant::now())
         };
         assert_eq!(end(200, Outcome::Ok, 1), Sampling::Dropped);
         assert_eq!(end(404, Outcome::Aborted, 1), Sampling::Dropped);

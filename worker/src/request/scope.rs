@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use http::Version;
 use saola_observability::closed::{Outcome, Phase};
@@ -45,7 +44,7 @@ pub(crate) struct Running {
     label: Cell<Option<Label>>,
     response_bytes: Cell<u64>,
     /// Since when the event loop does nothing else; `None` while it may.
-    pub(super) holds_since: Cell<Option<Duration>>,
+    pub(super) holds_since: Cell<Option<Instant>>,
     pub(super) waker: RefCell<Option<Waker>>,
 }
 
@@ -90,7 +89,7 @@ impl Running {
             waker: RefCell::new(None),
         });
         if !running.is_stream() {
-            running.holds_since.set(Some(Duration::from_nanos(running.facts.start_ns)));
+            running.holds_since.set(Some(running.facts.start));
         }
         if worker.slot.in_flight().detail() != Detail::Nothing {
             let entry = running.facts.enter_table(parent.as_ref(), connection);
@@ -190,14 +189,13 @@ impl Running {
 
     fn end(self: &Rc<Self>) {
         let now = self.worker.clock.now();
-        let end_ns = self.worker.clock.monotonic_ns(now);
-        self.leaves_loop_at(Duration::from_nanos(end_ns));
+        self.leaves_loop_at(now);
         let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
         if outcome == Outcome::Aborted && self.worker.is_forced.get() {
             self.exception.set(Some("drain_deadline"));
         }
         if let Some(entry) = self.entry.borrow_mut().take() {
-            self.leaves_table(entry, outcome, end_ns);
+            self.leaves_table(entry, outcome, now);
         }
         #[cfg(test)]
         self.worker.finished.borrow_mut().push(crate::worker::Finished {
@@ -212,15 +210,15 @@ impl Running {
     }
 
     /// Counts and records what has become of it.
-    fn leaves_table(&self, entry: Request, outcome: Outcome, end_ns: u64) {
+    fn leaves_table(&self, entry: Request, outcome: Outcome, now: Instant) {
         let facts = &self.facts;
         let ended = Ended {
             status: self.status.get(),
             outcome,
-            duration: Duration::from_nanos(end_ns.saturating_sub(facts.start_ns)),
+            duration: now.saturating_duration_since(facts.start),
         };
         let end = End {
-            end_ns,
+            end_ns: self.worker.clock.monotonic_ns(now),
             outcome,
             status: self.status.get(),
             request_bytes: self.reading.as_ref().map_or(0, |reading| reading.bytes()),
@@ -229,7 +227,7 @@ impl Running {
             ..End::default()
         };
         if entry.detail() == Detail::Full {
-            let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, end_ns);
+            let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, now);
             let peer = self.connection.peer.borrow();
             entry.end(&facts.told(facts.peer.as_deref().unwrap_or(&peer), End { sampling, ..end }));
         } else {
