@@ -16,9 +16,9 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::Exit;
+use crate::descriptors::copy_descriptor;
 use crate::lifecycle::asked::Client;
 use crate::lifecycle::event::Answer;
-use crate::listeners::copy_descriptor;
 use crate::upgrade::Inherited;
 use crate::upgrade::state::{ConnectionState, ControlState, WaitingState};
 pub(crate) use request::Request;

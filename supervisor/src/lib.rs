@@ -6,6 +6,7 @@
 mod channel;
 pub mod client;
 mod control;
+mod descriptors;
 mod error;
 mod events;
 mod hooks;

@@ -5,6 +5,7 @@ pub(crate) mod asked;
 pub(crate) mod cause;
 mod deaths;
 pub(crate) mod event;
+pub(crate) mod failure;
 mod fill;
 pub(crate) mod handover;
 mod limits;

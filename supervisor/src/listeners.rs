@@ -21,12 +21,11 @@ use nix::sys::socket::{
 };
 
 pub use bind::{Bind, BindError};
-pub(crate) use inherited::copy as copy_descriptor;
 use sockets::Sockets;
 use unix::UnixFile;
 
 use crate::identity::Owner;
-use crate::lifecycle::queues::QueueNumber;
+use crate::lifecycle::event::QueueNumber;
 use crate::upgrade::Inherited;
 use crate::upgrade::state;
 

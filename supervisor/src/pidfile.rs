@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::listeners::copy_descriptor;
+use crate::descriptors::copy_descriptor;
 use crate::upgrade::Inherited;
 
 /// Ours, until it is removed.

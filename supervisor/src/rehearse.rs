@@ -12,7 +12,7 @@ use saola_observability::reader::Reader;
 
 use crate::channel::{HungUp, Line, Stage, Word};
 use crate::error::Error;
-use crate::lifecycle::queues::QueueNumber;
+use crate::lifecycle::event::QueueNumber;
 use crate::listeners::{self, Bind};
 use crate::process::{self, Plan, Process, Role, Title};
 use crate::slots::Slots;
@@ -30,7 +30,7 @@ pub(crate) fn boot_once(
     children: &mut dyn Children,
 ) -> Result<(), (Exit, String)> {
     let mut settings = settings.clone();
-    settings.run_dir.given = Some(folder(std::process::id()));
+    settings.run_dir.given = Some(rehearsal::folder(std::process::id()));
     let Chosen { dir, shape, .. } = Slots::choose(&settings).map_err(|error| refusal(&error))?;
     let mut slots =
         Slots::create(dir, shape, settings.identity.clone()).map_err(|error| refusal(&error))?;
@@ -78,11 +78,6 @@ pub(crate) fn rehearse(
     let consent = rehearsal::consent(settings.version, FORMAT);
     let _closed = writeln!(std::io::stdout(), "{consent}");
     Ok(Exit::Success)
-}
-
-/// Where the process `pid` tries a worker.
-pub(crate) fn folder(pid: u32) -> PathBuf {
-    std::env::temp_dir().join(format!("saola-check-{pid}"))
 }
 
 fn fork(

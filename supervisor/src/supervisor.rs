@@ -8,6 +8,7 @@ mod hooks;
 mod look;
 mod obey;
 mod operate;
+mod own_process;
 mod queues;
 mod takeover;
 mod upgrade;
@@ -16,7 +17,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use configure::Coming;
@@ -280,8 +280,4 @@ impl Supervisor<'_> {
         let title = format!("saola: supervisor [{name}] gen {generation}, {ready}/{workers}");
         self.title.set(&title);
     }
-}
-
-pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

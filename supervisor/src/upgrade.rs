@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::listeners::copy_descriptor;
+use crate::descriptors::copy_descriptor;
 
 /// The program that runs, and how it came to run.
 #[derive(Clone, Eq, PartialEq, Debug)]

@@ -5,7 +5,7 @@ use saola_observability::{Level, Value};
 use super::fields::{millis, origin};
 use super::{Events, Voice, metrics};
 use crate::lifecycle::event::Notice;
-use crate::lifecycle::upgrade::Failure;
+use crate::lifecycle::failure::Failure;
 
 impl Events {
     pub(super) fn reload(&mut self, notice: &Notice, voice: Voice) {

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Oom, Stage, Status};
+use super::event::QueueNumber;
 use super::event::{Command, Ending, ForkFailure, Notice, Report, SlotNumber};
 use super::pace::{self, LONGEST_PAUSE, WINDOW};
 use super::place::{Place, State};
-use super::queues::QueueNumber;
 use super::{Lifecycle, Phase};
 
 impl Lifecycle {

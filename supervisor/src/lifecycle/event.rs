@@ -3,15 +3,24 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Limits;
 use super::asked::{Client, Origin, Scale, Stop};
 use super::cause::{Cause, Oom, Stage, Status};
-use super::upgrade::Failure;
+use super::failure::Failure;
 use crate::Exit;
 
 /// The number of a place for a worker.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub(crate) struct SlotNumber(pub(crate) u32);
+
+/// Tells the queues apart. It says nothing where all workers share one.
+#[derive(
+    Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub(crate) struct QueueNumber(pub(crate) u32);
 
 /// Whose file another process has changed.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]

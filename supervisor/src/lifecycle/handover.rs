@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::asked::Client;
 use super::cause::Cause;
+use super::event::QueueNumber;
 use super::event::{Command, SlotNumber};
+use super::failure::Failure;
 use super::place::{Place, State};
-use super::queues::QueueNumber;
 use super::reload::Reload;
-use super::upgrade::{Failure, Step, Upgrade};
+use super::upgrade::{Step, Upgrade};
 use super::{Lifecycle, Limits, Phase};
 
 /// The life of a server between two programs.

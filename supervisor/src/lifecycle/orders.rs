@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::asked::{Origin, Scale};
+use super::asked::{Client, Origin, Scale};
 use super::cause::Cause;
 use super::event::{Answer, Command, Notice};
-use super::reload::tell;
-use super::upgrade::UPGRADING;
 use super::{Lifecycle, Phase};
 use crate::Exit;
 
@@ -132,3 +130,11 @@ impl Lifecycle {
         false
     }
 }
+
+/// Says the same to all of them.
+pub(super) fn tell(clients: &[Client], answer: &Answer, out: &mut Vec<Command>) {
+    out.extend(clients.iter().map(|&client| Command::Reply { client, answer: answer.clone() }));
+}
+
+/// Why other changes are refused meanwhile.
+pub(super) const UPGRADING: &str = "an upgrade is under way";

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cause::{Cause, Stage};
-use super::queues::QueueNumber;
+use super::event::QueueNumber;
 
 /// Where the worker of a slot is in its life.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]

@@ -5,18 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-use super::event::SlotNumber;
+use super::event::{QueueNumber, SlotNumber};
 use super::place::{Place, State};
 use super::{Lifecycle, Phase};
-
-/// Tells the queues apart. It says nothing where all workers share one.
-#[derive(
-    Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug, Default, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub(crate) struct QueueNumber(pub(crate) u32);
 
 impl Lifecycle {
     /// The queue of the worker in a slot.

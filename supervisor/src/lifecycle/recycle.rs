@@ -77,14 +77,14 @@ impl Lifecycle {
         let is_serving = self.place(slot).is_some_and(|place| place.is_ready() && place.is_member);
         match self.phase {
             Phase::Running if self.upgrade.is_some() => {
-                self.refuse("retire", super::upgrade::UPGRADING, Exit::Busy, from, now, out);
+                self.refuse("retire", super::orders::UPGRADING, Exit::Busy, from, now, out);
             }
             Phase::Running if self.reload.is_some() => {
                 self.refuse("retire", "a reload replaces all workers", Exit::Busy, from, now, out);
             }
             Phase::Running if is_serving => {
                 self.want_recycle(slot, Cause::Retired, now, out);
-                super::reload::tell(from.client.as_slice(), &Answer::Done, out);
+                super::orders::tell(from.client.as_slice(), &Answer::Done, out);
             }
             Phase::Starting { .. } | Phase::Running => {
                 self.refuse("retire", "no worker serves in that slot", Exit::Usage, from, now, out);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::asked::{Client, Origin};
 use super::cause::Cause;
 use super::event::{Answer, Command, Damaged, Notice, SlotNumber};
+use super::orders::{UPGRADING, tell};
 use super::place::{Place, State};
-use super::upgrade::{Past, UPGRADING};
+use super::upgrade::Past;
 use super::{Lifecycle, Limits, Phase, dismiss, kill, numbered};
 use crate::Exit;
 
@@ -338,8 +339,3 @@ const SHORTEST_DRAIN: Duration = Duration::from_secs(1);
 
 /// How long the answer to a reload waits for workers of the old generation to stop accepting.
 const LONGEST_SUCCESSION: Duration = Duration::from_secs(1);
-
-/// Says the same to all of them.
-pub(super) fn tell(clients: &[Client], answer: &Answer, out: &mut Vec<Command>) {
-    out.extend(clients.iter().map(|&client| Command::Reply { client, answer: answer.clone() }));
-}

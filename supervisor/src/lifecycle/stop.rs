@@ -6,8 +6,8 @@ use super::asked::{Origin, Stop};
 use super::cause::Cause;
 use super::event::{Answer, Command, Ending, Notice};
 use super::observer::ServerEnd;
+use super::orders::tell;
 use super::place::State;
-use super::reload::tell;
 use super::{Lifecycle, Phase, kill, numbered};
 use crate::Exit;
 

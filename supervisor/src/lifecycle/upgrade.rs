@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::asked::{Client, Origin};
 use super::cause::Cause;
 use super::event::{Answer, Command, Image, Notice};
+use super::failure::Failure;
+use super::orders::{UPGRADING, tell};
 use super::place::State;
-use super::reload::tell;
 use super::{Lifecycle, Phase, dismiss, numbered};
 use crate::Exit;
 
@@ -42,28 +43,6 @@ pub(super) enum Step {
 pub(super) struct Past {
     pub(super) generation: u64,
     pub(super) target: u32,
-}
-
-/// Why an upgrade came to nothing.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Failure {
-    pub(crate) stage: String,
-    pub(crate) text: Option<String>,
-    /// Of the command that waits.
-    pub(crate) exit: Exit,
-}
-
-impl Failure {
-    fn new(stage: &str, exit: Exit, text: Option<String>) -> Self {
-        Self { stage: stage.to_owned(), text, exit }
-    }
-
-    pub(crate) fn why(&self) -> String {
-        match &self.text {
-            Some(text) => format!("{}: {text}", self.stage),
-            None => self.stage.clone(),
-        }
-    }
 }
 
 impl Lifecycle {
@@ -318,6 +297,3 @@ impl Lifecycle {
 
 const LAST_WORD: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-
-/// Why other changes are refused meanwhile.
-pub(super) const UPGRADING: &str = "an upgrade is under way";

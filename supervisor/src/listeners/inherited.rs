@@ -1,18 +1,18 @@
 //! Sockets that whoever started us has opened: `fd://3`, and those of `LISTEN_FDS` (section 10).
 
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt, sockopt};
 
 use super::ListenError;
+use crate::descriptors::copy_descriptor;
 
 /// Takes a copy of an inherited descriptor, if it is a listening stream socket. It is not unlinked, chmod-ed or
 /// listened on anew.
 pub(super) fn adopt(number: RawFd) -> Result<(OwnedFd, String), ListenError> {
     let refuse = || ListenError::Inherited { number };
-    let fd = copy(number).map_err(|_| refuse())?;
+    let fd = copy_descriptor(number).map_err(|_| refuse())?;
     let is_stream = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::Stream);
     let listens = getsockopt(&fd, sockopt::AcceptConn).unwrap_or_default();
     if !is_stream || !listens {
@@ -34,18 +34,6 @@ fn text_of(name: &SockaddrStorage, number: RawFd) -> String {
     }
     let path = name.as_unix_addr().and_then(|name| name.path());
     path.map_or_else(|| format!("fd://{number}"), |path| format!("unix:{}", path.display()))
-}
-
-#[expect(unsafe_code, reason = "a number from outside is to become a descriptor")]
-/// A copy, closed on exec, of a descriptor that was inherited.
-pub(crate) fn copy(number: RawFd) -> nix::Result<OwnedFd> {
-    if number < 0 {
-        return Err(Errno::EBADF);
-    }
-    // SAFETY: borrow_raw wants a descriptor that stays open while borrowed: what was inherited is closed by nobody here,
-    // and one that is not open makes the call below fail with EBADF, before anything is done to it.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    borrowed.try_clone_to_owned().map_err(|error| super::super::supervisor::errno_of(&error))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::{closing, copy_descriptor, open, queue};
-use crate::lifecycle::queues::QueueNumber;
+use super::{closing, open, queue};
+use crate::descriptors::copy_descriptor;
+use crate::lifecycle::event::QueueNumber;
 use crate::upgrade::{Inherited, state};
 
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, UnixAddr, bind, connect};
 
+use crate::descriptors::{copy_descriptor, errno_of};
 use crate::identity::Owner;
 use crate::upgrade::Inherited;
 use crate::upgrade::state::SocketFile;
@@ -36,7 +37,7 @@ impl UnixFile {
     }
 
     pub(super) fn adopt(file: &SocketFile) -> std::io::Result<Self> {
-        let lock = File::from(super::copy_descriptor(file.lock)?);
+        let lock = File::from(copy_descriptor(file.lock)?);
         Ok(Self { path: file.path.clone(), inode: file.inode, lock, maker: NOBODY })
     }
 
@@ -149,10 +150,6 @@ fn system(address: &str, errno: Errno) -> ListenError {
         Errno::EACCES | Errno::EPERM => ListenError::Permission { address: address.to_owned() },
         errno => ListenError::System { address: address.to_owned(), errno },
     }
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 const NOBODY: u32 = 0;

@@ -6,14 +6,13 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use saola_observability::Chosen;
-use saola_observability::clock::wall_ns;
 
 use super::look::Gauge;
 use super::upgrade::Programs;
-use super::{Supervisor, errno_of, takeover};
+use super::{Supervisor, own_process, takeover};
 use crate::control::Control;
+use crate::descriptors::errno_of;
 use crate::error::Error;
 use crate::events::{Events, Stderr};
 use crate::hooks::Program as HookProgram;
@@ -22,7 +21,7 @@ use crate::listeners::{self, Bind, Kept, ListenError, Waiting};
 use crate::notify::Notify;
 use crate::oom::OomKills;
 use crate::pidfile::Pidfile;
-use crate::process::{self, Title};
+use crate::process::Title;
 use crate::rehearse;
 use crate::signals::Signals;
 use crate::slots::Slots;
@@ -55,7 +54,7 @@ fn start(
             return takeover::run(settings, children, (*state, *back), failure.as_deref());
         }
     }
-    count_threads()?;
+    own_process::count_threads()?;
     let home = Programs::home()
         .map_err(|error| Error::System { attempt: "open the folder", errno: errno_of(&error) })?;
     if let Some(identity) = settings.identity.as_ref().filter(|other| !other.is_allowed()) {
@@ -65,8 +64,8 @@ fn start(
     title.set(&format!("saola: supervisor [{}] starting", settings.name));
     let signals =
         Signals::take().map_err(|errno| Error::System { attempt: "take over signals", errno })?;
-    raise_descriptor_limit();
-    settle_in(settings)?;
+    own_process::raise_descriptor_limit();
+    own_process::settle_in(settings)?;
     let Chosen { dir, shape, mut warnings } = Slots::choose(settings)?;
     let listeners = bind(&settings.bind, settings.waiting(), &signals, stderr)?;
     let admin = bind_admin(settings, &signals, stderr, &mut warnings)?;
@@ -105,7 +104,7 @@ impl<'a> Supervisor<'a> {
         Self {
             settings: settings.clone(),
             children,
-            life: Lifecycle::new(settings.limits(), seed(), Instant::now()),
+            life: Lifecycle::new(settings.limits(), own_process::seed(), Instant::now()),
             signals,
             slots,
             events,
@@ -149,17 +148,6 @@ impl<'a> Supervisor<'a> {
         slots.remove();
         exit
     }
-}
-
-/// Of the jitter of pauses.
-pub(super) fn seed() -> u64 {
-    wall_ns()
-}
-
-/// A fork would copy the locks of other threads (S2).
-pub(super) fn count_threads() -> Result<(), Error> {
-    let names = process::other_threads();
-    if names.is_empty() { Ok(()) } else { Err(Error::Threads { names }) }
 }
 
 impl Supervisor<'_> {
@@ -230,26 +218,6 @@ fn control_socket(slots: &Slots, events: &mut Events) -> Option<Control> {
             events.warning("start", &text, crate::events::Voice::Stderr);
             None
         }
-    }
-}
-
-/// Before anything relative is opened (S64).
-pub(super) fn settle_in(settings: &Settings) -> Result<(), Error> {
-    if let Some(folder) = &settings.chdir {
-        nix::unistd::chdir(folder)
-            .map_err(|errno| Error::System { attempt: "change to the folder of chdir", errno })?;
-    }
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
-    Ok(())
-}
-
-/// Sockets need descriptors; the hard limit is what the system grants without asking (S65).
-pub(super) fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Refused where a sandbox forbids it; then the limit is what it was.
-        let _refused = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

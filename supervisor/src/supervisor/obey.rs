@@ -9,14 +9,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::{pipe2, write};
 use saola_observability::clock::monotonic_ns;
 
-use super::{Image, Observer, Supervisor, Worker, errno_of};
+use super::{Image, Observer, Supervisor, Worker};
 use crate::channel::{Line, Order, Stage};
+use crate::descriptors::errno_of;
 use crate::events::{Busy, Loss};
 use crate::hooks::{self, Trouble};
+use crate::lifecycle::event::QueueNumber;
 use crate::lifecycle::event::{
     Blow, Command, Ending, Event, ForkFailure, Notice, Report, SlotNumber,
 };
-use crate::lifecycle::queues::QueueNumber;
 use crate::listeners::Kept;
 use crate::process::{self, Inheritance, Plan, Role};
 use crate::{Birth, Children, Exit, ObserverBirth, WorkerTitle};

@@ -2,7 +2,8 @@
 
 use nix::errno::Errno;
 
-use super::{Supervisor, errno_of};
+use super::Supervisor;
+use crate::descriptors::errno_of;
 use crate::lifecycle::event::SlotNumber;
 use crate::listeners::Listener;
 

@@ -6,15 +6,16 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use super::upgrade::{Before, Programs, admin_bind_of};
-use super::{Image, Observer, Supervisor, Worker, boot};
+use super::{Image, Observer, Supervisor, Worker, own_process};
 use crate::channel::Line;
 use crate::control::Control;
+use crate::descriptors::copy_descriptor;
 use crate::error::Error;
 use crate::events::{Events, Stderr};
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::event::SlotNumber;
-use crate::lifecycle::upgrade::Failure;
-use crate::listeners::{Kept, copy_descriptor};
+use crate::lifecycle::failure::Failure;
+use crate::listeners::Kept;
 use crate::pidfile::Pidfile;
 use crate::process::{Process, Title};
 use crate::signals::Signals;
@@ -47,7 +48,7 @@ fn take_over<'a>(
     (state_fd, back): (RawFd, Option<RawFd>),
     (failure, home): (Option<&str>, OwnedFd),
 ) -> Result<Supervisor<'a>, Error> {
-    boot::count_threads()?;
+    own_process::count_threads()?;
     let bytes = unseal(state_fd).map_err(|error| failed("read the state", error))?;
     let mut state = State::parse(&bytes).map_err(|why| failed("read the state", why))?;
     let mut life =
@@ -58,8 +59,8 @@ fn take_over<'a>(
     let title = Title::claim();
     let signals = Signals::take_over(state.is_nohup, state.had_terminal)
         .map_err(|errno| Error::System { attempt: "take over signals", errno })?;
-    boot::raise_descriptor_limit();
-    boot::settle_in(settings)?;
+    own_process::raise_descriptor_limit();
+    own_process::settle_in(settings)?;
     let lock = copy_descriptor(state.lock).map_err(|error| failed("take the lock", error))?;
     let slots = Slots::adopt(&state.run_dir, lock, settings)?;
     let (workers, observer) = adopt_children(&state)?;
@@ -74,7 +75,7 @@ fn take_over<'a>(
     let mut admin = admin.transpose().map_err(socket)?;
     let image = back.map(copy_descriptor).transpose();
     let image = image.map_err(|error| failed("keep the program before", error))?;
-    let life = Lifecycle::adopt(settings.limits(), life, boot::seed(), now);
+    let life = Lifecycle::adopt(settings.limits(), life, own_process::seed(), now);
     // From here on nothing can fail, and this image is the one that answers for what it holds.
     listeners.iter_mut().chain(&mut admin).for_each(Kept::take_charge);
     let given = state.descriptors().into_iter().chain([state_fd]).chain(back);

@@ -4,7 +4,7 @@
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -80,7 +80,7 @@ impl Rehearsal {
         if let Ok(pid) = i32::try_from(self.pid) {
             let _dead = kill(Pid::from_raw(pid), Signal::SIGKILL);
             // It cannot take its files away any more. Never through a link.
-            let _none = std::fs::remove_dir_all(crate::rehearse::folder(self.pid));
+            let _none = std::fs::remove_dir_all(folder(self.pid));
         }
     }
 }
@@ -118,6 +118,11 @@ fn judge(output: &str, status: Status) -> Result<String, (Exit, String)> {
 
 const CONSENT: &str = "saola can take over: ";
 const MOST_HEARD: usize = 16 << 10;
+
+/// Where the process `pid` tries a worker.
+pub(crate) fn folder(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("saola-check-{pid}"))
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lifecycle::event::QueueNumber;
 use crate::lifecycle::handover::Handover;
-use crate::lifecycle::queues::QueueNumber;
 
 /// Everything that a running server is, but for its program.
 #[derive(Serialize, Deserialize, Debug)]
