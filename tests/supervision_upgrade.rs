@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -20,7 +21,11 @@ pub(crate) struct Releases(PathBuf);
 impl Releases {
     pub(crate) fn in_folder(folder: &Path) -> Self {
         let releases = Self(folder.to_owned());
-        std::fs::copy(Setup::example("release"), releases.path("1")).unwrap();
+        // By another process: what we copied ourselves, a child that another test forks meanwhile would hold open for
+        // writing, and no program runs that somebody writes.
+        let copied =
+            Command::new("cp").arg(Setup::example("release")).arg(releases.path("1")).status();
+        assert!(copied.unwrap().success());
         releases.make("1", "none");
         releases
     }

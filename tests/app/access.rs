@@ -37,7 +37,7 @@ fn each_object_lets_in_whom_it_should_and_nobody_else() {
         ];
         for (method, path, body, statuses) in conduit {
             for (person, status) in [&nobody, &bob, &ann].into_iter().zip(statuses) {
-                let answer = person.ask(method.clone(), &path, body);
+                let answer = person.ask(method, &path, body);
                 assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
             }
         }
@@ -52,7 +52,7 @@ fn each_object_lets_in_whom_it_should_and_nobody_else() {
         ];
         for (method, path, body, statuses) in blog {
             for (person, status) in [&nobody, &joe, &eve].into_iter().zip(statuses) {
-                let answer = person.ask(method.clone(), path, body);
+                let answer = person.ask(method, path, body);
                 assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
             }
         }

@@ -129,10 +129,10 @@ fn every_other_row_of_the_table_holds() {
         bob.put("/posts/2", &json!({"title": "t", "content": "c"})).expect_status(404);
         // Votes in the other spellings.
         bob.post("/vote", &json!({"post_id": 1, "dir": 1})).expect_status(201);
-        bob.ask(Method::DELETE, "/vote?post_id=1", None).expect_status(200);
+        bob.ask(&Method::DELETE, "/vote?post_id=1", None).expect_status(200);
         bob.post("/vote", &json!({"post_id": 1, "dir": 1, "voted": true})).expect_status(201);
-        bob.ask(Method::DELETE, "/vote", Some(&json!({"post_id": 1}))).expect_status(200);
-        bob.ask(Method::DELETE, "/vote", Some(&json!({"post_id": 1}))).expect_status(404);
+        bob.ask(&Method::DELETE, "/vote", Some(&json!({"post_id": 1}))).expect_status(200);
+        bob.ask(&Method::DELETE, "/vote", Some(&json!({"post_id": 1}))).expect_status(404);
         let finding = |kind: &str, field: &str, text: &str| json!({"type": kind, "loc": ["body", field], "msg": text});
         let rows = [
             (
@@ -184,7 +184,7 @@ fn every_other_row_of_the_table_holds() {
             ann.get(&format!("/posts{query}")).expect_status(422);
         }
         ann.get(&format!("/posts?search={}", "x".repeat(256))).expect_status(422);
-        ann.ask(Method::DELETE, "/vote", None).expect_status(422);
+        ann.ask(&Method::DELETE, "/vote", None).expect_status(422);
         assert_eq!(
             ann.get("/users/9").expect_status(404).json(),
             detail("User with id 9 does not exist!")
@@ -195,10 +195,10 @@ fn every_other_row_of_the_table_holds() {
             nobody.post("/users", &user).expect_status(422);
         }
         nobody.post("/login", &json!({"username": "x", "password": "y"})).expect_status(415);
-        nobody.send(Method::POST, "/login", None, "username=x&password=y").expect_status(415);
+        nobody.send(&Method::POST, "/login", None, "username=x&password=y").expect_status(415);
         let missing = nobody.post_form("/login", "username=x").expect_status(422).json();
         assert_eq!(missing, json!({"detail": [finding("missing", "password", "can't be blank")]}));
-        let refused = nobody.ask(Method::PATCH, "/posts", None);
+        let refused = nobody.ask(&Method::PATCH, "/posts", None);
         assert_eq!(refused.expect_status(405).json(), detail("Method Not Allowed"));
         assert_eq!(refused.header("allow"), "GET,HEAD,POST");
         assert_eq!(nobody.get("/posts/1/2").expect_status(404).json(), detail("Not Found"));

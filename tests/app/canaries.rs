@@ -32,7 +32,7 @@ fn a_secret_comes_out_nowhere() {
             nobody.post_form("/login", &format!("username={}&password={password}", mail("ann"))),
             nobody.post_form("/login", "username=canary-name&password=canary-of-the-password-2"),
             nobody.send(
-                Method::POST,
+                &Method::POST,
                 "/api/users",
                 Some("application/json"),
                 "{\"canary-of-the-body\": ",

@@ -87,7 +87,7 @@ fn whatever_succeeds_has_the_whole_body() {
         let favorite = format!("{path}/favorite");
         for _ in 0..2 {
             // Postman sends a body with it, which means nothing.
-            let answer = bob.send(Method::POST, &favorite, Some("text/plain"), "no JSON");
+            let answer = bob.send(&Method::POST, &favorite, Some("text/plain"), "no JSON");
             expect(&answer, 200, &article(true, 1, true), "favorite");
         }
         expect(&nobody.get(&path), 200, &article(false, 1, false), "article for anybody");
@@ -492,10 +492,10 @@ fn every_refusal_says_which_field_and_why() {
             (&nobody, Method::PATCH, "/api/user", None, 405, json!({"method": ["not allowed"]})),
         ];
         for (person, method, path, body, status, errors) in &rows {
-            let answer = person.ask(method.clone(), path, body.as_ref());
+            let answer = person.ask(method, path, body.as_ref());
             expect_refusal(&answer, *status, errors, &format!("{method} {path} {body:?}"));
         }
-        assert_eq!(ann.ask(Method::PATCH, "/api/user", None).header("allow"), "GET,HEAD,PUT");
+        assert_eq!(ann.ask(&Method::PATCH, "/api/user", None).header("allow"), "GET,HEAD,PUT");
     });
 }
 
@@ -505,7 +505,7 @@ fn bodies_that_cannot_be_read_are_refused_by_type_size_and_place() {
         let server = database.setup().start();
         let ann = Person::of_conduit(&server, "ann");
         let send =
-            |kind: Option<&str>, body: String| ann.send(Method::PUT, "/api/user", kind, body);
+            |kind: Option<&str>, body: String| ann.send(&Method::PUT, "/api/user", kind, body);
         let json = Some("application/json");
         for (kind, body, status, text) in [
             (Some("text/plain"), "{}".to_owned(), 415, "send application/json"),

@@ -22,7 +22,7 @@ fn the_document_lists_the_routes_and_their_methods() {
         let methods = [Method::PATCH, Method::POST, Method::PUT];
         let mut other = methods.into_iter();
         let other = other.find(|method| operations.get(method.as_str().to_lowercase()).is_none());
-        let answer = nobody.ask(other.unwrap(), &concrete, None);
+        let answer = nobody.ask(&other.unwrap(), &concrete, None);
         let mut allowed: Vec<_> =
             answer.expect_status(405).header("allow").split(',').map(str::to_lowercase).collect();
         allowed.retain(|method| method != "head");

@@ -217,7 +217,7 @@ fn numbers_at_their_ends_are_refused_or_right() {
                 assert!(answer.status < 500, "{path}{number}: {}", answer.text());
             }
             let raw = |path: &str, body: String| {
-                let answer = eve.send(Method::POST, path, Some("application/json"), body);
+                let answer = eve.send(&Method::POST, path, Some("application/json"), body);
                 assert!(answer.status < 500, "{path} {number}: {}", answer.text());
             };
             raw("/vote", format!(r#"{{"post_id":{number},"dir":1}}"#));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
 use crate::server::Server;
+use crate::wait;
 
 /// A caller with what stands in `Authorization`.
 #[derive(Clone)]
@@ -50,37 +51,57 @@ impl Person {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        self.ask(Method::GET, path, None)
+        self.ask(&Method::GET, path, None)
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
-        self.ask(Method::POST, path, Some(body))
+        self.ask(&Method::POST, path, Some(body))
+    }
+
+    /// As [`Self::post`], but an answer for want of time is one.
+    pub(crate) fn post_once(&self, path: &str, body: &Value) -> Answer {
+        self.send_once(&Method::POST, path, Some("application/json"), body.to_string().into())
     }
 
     pub(crate) fn put(&self, path: &str, body: &Value) -> Answer {
-        self.ask(Method::PUT, path, Some(body))
+        self.ask(&Method::PUT, path, Some(body))
     }
 
     pub(crate) fn delete(&self, path: &str) -> Answer {
-        self.ask(Method::DELETE, path, None)
+        self.ask(&Method::DELETE, path, None)
     }
 
     /// A request with a JSON body, or with none.
-    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) fn ask(&self, method: &Method, path: &str, body: Option<&Value>) -> Answer {
         let text = body.map(ToString::to_string).unwrap_or_default();
         self.send(method, path, body.map(|_| "application/json"), text)
     }
 
     pub(crate) fn post_form(&self, path: &str, body: &str) -> Answer {
-        self.send(Method::POST, path, Some("application/x-www-form-urlencoded"), body.to_owned())
+        self.send(&Method::POST, path, Some("application/x-www-form-urlencoded"), body.to_owned())
     }
 
+    /// Asks, and again as long as a busy machine has no time for the database or for a password.
     pub(crate) fn send(
         &self,
-        method: Method,
+        method: &Method,
         path: &str,
         kind: Option<&str>,
         body: impl Into<bytes::Bytes>,
+    ) -> Answer {
+        let body = body.into();
+        wait::until_some("there is time for a request", || {
+            let answer = self.send_once(method, path, kind, body.clone());
+            Some(answer).filter(|answer| answer.status != 503)
+        })
+    }
+
+    fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        kind: Option<&str>,
+        body: bytes::Bytes,
     ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(kind) = kind {
@@ -89,7 +110,7 @@ impl Person {
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
-        let request = request.body(body.into()).unwrap();
+        let request = request.body(body).unwrap();
         client::send(&self.address, request)
             .unwrap_or_else(|error| panic!("no answer for {path}: {error}"))
     }

@@ -12,7 +12,7 @@ fn of_a_thousand_guesses_ten_are_tried_and_others_sign_in_meanwhile() {
         let nobody = Person::nobody(&server);
         let (_ann, _bob) = (Person::of_conduit(&server, "ann"), Person::of_conduit(&server, "bob"));
         let sign_in = |name: &str, password: &str| {
-            nobody.post(
+            nobody.post_once(
                 "/api/users/login",
                 &json!({"user": {"email": mail(name), "password": password}}),
             )

@@ -201,7 +201,7 @@ fn a_token_of_enormous_size_is_not_even_parsed() {
     let database = crate::app::database::Database::sqlite();
     let server = database.setup().args(["--limit-request-field-size", "60000"]).start();
     let nobody = Person::nobody(&server).with(&format!("Token {}", "x".repeat(50_000)));
-    nobody.ask(Method::GET, "/api/user", None).expect_status(401);
+    nobody.ask(&Method::GET, "/api/user", None).expect_status(401);
 }
 
 #[test]
