@@ -3,6 +3,7 @@
 mod anchored;
 pub(crate) mod charset;
 mod deadlines;
+mod drive;
 mod flood;
 mod frames;
 pub(crate) mod gate;
@@ -68,7 +69,7 @@ pub(crate) struct Connection {
     /// What hyper has for the client and the kernel does not take: while it waits the connection is not idle.
     unsent: Unsent,
     /// What has been counted since the preface of HTTP/2.
-    frames: RefCell<Option<Frames>>,
+    frames: RefCell<Option<Box<Frames>>>,
     /// The close is to throw away what the client does not take.
     pub(crate) is_aborted: Cell<bool>,
     is_evicted: Cell<bool>,
@@ -219,7 +220,8 @@ impl Connection {
     /// The preface of HTTP/2 has come; what the client owes is a request, not the rest of a head.
     pub(crate) fn speaks_http2(&self) {
         self.has_head_byte.set(false);
-        *self.frames.borrow_mut() = Some(Frames::new(gate::PREFACE.len(), Instant::now()));
+        *self.frames.borrow_mut() =
+            Some(Box::new(Frames::new(gate::PREFACE.len(), Instant::now())));
     }
 
     /// How long it has been kept alive for nothing; `None` while the client owes or is owed something.

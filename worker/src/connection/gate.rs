@@ -33,7 +33,8 @@ pub(crate) struct Gate<I: Stream> {
     held: BytesMut,
     /// How many of them hyper may have.
     passed: usize,
-    scan: Scan,
+    /// How far a part of a head has been read.
+    scan: Option<Box<Scan>>,
     empty_lines: u8,
     mode: Mode,
     /// The rest of a refusal that is still to be written.
@@ -60,7 +61,7 @@ impl<I: Stream> Gate<I> {
             connection,
             held: BytesMut::new(),
             passed: 0,
-            scan: Scan::default(),
+            scan: None,
             empty_lines: 0,
             mode: Mode::Head,
             refusal: None,
@@ -135,7 +136,8 @@ impl<I: Stream> Gate<I> {
             }
             return;
         }
-        match self.scan.advance(&self.held, &self.connection.worker.config) {
+        let scan = self.scan.get_or_insert_default();
+        match scan.advance(&self.held, &self.connection.worker.config) {
             Verdict::Incomplete => self.connection.head_begins(),
             Verdict::Refused(refusal) => self.refuse(refusal),
             Verdict::Complete { end, body } => {
@@ -146,7 +148,7 @@ impl<I: Stream> Gate<I> {
 
     /// A head ends within so many bytes: says how many of them hyper may have, and what is due behind them.
     fn accept(&mut self, end: usize, body: Body, there: usize) -> usize {
-        self.scan = Scan::default();
+        self.scan = None;
         self.empty_lines = 0;
         self.connection.head_complete();
         match body {
@@ -169,8 +171,12 @@ impl<I: Stream> Gate<I> {
         let mut count = 0;
         // An empty line before a head is so rare that it may be held.
         if !bytes.starts_with(b"\r") {
-            match self.scan.advance(bytes, &self.connection.worker.config) {
-                Verdict::Incomplete => self.connection.head_begins(),
+            let mut scan = Scan::default();
+            match scan.advance(bytes, &self.connection.worker.config) {
+                Verdict::Incomplete => {
+                    self.scan = Some(Box::new(scan));
+                    self.connection.head_begins();
+                }
                 Verdict::Refused(refusal) => return self.refuse(refusal),
                 Verdict::Complete { end, body } => {
                     let passed = self.accept(end, body, bytes.len());

@@ -10,8 +10,8 @@ use http::uri::Scheme;
 use tokio::time::Instant;
 
 use super::Connection;
+use super::drive::{Stage, drive};
 use super::proxy;
-use super::serve::{Stage, drive};
 use super::transport::{Begun, Transport};
 use crate::accept::{Speech, Stream};
 use crate::config::ProxyProtocol;

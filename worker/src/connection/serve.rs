@@ -1,9 +1,9 @@
-//! The task of one connection: opening, hyper, and the timer around both.
+//! The task of one connection: opening, then hyper.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -11,23 +11,30 @@ use http_body::Body as HttpBody;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use saola_observability::closed::Level;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::Connection;
 use super::anchored::Anchored;
-use super::deadlines::Due;
+use super::drive::{Stage, drive};
 use super::gate::{Gate, Opening};
 use super::opening::open;
+use super::transport::Transport;
 use crate::BoxError;
 use crate::accept::{Accepted, Permit, Stream};
-use crate::clock::TICK;
 use crate::request::Front;
 use crate::request::body::RequestBody;
 use crate::timer::TokioTimer;
 use crate::worker::Worker;
 
 /// Serves one connection to its end. The permit, the deadlines and every request of it end here.
-pub(crate) async fn serve<I, S, B>(accepted: Accepted<I>, service: S, worker: Rc<Worker>)
+///
+/// The future of a connection is of the size of what it holds in HTTP/1. The rest has boxes of its own: what comes before
+/// HTTP, which is over soon, and HTTP/2, which has the room of many.
+pub(crate) fn serve<I, S, B>(
+    accepted: Accepted<I>,
+    service: S,
+    worker: Rc<Worker>,
+) -> impl Future<Output = ()>
 where
     I: Stream + 'static,
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
@@ -35,6 +42,41 @@ where
         + 'static,
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
+    let begun = Box::pin(begin(accepted, Rc::clone(&worker)));
+    async move {
+        let Some(Begun { gate, connection, opening }) = begun.await else { return };
+        let front =
+            Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
+        let ended = match opening {
+            Opening::Http1 => {
+                let served = http1(&worker).serve_connection(Anchored::new(gate), front);
+                drive(&connection, Http1(served.with_upgrades())).await
+            }
+            Opening::Http2 => {
+                let served = http2(&worker).serve_connection(gate, front);
+                Box::pin(drive(&connection, Http2 { served, goodbye: None })).await
+            }
+            // Its answer has been written and recorded, or the client left.
+            Opening::Over => return,
+        };
+        let Some(Err(error)) = ended else { return };
+        connection.failed(&error);
+        if error.is_parse() || error.is_user() {
+            // The gate lets no head through that hyper refuses; if one does, this is how we hear of it.
+            worker.event(Level::Warn, "a connection failed", &[("error", &error.to_string())]);
+        }
+    }
+}
+
+/// A connection whose protocol is known.
+struct Begun<I: Stream> {
+    gate: Gate<Transport<I>>,
+    connection: Rc<Connection>,
+    opening: Opening,
+}
+
+/// Does what comes before HTTP, and waits for the first head; `None` when the client did not do its part.
+async fn begin<I: Stream>(accepted: Accepted<I>, worker: Rc<Worker>) -> Option<Begun<I>> {
     let Accepted { io, peer, speech, at, permit } = accepted;
     if worker.config.debug
         && let Some((uid, pid)) = io.owner()
@@ -46,31 +88,10 @@ where
     let connection = Connection::new(&worker, peer, at);
     let number = worker.register(&connection);
     let place = Place { number, worker: Rc::clone(&worker), _permit: permit };
-    let Some(io) = open(io, speech, &connection, at).await else { return };
+    let io = open(io, speech, &connection, at).await?;
     let mut gate = Gate::new(io, Rc::clone(&connection), place);
-    let opening = drive(&connection, Opens(&mut gate)).await;
-    let front = Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
-    let ended = match opening {
-        Some(Ok(Opening::Http1)) => {
-            let served = http1(&worker).serve_connection(Anchored::new(gate), front);
-            drive(&connection, Http1(served.with_upgrades())).await
-        }
-        Some(Ok(Opening::Http2)) => {
-            let served = http2(&worker).serve_connection(gate, front);
-            drive(&connection, Http2 { served, goodbye: None }).await
-        }
-        // Nothing to tell anyone: the client left, or its answer has been written and recorded.
-        Some(Ok(Opening::Over) | Err(_)) | None => return,
-    };
-    if let Some(Err(error)) = &ended {
-        connection.failed(error);
-    }
-    if let Some(Err(error)) = ended
-        && (error.is_parse() || error.is_user())
-    {
-        // The gate lets no head through that hyper refuses; if one does, this is how we hear of it.
-        worker.event(Level::Warn, "a connection failed", &[("error", &error.to_string())]);
-    }
+    let opening = drive(&connection, Opens(&mut gate)).await?.ok()?;
+    Some(Begun { gate, connection, opening })
 }
 
 fn http1(worker: &Worker) -> http1::Builder {
@@ -121,16 +142,6 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.worker.forget(self.number);
-    }
-}
-
-/// A part of a connection's life that the clock can cut short.
-pub(super) trait Stage {
-    type Output;
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Self::Output>;
-    /// Begins a graceful end; says whether the protocol has one, and it has not been said before.
-    fn goodbye(&mut self) -> bool {
-        false
     }
 }
 
@@ -187,87 +198,6 @@ where
         // GOAWAY first; open streams finish.
         Pin::new(&mut self.served).graceful_shutdown();
         true
-    }
-}
-
-/// Runs a stage under the connection's deadlines; `None` when they cut it.
-pub(super) async fn drive<S: Stage>(
-    connection: &Rc<Connection>,
-    mut stage: S,
-) -> Option<S::Output> {
-    let mut timer =
-        std::pin::pin!(tokio::time::sleep_until(Instant::now() + connection.shortest()));
-    connection.attention.set(true);
-    let mut is_armed = false;
-    // The runtime learns what has arrived when it looks. A connection whose first turn comes late, because the machine is
-    // full, is idle only if it still is after that look.
-    let (mut look, mut has_looked) = (std::pin::pin!(tokio::task::yield_now()), false);
-    // An HTTP/2 client gets a second to answer the goodbye.
-    let mut cut_at = None;
-    std::future::poll_fn(|cx| {
-        connection.remember(cx);
-        loop {
-            connection.ended_at.set(None);
-            if let Poll::Ready(output) = stage.poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            if !connection.attention.get() {
-                // A request that has just ended has looked at the clock: an armed timer need not be asked.
-                let is_early = |now| now + TICK < timer.deadline();
-                if (is_armed && connection.ended_at.get().is_some_and(is_early))
-                    || timer.as_mut().poll(cx).is_pending()
-                {
-                    is_armed = true;
-                    return Poll::Pending;
-                }
-            }
-            is_armed = false;
-            if connection.worker.is_draining() && stage.goodbye() {
-                connection.attention.set(true);
-                continue;
-            }
-            let now = Instant::now();
-            match connection.due(now) {
-                Due::Cut => return Poll::Ready(None),
-                Due::Idle if !has_looked => {
-                    // The timer may be far: this verdict came of an order.
-                    connection.attention.set(true);
-                    ready!(look.as_mut().poll(cx));
-                    has_looked = true;
-                    continue;
-                }
-                Due::Idle if cut_at.is_none() && stage.goodbye() => cut_at = Some(now + GOODBYE),
-                Due::Idle if cut_at.is_none_or(|at| at <= now) => {
-                    connection.is_orderly.set(true);
-                    return Poll::Ready(None);
-                }
-                Due::Idle => {}
-                Due::Again => continue,
-                Due::At(next) => {
-                    rearm(timer.as_mut(), next);
-                    continue;
-                }
-            }
-            rearm(timer.as_mut(), cut_at.unwrap_or(now));
-        }
-    })
-    .await
-}
-
-const GOODBYE: Duration = Duration::from_secs(1);
-
-fn rearm(timer: Pin<&mut Sleep>, at: Instant) {
-    if timer.deadline() != at || timer.is_elapsed() {
-        timer.reset(at);
-    }
-}
-
-impl Connection {
-    pub(super) fn remember(&self, cx: &Context<'_>) {
-        let mut kept = self.waker.borrow_mut();
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
-            *kept = Some(cx.waker().clone());
-        }
     }
 }
 
