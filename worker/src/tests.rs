@@ -94,6 +94,7 @@ pub(crate) fn test_speaking<F: Future>(
 impl Server {
     fn start(config: Config, speech: Speech) -> Self {
         let slot = slot();
+        slot.in_flight().set_detail(config.detail);
         current::record_panics(slot);
         let background = TaskTracker::new();
         let permits = Permits::new(config.worker_connections);

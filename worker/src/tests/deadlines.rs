@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use saola_observability::Outcome;
+use saola_observability::{Detail, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
@@ -227,6 +227,25 @@ fn the_longest_idle_connection_makes_room_for_a_client_that_waits() {
         }
         assert_eq!(server.connect().get("/").await.status, 200);
         assert!(late(start, 5) < Duration::from_secs(1), "{:?}", start.elapsed());
+        server.stop().await;
+    });
+}
+
+/// The coarse clock cannot be paused, so this one runs.
+#[test]
+fn an_idle_connection_is_closed_where_nobody_is_told_how_long_requests_took() {
+    let keepalive = Duration::from_millis(100);
+    let detail = Detail::Nothing;
+    test(Config { detail, keepalive, ..config() }, |server| async move {
+        tokio::time::resume();
+        let mut client = server.connect();
+        // Busy for longer than that, so that the timer was due between two requests, and found one just ended.
+        let start = Instant::now();
+        while start.elapsed() < keepalive * 3 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        let closed = tokio::time::timeout(Duration::from_secs(10), client.rest()).await;
+        assert_eq!(closed.expect("an idle connection is closed"), b"");
         server.stop().await;
     });
 }
