@@ -40,7 +40,7 @@ use crate::slot::Slot;
 ///     trace: TraceId([1; 16]),
 ///     span: SpanId([2; 8]),
 ///     path: "/items/7",
-///     request_id: "7f3a",
+///     request_id: b"7f3a",
 /// #   parent: SpanId::NONE,
 /// #   remote_parent: false,
 /// #   sampled: false,
@@ -55,7 +55,7 @@ use crate::slot::Slot;
 ///     outcome: Outcome::Ok,
 ///     status: Some(200),
 ///     path: "/items/7",
-///     request_id: "7f3a",
+///     request_id: b"7f3a",
 ///     ..End::default()
 /// });
 /// // Killed here, it is counted and recorded as finished. There is no instant between the two.
@@ -291,7 +291,7 @@ impl InFlight {
             parent: request.parent,
             remote_parent: request.remote_parent,
             route: request.route.text,
-            exception: self.endings.exception_text(end.exception),
+            exception: end.exception.map_or("", |exception| self.endings.exception_text(exception)),
             request_bytes: end.request_bytes,
             response_bytes: end.response_bytes,
             status: end.status.unwrap_or(0),

@@ -112,7 +112,17 @@ impl Map {
 /// Copies bytes into words as far as these go; the last word is filled up with zeros.
 pub(crate) fn copy_into(words: &[AtomicU64], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks::<8>();
-    for (word, chunk) in words.iter().zip(whole) {
+    // The compiler does not unroll a loop over atomic stores by itself.
+    let copied = words.len().min(whole.len());
+    let (words_by_four, last_words) = words[..copied].as_chunks::<4>();
+    let (by_four, last) = whole[..copied].as_chunks::<4>();
+    for ([a, b, c, d], [e, f, g, h]) in words_by_four.iter().zip(by_four) {
+        a.store(u64::from_ne_bytes(*e), Relaxed);
+        b.store(u64::from_ne_bytes(*f), Relaxed);
+        c.store(u64::from_ne_bytes(*g), Relaxed);
+        d.store(u64::from_ne_bytes(*h), Relaxed);
+    }
+    for (word, chunk) in last_words.iter().zip(last) {
         word.store(u64::from_ne_bytes(*chunk), Relaxed);
     }
     if !rest.is_empty()

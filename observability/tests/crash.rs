@@ -256,7 +256,7 @@ fn begin(turn: u64) -> Begin<'static> {
         sampled: true,
         client: None,
         client_port: 0,
-        request_id: "request",
+        request_id: b"request",
         path: "/some/path",
     }
 }
@@ -273,11 +273,11 @@ fn end(status: u16) -> End<'static> {
         path: "/some/path",
         method_text: "",
         user_agent: b"crash",
-        server_address: "localhost",
+        server_address: b"localhost",
         is_https: false,
         server_port: 80,
         tracestate: "",
-        request_id: "request",
+        request_id: b"request",
     }
 }
 

@@ -526,7 +526,7 @@ fn begin() -> Begin<'static> {
         sampled: false,
         client: None,
         client_port: 0,
-        request_id: "",
+        request_id: b"",
         path: "/",
     }
 }
@@ -543,11 +543,11 @@ fn end() -> End<'static> {
         path: "/",
         method_text: "",
         user_agent: b"",
-        server_address: "",
+        server_address: b"",
         is_https: false,
         server_port: 0,
         tracestate: "",
-        request_id: "",
+        request_id: b"",
     }
 }
 

@@ -167,7 +167,7 @@ const BEGIN: Begin<'static> = Begin {
     sampled: false,
     client: None,
     client_port: 0,
-    request_id: "r",
+    request_id: b"r",
     path: "/p",
 };
 

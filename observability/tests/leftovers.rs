@@ -207,7 +207,7 @@ fn begin(id: &str, start_ns: u64) -> Begin<'_> {
         sampled: false,
         client: None,
         client_port: 0,
-        request_id: id,
+        request_id: id.as_bytes(),
         path: "/",
     }
 }
@@ -224,10 +224,10 @@ fn end(id: &str) -> End<'_> {
         path: "/",
         method_text: "",
         user_agent: b"",
-        server_address: "",
+        server_address: b"",
         is_https: false,
         server_port: 0,
         tracestate: "",
-        request_id: id,
+        request_id: id.as_bytes(),
     }
 }

@@ -79,7 +79,7 @@ fn begin() -> Begin<'static> {
         sampled: true,
         client: None,
         client_port: 0,
-        request_id: "request",
+        request_id: b"request",
         path: "/a/1",
     }
 }
@@ -96,10 +96,10 @@ fn end() -> End<'static> {
         path: "/a/1",
         method_text: "",
         user_agent: b"agent",
-        server_address: "localhost",
+        server_address: b"localhost",
         is_https: false,
         server_port: 80,
         tracestate: "",
-        request_id: "request",
+        request_id: b"request",
     }
 }

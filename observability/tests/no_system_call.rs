@@ -137,7 +137,7 @@ const BEGIN: Begin<'static> = Begin {
     sampled: true,
     client: None,
     client_port: 0,
-    request_id: "request",
+    request_id: b"request",
     path: "/a/1",
 };
 
@@ -152,11 +152,11 @@ const END: End<'static> = End {
     path: "/a/1",
     method_text: "",
     user_agent: b"agent",
-    server_address: "localhost",
+    server_address: b"localhost",
     is_https: false,
     server_port: 80,
     tracestate: "",
-    request_id: "request",
+    request_id: b"request",
 };
 
 const EVENT: Event<'static> = Event {

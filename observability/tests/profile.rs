@@ -348,7 +348,7 @@ fn begin(number: u64) -> Begin<'static> {
         sampled: true,
         client: None,
         client_port: 0,
-        request_id: "",
+        request_id: b"",
         path: "/",
     }
 }

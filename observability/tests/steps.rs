@@ -549,7 +549,7 @@ fn begin(number: u8) -> Begin<'static> {
         sampled: true,
         client: None,
         client_port: 0,
-        request_id: "request",
+        request_id: b"request",
         path: "/some/path",
     }
 }
@@ -566,10 +566,10 @@ fn end() -> End<'static> {
         path: "/some/path",
         method_text: "",
         user_agent: b"",
-        server_address: "",
+        server_address: b"",
         is_https: false,
         server_port: 80,
         tracestate: "",
-        request_id: "request",
+        request_id: b"request",
     }
 }

@@ -464,7 +464,7 @@ fn begin(slot: &'static Slot, n: u8) -> Request {
         sampled: false,
         client: None,
         client_port: 0,
-        request_id: "id",
+        request_id: b"id",
         path: "/slow",
     })
 }

@@ -58,7 +58,7 @@ fn one(slot: &'static Slot) {
         sampled: true,
         client: Some(std::net::Ipv4Addr::LOCALHOST.into()),
         client_port: 40_000,
-        request_id: "0123456789abcdef",
+        request_id: b"0123456789abcdef",
         path: "/api/articles/how-to-train",
     };
     let mut request = slot.in_flight().begin(black_box(&begin));
@@ -74,10 +74,10 @@ fn one(slot: &'static Slot) {
         path: "/api/articles/how-to-train",
         method_text: "",
         user_agent: b"Mozilla/5.0 (X11; Linux x86_64)",
-        server_address: "localhost",
+        server_address: b"localhost",
         is_https: false,
         server_port: 80,
         tracestate: "",
-        request_id: "0123456789abcdef",
+        request_id: b"0123456789abcdef",
     }));
 }

@@ -112,9 +112,9 @@ fn lost_request(entry: &InFlightEntry) -> Ended<'_> {
         outcome: Outcome::Lost,
         sampling: Sampling::Error,
         path: &entry.path,
-        request_id: &entry.request_id,
+        request_id: entry.request_id.as_bytes(),
         user_agent: b"",
-        server_address: "",
+        server_address: b"",
         method_text: "",
         tracestate: "",
     }

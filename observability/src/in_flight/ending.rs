@@ -215,7 +215,7 @@ impl Endings {
         route: Route,
         exception: &str,
     ) -> Option<Limited<Count>> {
-        let exception = self.exception_text(Some(exception));
+        let exception = self.exception_text(exception);
         let key = (key(method, route, 0), exception);
         if let Some(known) = self.exceptions.borrow().get(&key)
             && known.is_current()
@@ -229,8 +229,7 @@ impl Endings {
     }
 
     /// The type of an exception as one of a bounded number of texts.
-    pub(crate) fn exception_text(&self, exception: Option<&str>) -> &'static str {
-        let Some(exception) = exception else { return "" };
+    pub(crate) fn exception_text(&self, exception: &str) -> &'static str {
         let mut types = self.exception_types.borrow_mut();
         if let Some(text) = types.get(exception) {
             return text;

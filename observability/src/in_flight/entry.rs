@@ -146,11 +146,12 @@ impl Entries {
     pub(crate) fn write(&self, entry: u32, begin: &Begin<'_>, route: u32) -> u32 {
         let [t0, t1] = halves(begin.trace.0);
         let [c0, c1] = halves(address(begin.client));
-        let (id, path) = (cut(begin.request_id, REQUEST_ID_BYTES), cut(begin.path, PATH_BYTES));
+        let id = begin.request_id.get(..REQUEST_ID_BYTES).unwrap_or(begin.request_id);
+        let path = cut(begin.path, PATH_BYTES).as_bytes();
         let kind =
             Kind { route, method: begin.method, protocol: begin.protocol, phase: Phase::Handler };
         let flags = u64::from(begin.sampled) | u64::from(begin.remote_parent) << 1;
-        let length = |text: &str| u64::try_from(text.len()).unwrap_or(0);
+        let length = |text: &[u8]| u64::try_from(text.len()).unwrap_or(0);
         let lengths = u64::from(begin.client_port) << 32 | length(id) << 48 | length(path) << 56;
         let words = self.words(entry);
         let values = [
@@ -168,8 +169,8 @@ impl Entries {
         for (offset, value) in values {
             words[offset / 8].store(value, Relaxed);
         }
-        copy_into(&words[REQUEST_ID / 8..PATH / 8], id.as_bytes());
-        copy_into(&words[PATH / 8..], path.as_bytes());
+        copy_into(&words[REQUEST_ID / 8..PATH / 8], id);
+        copy_into(&words[PATH / 8..], path);
         let serial = &self.serials[wide(entry)];
         serial.set(serial.get().wrapping_add(1));
         serial.get()
@@ -340,7 +341,7 @@ mod tests {
             sampled: false,
             client: None,
             client_port: 0,
-            request_id: &text,
+            request_id: text.as_bytes(),
             path: &text,
         }));
     }

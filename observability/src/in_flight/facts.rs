@@ -30,8 +30,8 @@ pub struct Begin<'a> {
     pub client: Option<IpAddr>,
     /// The client's port.
     pub client_port: u16,
-    /// Its id; the table keeps 40 bytes.
-    pub request_id: &'a str,
+    /// Its id, as sent; the table keeps 40 bytes.
+    pub request_id: &'a [u8],
     /// Its path without the query; the table keeps 128 bytes.
     pub path: &'a str,
 }
@@ -59,16 +59,16 @@ pub struct End<'a> {
     pub method_text: &'a str,
     /// Its `User-Agent`, as sent.
     pub user_agent: &'a [u8],
-    /// The host it was sent to.
-    pub server_address: &'a str,
+    /// The host it was sent to, as the client wrote it.
+    pub server_address: &'a [u8],
     /// The listener's port.
     pub server_port: u16,
     /// Whether the client asked for `https`.
     pub is_https: bool,
     /// Its `tracestate`.
     pub tracestate: &'a str,
-    /// Its id.
-    pub request_id: &'a str,
+    /// Its id, as sent.
+    pub request_id: &'a [u8],
 }
 
 impl Default for End<'_> {
@@ -84,11 +84,11 @@ impl Default for End<'_> {
             path: "",
             method_text: "",
             user_agent: b"",
-            server_address: "",
+            server_address: b"",
             server_port: 0,
             is_https: false,
             tracestate: "",
-            request_id: "",
+            request_id: b"",
         }
     }
 }

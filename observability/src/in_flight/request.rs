@@ -53,6 +53,11 @@ impl Request {
         self.publish_kind();
     }
 
+    /// Its method.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
     /// The trace it belongs to.
     pub fn trace(&self) -> TraceId {
         self.trace
@@ -107,7 +112,7 @@ impl Drop for Request {
         let end = End {
             end_ns: monotonic_ns(),
             path: &known.path,
-            request_id: &known.request_id,
+            request_id: known.request_id.as_bytes(),
             ..End::default()
         };
         self.in_flight.finish(self, &end);

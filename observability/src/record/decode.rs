@@ -284,9 +284,9 @@ mod tests {
             outcome: Outcome::Ok,
             sampling: Sampling::Ratio,
             path,
-            request_id: "r",
+            request_id: b"r",
             user_agent: agent,
-            server_address: "h",
+            server_address: b"h",
             method_text: "",
             tracestate: "",
         }
@@ -311,7 +311,10 @@ mod tests {
     fn a_text_that_ends_inside_a_character_is_damaged_whatever_follows() {
         let id = "r".repeat(128);
         let mut bytes = Vec::new();
-        Encoder::request(&mut bytes, &Ended { request_id: &id, ..request("/some/path", b"") });
+        Encoder::request(
+            &mut bytes,
+            &Ended { request_id: id.as_bytes(), ..request("/some/path", b"") },
+        );
         let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
         assert_eq!(read.request_id, id, "the byte of its length is no UTF-8");
         // The last byte of the path and the first of the length behind it are a character.

@@ -54,9 +54,9 @@ pub(crate) struct Ended<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) sampling: Sampling,
     pub(crate) path: &'a str,
-    pub(crate) request_id: &'a str,
+    pub(crate) request_id: &'a [u8],
     pub(crate) user_agent: &'a [u8],
-    pub(crate) server_address: &'a str,
+    pub(crate) server_address: &'a [u8],
     pub(crate) method_text: &'a str,
     pub(crate) tracestate: &'a str,
 }
@@ -150,7 +150,7 @@ impl<'b> Encoder<'b> {
     /// Starts a record: the header's place is left free, [`Encoder::finish`] fills what it can of it.
     fn start(bytes: &'b mut Vec<u8>) -> Self {
         bytes.clear();
-        bytes.resize(HEADER, 0);
+        bytes.extend_from_slice(&[0; HEADER]);
         Self { bytes, flags: 0 }
     }
 
@@ -240,13 +240,9 @@ impl<'b> Encoder<'b> {
         self.text(request.route, 128);
         self.text(request.exception, 128);
         self.text(request.path, 1_024);
-        self.text(request.request_id, 128);
-        if request.user_agent.is_ascii() {
-            self.ascii(request.user_agent, 256);
-        } else {
-            self.text(&String::from_utf8_lossy(request.user_agent), 256);
-        }
-        self.text(request.server_address, 255);
+        self.sent(request.request_id, 128);
+        self.sent(request.user_agent, 256);
+        self.sent(request.server_address, 255);
         self.text(request.method_text, 16);
         self.text(request.tracestate, 512);
     }
@@ -281,9 +277,21 @@ impl<'b> Encoder<'b> {
         self.cut_text(text.as_bytes(), cut(text, longest).as_bytes());
     }
 
-    /// A text that may be cut anywhere.
-    fn ascii(&mut self, text: &[u8], longest: usize) {
-        self.cut_text(text, text.get(..longest).unwrap_or(text));
+    /// A field as it was sent: almost always ASCII, which may be cut anywhere and is quicker to tell than UTF-8.
+    #[inline]
+    fn sent(&mut self, field: &[u8], longest: usize) {
+        if field.is_empty() {
+            self.u16(0);
+        } else if field.is_ascii() {
+            self.cut_text(field, field.get(..longest).unwrap_or(field));
+        } else {
+            self.foreign(field, longest);
+        }
+    }
+
+    #[cold]
+    fn foreign(&mut self, field: &[u8], longest: usize) {
+        self.text(&String::from_utf8_lossy(field), longest);
     }
 
     #[inline]
@@ -292,7 +300,9 @@ impl<'b> Encoder<'b> {
             self.flags |= CUT;
         }
         self.u16(u16::try_from(kept.len()).unwrap_or(u16::MAX));
-        self.bytes.extend_from_slice(kept);
+        if !kept.is_empty() {
+            self.bytes.extend_from_slice(kept);
+        }
     }
 
     fn optional_i32(&mut self, value: Option<i32>) {
@@ -318,7 +328,8 @@ impl<'b> Encoder<'b> {
     /// Pads to 8 bytes and writes the header but for the position, which only the ring knows.
     fn finish(self, kind: u8) {
         let length = self.bytes.len().next_multiple_of(8);
-        self.bytes.resize(length, 0);
+        self.bytes.extend_from_slice(&[0; 8]); // of a constant length: no call
+        self.bytes.truncate(length);
         put_header(self.bytes, kind, self.flags);
     }
 }

@@ -100,7 +100,7 @@ const BEGIN: Begin<'static> = Begin {
     sampled: true,
     client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     client_port: 40_000,
-    request_id: "request",
+    request_id: b"request",
     path: "/items/7",
 };
 
@@ -115,11 +115,11 @@ const END: End<'static> = End {
     path: "/items/7",
     method_text: "",
     user_agent: b"page",
-    server_address: "localhost",
+    server_address: b"localhost",
     is_https: true,
     server_port: 443,
     tracestate: "a=b",
-    request_id: "request",
+    request_id: b"request",
 };
 
 const EVENT: Event<'static> = Event {

@@ -59,7 +59,7 @@ fn work(files: SlotFiles) {
             sampled: true,
             client: None,
             client_port: 0,
-            request_id: &request_id,
+            request_id: request_id.as_bytes(),
             path: "/items/7",
         });
         request.set_route("/items/{id}");
@@ -78,11 +78,11 @@ fn work(files: SlotFiles) {
             path: "/items/7",
             method_text: "",
             user_agent: b"curl",
-            server_address: "localhost",
+            server_address: b"localhost",
             is_https: false,
             server_port: 80,
             tracestate: "",
-            request_id: &request_id,
+            request_id: request_id.as_bytes(),
         });
     }
 }

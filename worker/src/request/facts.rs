@@ -105,37 +105,39 @@ impl Facts {
             sampled: self.sampling.is_sampled(),
             client: peer.client,
             client_port: peer.port(),
-            request_id: text(&self.request_id),
+            request_id: self.request_id.as_bytes(),
             path: self.path.as_ref().map_or("", PathAndQuery::path),
         })
     }
 
-    /// What the record says besides how the request ended.
-    pub(super) fn told<'f>(&'f self, peer: &'f Peer, end: End<'f>) -> End<'f> {
-        let method = closed::Method::parse(self.method.as_str());
-        let (server_address, server_port) = self.server(peer);
-        End {
-            path: self.path.as_ref().map_or("", PathAndQuery::path),
-            method_text: if method == closed::Method::Other { self.method.as_str() } else { "" },
-            user_agent: self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes),
-            server_address,
-            server_port,
-            is_https: peer.scheme == Scheme::HTTPS,
-            tracestate: self.tracestate.as_ref().map_or("", text),
-            request_id: text(&self.request_id),
-            ..end
+    /// Adds what only the record says to how the request ended.
+    pub(super) fn tell<'f>(&'f self, end: &mut End<'f>, method: closed::Method, peer: &'f Peer) {
+        if method == closed::Method::Other {
+            end.method_text = self.method.as_str();
         }
+        end.path = self.path.as_ref().map_or("", PathAndQuery::path);
+        end.user_agent = self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes);
+        end.is_https = peer.scheme == Scheme::HTTPS;
+        let host =
+            peer.host.as_ref().or(self.host.as_ref()).map_or(&b""[..], HeaderValue::as_bytes);
+        let port;
+        (end.server_address, port) = server(host);
+        end.server_port = port.unwrap_or(if end.is_https { 443 } else { 80 });
+        end.tracestate = self.tracestate.as_ref().map_or("", text);
+        end.request_id = self.request_id.as_bytes();
     }
+}
 
-    /// Who was addressed: `Host`, its port or the scheme's (OpenTelemetry HTTP conventions, `server.address`).
-    fn server<'f>(&'f self, peer: &'f Peer) -> (&'f str, u16) {
-        let host = peer.host.as_ref().or(self.host.as_ref()).map_or("", text);
-        let usual = if peer.scheme == Scheme::HTTPS { 443 } else { 80 };
-        let colon = host.bytes().rposition(|byte| byte == b':');
-        match colon.and_then(|at| Some((host.get(..at)?, host.get(at + 1..)?))) {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().unwrap_or(usual)),
-            _ => (host, usual),
+/// Who was addressed, and on which port if it is said (OpenTelemetry HTTP conventions, `server.address`).
+fn server(host: &[u8]) -> (&[u8], Option<u16>) {
+    // Digits behind the last colon: the colons of an IPv6 address stand in brackets.
+    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    match host.split_at_checked(host.len() - digits) {
+        Some(([name @ .., b':'], digits)) => {
+            let port = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            (name, port)
         }
+        _ => (host, None),
     }
 }
 
@@ -144,5 +146,29 @@ fn protocol(version: Version) -> Protocol {
         Version::HTTP_2 => Protocol::Http2,
         Version::HTTP_10 => Protocol::Http10,
         _ => Protocol::Http11,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server;
+
+    #[test]
+    fn the_port_of_a_host_is_what_stands_behind_its_last_colon() {
+        for (host, name, port) in [
+            ("shop.test", "shop.test", None),
+            ("shop.test:8000", "shop.test", Some(8000)),
+            ("shop1:65535", "shop1", Some(65_535)),
+            ("10.0.0.1", "10.0.0.1", None),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("shop.test:", "shop.test", None),
+            ("shop.test:65536", "shop.test", None),
+            (":1", "", Some(1)),
+            ("7", "7", None),
+            ("", "", None),
+        ] {
+            assert_eq!(server(host.as_bytes()), (name.as_bytes(), port), "{host}");
+        }
     }
 }

@@ -217,7 +217,7 @@ impl Running {
             outcome,
             duration: now.saturating_duration_since(facts.start),
         };
-        let end = End {
+        let mut end = End {
             end_ns: self.worker.clock.monotonic_ns(now),
             outcome,
             status: self.status.get(),
@@ -226,13 +226,13 @@ impl Running {
             exception: self.exception.get(),
             ..End::default()
         };
+        let peer;
         if entry.detail() == Detail::Full {
-            let sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, now);
-            let peer = self.connection.peer.borrow();
-            entry.end(&facts.told(facts.peer.as_deref().unwrap_or(&peer), End { sampling, ..end }));
-        } else {
-            entry.end(&end);
+            peer = self.connection.peer.borrow();
+            end.sampling = self.worker.decider.borrow_mut().at_end(facts.sampling, ended, now);
+            facts.tell(&mut end, entry.method(), facts.peer.as_deref().unwrap_or(&peer));
         }
+        entry.end(&end);
     }
 }
 

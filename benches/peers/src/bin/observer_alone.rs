@@ -75,7 +75,7 @@ fn write(files: SlotFiles, number: u64) -> anyhow::Result<()> {
             sampled: true,
             client: Some([127, 0, 0, 1].into()),
             client_port: 40_000,
-            request_id: &request_id,
+            request_id: request_id.as_bytes(),
             path: "/items/7",
         });
         request.set_route("/items/{id}");
@@ -90,11 +90,11 @@ fn write(files: SlotFiles, number: u64) -> anyhow::Result<()> {
             path: "/items/7",
             method_text: "",
             user_agent: b"curl/8.5.0",
-            server_address: "localhost",
+            server_address: b"localhost",
             is_https: false,
             server_port: 8_000,
             tracestate: "",
-            request_id: &request_id,
+            request_id: request_id.as_bytes(),
         });
     }
     Ok(())
