@@ -22,7 +22,7 @@ fn what_the_admin_listener_refuses_it_refuses_in_one_line() {
         (Request::get("/health").body("x").unwrap(), 400, "a request here has no body"),
         (get("/debug/requests?min_ms=-1"), 400, "min_ms must be"),
         (get("/debug/requests?route=a&route=b"), 400, "a key may stand once"),
-        (get("/debug/pprof/heap"), 501, "another allocator"),
+        (get("/debug/pprof/heap"), 501, NO_HEAP),
         (get("/debug/pprof/profile"), 501, "--profile-hz 100"),
         (
             Request::get("/").header("host", "evil.example").body("").unwrap(),
@@ -46,6 +46,13 @@ fn what_the_admin_listener_refuses_it_refuses_in_one_line() {
         assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{path}");
     }
 }
+
+/// The program can be built to answer.
+const NO_HEAP: &str = if cfg!(feature = "jemalloc") {
+    "heap profiles are off: start the server with _RJEM_MALLOC_CONF=prof:true in its environment"
+} else {
+    "heap profiles need another allocator: build the program with the feature jemalloc"
+};
 
 #[test]
 fn a_seventeenth_connection_is_closed_and_a_free_place_is_given_again() {

@@ -31,6 +31,8 @@ mod children; // the processes of a server and their titles; the crates that the
 mod death; // workers, observers and supervisors that are killed
 mod following; // saola log
 mod hang; // workers that live and do not work
+#[cfg(feature = "jemalloc")]
+mod heap; // what the memory of a worker is used for
 mod hostile; // input that wants to be a line, a key or a label
 mod output_kinds; // json, terminal, filters
 mod pipes; // stdout that nobody reads, or that is closed

@@ -103,6 +103,8 @@ pub(crate) const UNREADABLE_AT: usize = 0x3A0;
 pub(crate) const BAD_RINGS_AT: usize = 0x3C0;
 /// four words again: dropped records that a line has told of
 pub(crate) const TOLD_AT: usize = 0x3D0;
+/// the question for the owner's heap that has no answer yet; 0 is none
+pub(crate) const HEAP_QUESTION_AT: usize = 0x3F0;
 
 // ---- redo log: number of committed items, then the items of two words
 pub(crate) const REDO_AT: usize = 0x400;
@@ -116,7 +118,7 @@ pub(crate) const SAMPLE_ENTRIES: usize = 512;
 
 const _: () = assert!(REDO_ITEMS_AT + REDO_ITEMS * REDO_ITEM_BYTES <= HEADER_BYTES);
 const _: () = assert!(SECTIONS_AT + SECTIONS * 16 <= PID_AT);
-const _: () = assert!(TOLD_AT + 4 * 8 <= REDO_AT);
+const _: () = assert!(TOLD_AT + 4 * 8 <= HEAP_QUESTION_AT && HEAP_QUESTION_AT + 8 <= REDO_AT);
 const _: () = assert!(usize::BITS == 64, "slot files are made for 64-bit machines");
 
 /// A part of the file.

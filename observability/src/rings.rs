@@ -1,11 +1,13 @@
 //! All rings of a run directory, as the observer reads them: with cursors that outlive it.
 
 mod guest;
+mod heap;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::heap::heap_file;
 use crate::bell::Bell;
 use crate::closed::{Role, SlotState};
 use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};

@@ -15,9 +15,9 @@ use crate::header::{self, Identity, WhyBad};
 use crate::keys::Family;
 use crate::layout::{
     ACCEPTED_AT, BIRTHS_AT, CONNECTIONS_AT, CONNECTIONS_LIMIT_AT, EPOCH_AT, FILE_BYTES,
-    HANDLER_NS_AT, HEADER_BYTES, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT, LOOP_BUSY_AT,
-    LOOP_LAG_AT, LOOP_LAG_MAX_AT, NUMBER_AT, PID_AT, SAMPLES_DROPPED_AT, SINCE_AT, START_TIME_AT,
-    STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_NO_SPACE_AT, long,
+    HANDLER_NS_AT, HEADER_BYTES, HEAP_QUESTION_AT, HEARTBEAT_AT, IMAGE_AT, IN_FLIGHT_OVERFLOW_AT,
+    LOOP_BUSY_AT, LOOP_LAG_AT, LOOP_LAG_MAX_AT, NUMBER_AT, PID_AT, SAMPLES_DROPPED_AT, SINCE_AT,
+    START_TIME_AT, STATE_AT, Sections, Shape, UPDATES_CONFLICT_AT, UPDATES_NO_SPACE_AT, long,
 };
 use crate::lock;
 use crate::map::Map;
@@ -228,6 +228,12 @@ impl Slot {
     /// Adds 1 to a cell of the header that several threads write.
     pub(crate) fn count(&self, cell: usize) {
         self.map.word(cell).fetch_add(1, Relaxed);
+    }
+
+    /// The observer's question for a profile of the heap that has no answer yet; 0 is none. To be answered by a file at
+    /// [`crate::rings::heap_file`].
+    pub fn heap_question(&self) -> u64 {
+        self.map.load(HEAP_QUESTION_AT)
     }
 
     /// Tells the addresses of this program image from another's.

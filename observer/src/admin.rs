@@ -3,6 +3,7 @@
 //! It answers from the same files as everything else, on the observer's own thread.
 
 mod answers;
+mod heap;
 mod pprof;
 
 use std::cell::{Cell, RefCell};
@@ -47,6 +48,8 @@ pub(crate) struct Admin {
     slots: RefCell<Option<saola_observability::reader::Reader>>,
     pushes: Option<Arc<Witness>>,
     profile_hz: u32,
+    no_heap_profiles: Option<String>,
+    is_heap_asked: Cell<bool>,
     symbols: Arc<Mutex<Symbols>>,
     connections: Cell<usize>,
     /// Names by which a listener on the loopback may be called, besides addresses and `localhost`.
@@ -75,6 +78,8 @@ impl Admin {
             slots: RefCell::default(),
             pushes,
             profile_hz: settings.profile_hz,
+            no_heap_profiles: settings.no_heap_profiles.clone(),
+            is_heap_asked: Cell::new(false),
             symbols: Arc::default(),
             connections: Cell::new(0),
             hosts: Hosts::Loopback { bound_name: settings.admin_name.clone().unwrap_or_default() },
@@ -184,7 +189,7 @@ impl Admin {
             "/status" => self.status(),
             "/debug/requests" => self.requests(query),
             "/debug/pprof/" => Self::pprof_index(),
-            "/debug/pprof/heap" => Self::heap(),
+            "/debug/pprof/heap" => self.heap(query.to_owned()).await,
             path => {
                 let is_graph = path == "/debug/pprof/flamegraph";
                 self.profile(query.to_owned(), is_graph).await
@@ -245,6 +250,7 @@ GET /debug/requests          JSON: requests being served now, longest first; ?ro
 GET /debug/pprof/            what profiles there are
 GET /debug/pprof/profile     where the CPU goes, for go tool pprof; ?seconds=30, ?worker=, ?format=pprof|collapsed|svg
 GET /debug/pprof/flamegraph  the same as a picture; ?seconds=10
+GET /debug/pprof/heap        what the heap of a worker holds, in builds that can say; ?worker=0
 ";
 const MOST_CONNECTIONS: usize = 16;
 const HEAD_MAY_TAKE: Duration = Duration::from_secs(5);

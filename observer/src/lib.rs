@@ -59,6 +59,8 @@ pub struct Settings {
     pub profile_hz: u32,
     /// The host that the admin listener was bound to, if it was a name: a `Host` that requests may carry.
     pub admin_name: Option<String>,
+    /// What the admin listener says to who asks for a profile of a heap, if workers write none.
+    pub no_heap_profiles: Option<String>,
     /// Said once at start, as warnings: [`OtlpSettings::warnings`].
     pub warnings: Vec<String>,
 }

@@ -4,6 +4,7 @@
 //! carry the ids of their request is known only when the request has ended (O60), so a window keeps spans apart until then.
 
 mod flame;
+mod heap;
 mod poor;
 mod pprof;
 mod push;
@@ -18,6 +19,7 @@ use saola_observability::samples::Sample;
 use saola_observability::{SpanId, clock};
 
 pub(crate) use flame::{collapsed, svg};
+pub(crate) use heap::Heap;
 use poor::Depths;
 pub(crate) use poor::{Poor, is_stripped};
 pub(crate) use pprof::{Pprof, gzip};
@@ -90,6 +92,11 @@ impl Profiles {
     pub(crate) fn new(image: u64, push: Option<SharedWindow>) -> Self {
         let depths = Depths::default();
         Self { image, push, asked: None, looked: Instant::now(), depths }
+    }
+
+    /// The program image whose addresses mean something here.
+    pub(crate) fn image(&self) -> u64 {
+        self.image
     }
 
     /// Takes a sample of a worker; `route` is that of its request.

@@ -5,8 +5,9 @@ use std::future::Future;
 use std::rc::Rc;
 
 use saola_observability::Slot;
+use saola_observability::rings::heap_file;
 use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread, WorkerTitle};
-use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo};
+use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo, heap_profiles};
 
 use crate::application::Application;
 use crate::chain::chain;
@@ -70,6 +71,7 @@ where
         }
         let mut config = settings.worker.clone();
         config.late_trace_rate_limit = LATE_TRACES.div_ceil(workers.max(1));
+        config.heap_file = heap_profiles().ok().map(|()| heap_file(&run_dir, slot));
         config.metrics = settings.metrics.then(|| scrape::answer(run_dir));
         let control = match channel.orders() {
             Ok(control) => control,
@@ -110,6 +112,7 @@ where
         let Some(settings) = self.settings_of(generation) else { return Exit::Internal };
         let mut settings = settings.observer.clone();
         settings.run_dir = run_dir;
+        settings.no_heap_profiles = heap_profiles().err().map(|reason| reason.to_string());
         match saola_observer::run(settings, slot, lifeline, admin.map(|listener| listener.fd)) {
             saola_observer::ExitReason::Stopped => Exit::Success,
             saola_observer::ExitReason::Failed(error) => last_words(&chain(&error)),

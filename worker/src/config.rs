@@ -1,6 +1,7 @@
 //! Every limit and deadline of a worker, with the defaults of the specification's tables.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub struct Config {
     pub slow_request: Duration,
     /// Seed of ids and jitter; `None` = from the kernel. For tests.
     pub seed: Option<u64>,
+    /// Where profiles of the heap go that the observer asks for; `None` writes none.
+    pub heap_file: Option<PathBuf>,
     /// What answers `GET /metrics` on the main listener; `None` leaves the path to the service.
     pub metrics: Option<MetricsAnswer>,
 }
@@ -170,6 +173,7 @@ impl Default for Config {
             late_trace_rate_limit: 100,
             slow_request: Duration::from_secs(1),
             seed: None,
+            heap_file: None,
             metrics: None,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use saola_observability::clock::monotonic_ns;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::heap::Questions;
 use crate::worker::Worker;
 
 /// When the loop last turned, for the acceptor's thread.
@@ -43,6 +44,7 @@ pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
     let mut at = 0;
     let mut due = Instant::now();
     let mut was_used_up = false;
+    let mut questions = Questions::new(worker.slot, worker.config.heap_file.clone());
     loop {
         ticks.tick().await;
         let now = Instant::now();
@@ -65,6 +67,7 @@ pub(crate) async fn beat(worker: Rc<Worker>, beat: Beat) {
             worker.close_longest_idle();
         }
         was_used_up = is_used_up;
+        questions.look();
         let open = u64::try_from(worker.open_connections()).unwrap_or(u64::MAX);
         liveness.set_connections(open, u64::try_from(worker.permits.limit()).unwrap_or(u64::MAX));
     }

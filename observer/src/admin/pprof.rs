@@ -81,14 +81,6 @@ impl Admin {
         answer
     }
 
-    /// `/debug/pprof/heap`.
-    pub(super) fn heap() -> Answer {
-        text(
-            StatusCode::NOT_IMPLEMENTED,
-            "heap profiles need another allocator, which this build does not have\n",
-        )
-    }
-
     /// `/debug/pprof/profile` and `/debug/pprof/flamegraph`, which differ in their defaults.
     pub(super) async fn profile(self: Rc<Self>, query: String, is_graph: bool) -> Answer {
         if self.profile_hz == 0 {
@@ -167,12 +159,7 @@ fn render(
 ) -> std::io::Result<Answer> {
     let answer = match format {
         Format::Pprof => {
-            let bytes = gzip(&Pprof::encode(window, hz, symbols, "span_id"))?;
-            let kind = HeaderValue::from_static("application/octet-stream");
-            let mut answer = body_of(StatusCode::OK, kind, bytes);
-            let name = HeaderValue::from_static("attachment; filename=\"profile.pb.gz\"");
-            answer.headers_mut().insert(CONTENT_DISPOSITION, name);
-            answer
+            attachment("profile.pb.gz", gzip(&Pprof::encode(window, hz, symbols, "span_id"))?)
         }
         Format::Collapsed => text(StatusCode::OK, collapsed(window, symbols)),
         Format::Svg => {
@@ -186,6 +173,16 @@ fn render(
     Ok(answer)
 }
 
+/// A file for `go tool pprof`.
+pub(super) fn attachment(name: &str, bytes: Vec<u8>) -> Answer {
+    let kind = HeaderValue::from_static("application/octet-stream");
+    let mut answer = body_of(StatusCode::OK, kind, bytes);
+    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+        answer.headers_mut().insert(CONTENT_DISPOSITION, name);
+    }
+    answer
+}
+
 /// The picture's own script and styles, and nothing from anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
 const INDEX: &str = "\
@@ -193,7 +190,7 @@ const INDEX: &str = "\
 <li><a href=\"flamegraph?seconds=10\">flamegraph?seconds=10</a>: where the CPU goes, as a picture
 <li><a href=\"profile?seconds=30\">profile?seconds=30</a>: the same for <code>go tool pprof</code>; worker=N for one worker
 <li><a href=\"profile?seconds=10&amp;format=collapsed\">profile?seconds=10&amp;format=collapsed</a>: one stack a line
-<li><a href=\"heap\">heap</a>: what the heap holds; only in builds with an allocator that knows
+<li><a href=\"heap\">heap</a>: what the heap of a worker holds; worker=N for another than the first. Only in builds that can: it says how
 </ul>
 ";
 

@@ -12,6 +12,7 @@ use pyroscope::encode::r#gen::google::{
 };
 use saola_observability::SpanId;
 
+use super::heap::Heap;
 use super::symbols::{Frame, Symbols};
 use super::window::{Key, Window};
 
@@ -35,17 +36,7 @@ impl<'s> Pprof<'s> {
         symbols: &'s mut Symbols,
         span_label: &'s str,
     ) -> Vec<u8> {
-        let mut pprof = Self {
-            symbols,
-            profile: Profile::default(),
-            strings: HashMap::new(),
-            functions: HashMap::new(),
-            locations: HashMap::new(),
-            names: HashMap::new(),
-            span_label,
-        };
-        // The first string is the empty one (profile.proto).
-        pprof.string("");
+        let mut pprof = Self::new(symbols, span_label);
         let period = 1_000_000_000 / i64::from(hz.max(1));
         pprof.head(window, period);
         for (key, weight) in window.stacks() {
@@ -58,16 +49,59 @@ impl<'s> Pprof<'s> {
         pprof.profile.encode_to_vec()
     }
 
+    /// What a heap holds as pprof bytes, not compressed.
+    pub(crate) fn encode_heap(heap: &Heap, symbols: &'s mut Symbols) -> Vec<u8> {
+        let mut pprof = Self::new(symbols, "");
+        let objects = pprof.value_type("inuse_objects", "count");
+        let space = pprof.value_type("inuse_space", "bytes");
+        pprof.program();
+        pprof.profile.sample_type = vec![objects, space];
+        pprof.profile.period_type = Some(space);
+        pprof.profile.period = i64::try_from(heap.period).unwrap_or(i64::MAX);
+        for stack in &heap.stacks {
+            // Every one of its addresses is that of a return.
+            let location_id = stack.frames.iter().map(|counter| pprof.location(*counter, false));
+            let location_id = location_id.collect();
+            let value =
+                [stack.objects, stack.bytes].map(|one| i64::try_from(one).unwrap_or(i64::MAX));
+            pprof.profile.sample.push(Sample { location_id, value: value.to_vec(), label: vec![] });
+        }
+        pprof.profile.encode_to_vec()
+    }
+
+    fn new(symbols: &'s mut Symbols, span_label: &'s str) -> Self {
+        let mut pprof = Self {
+            symbols,
+            profile: Profile::default(),
+            strings: HashMap::new(),
+            functions: HashMap::new(),
+            locations: HashMap::new(),
+            names: HashMap::new(),
+            span_label,
+        };
+        // The first string is the empty one (profile.proto).
+        pprof.string("");
+        pprof
+    }
+
     fn head(&mut self, window: &Window, period: i64) {
-        let cpu = ValueType { r#type: self.string("cpu"), unit: self.string("nanoseconds") };
+        let cpu = self.value_type("cpu", "nanoseconds");
         let (since, length) = window.span_ns();
-        let program = std::env::current_exe().unwrap_or_default().display().to_string();
-        let filename = self.string(&program);
+        self.program();
         self.profile.sample_type = vec![cpu];
         self.profile.period_type = Some(cpu);
         self.profile.period = period;
         self.profile.time_nanos = i64::try_from(since).unwrap_or(0);
         self.profile.duration_nanos = i64::try_from(length).unwrap_or(0);
+    }
+
+    fn value_type(&mut self, name: &str, unit: &str) -> ValueType {
+        ValueType { r#type: self.string(name), unit: self.string(unit) }
+    }
+
+    fn program(&mut self) {
+        let program = std::env::current_exe().unwrap_or_default().display().to_string();
+        let filename = self.string(&program);
         self.profile.mapping = vec![Mapping {
             id: MAPPING,
             memory_start: 0,

@@ -37,6 +37,7 @@ fn settings(run_dir: &Path) -> Settings {
         profiles: None,
         profile_hz: 100,
         admin_name: None,
+        no_heap_profiles: None,
         warnings: vec!["a setting has no effect".into()],
     }
 }

@@ -76,6 +76,8 @@ pub(crate) fn observer(
         profiles,
         profile_hz,
         admin_name,
+        // What the program can is known where it runs.
+        no_heap_profiles: None,
         warnings: OtlpSettings::warnings(&lookup),
     }
 }

@@ -125,6 +125,7 @@ fn settings(run_dir: &Path, collector: Option<String>) -> anyhow::Result<Setting
         profiles: None,
         profile_hz: 0,
         admin_name: None,
+        no_heap_profiles: None,
         warnings: vec![],
     })
 }
