@@ -1,5 +1,8 @@
 //! `saola log`: what the rings hold and what comes, filtered, as lines or as trees; nobody notices the reader.
 
+use hyper::Request;
+
+use crate::client;
 use crate::lines::Line;
 use crate::load::{Connections, Load};
 use crate::server::Server;
@@ -113,6 +116,36 @@ fn what_comes_is_followed_until_the_server_ends_and_no_worker_notices() {
         let skipped = ended.stdout.contains("records skipped");
         let all = u64::try_from(lines.len()).unwrap();
         assert!(all == tally.sent() || skipped, "{all} of {}", tally.sent());
+    });
+}
+
+/// The supervisor begins a new epoch when a file of one is damaged, and deletes the files of the old one a minute later.
+#[test]
+fn a_damaged_file_ends_nobodys_following() {
+    let server = Server::start(["--workers", "1", "--graceful-timeout", "2s"]);
+    std::thread::scope(|scope| {
+        let follower = Setup::new().in_folder_of(&server).args(["log", "msg=request", "path=/"]);
+        let following = scope.spawn(move || follower.run());
+        let ask = |id: &'static str| {
+            let request = Request::get("/").header("x-request-id", id).body("").unwrap();
+            client::send(&server.address(), request).unwrap();
+        };
+        ask("before");
+        let epoch = server.run_dir().join("epoch-000001");
+        std::fs::remove_file(epoch.join("observer")).unwrap();
+        server.until_line("a new generation serves", |line| line.is("reloaded"));
+        ask("meanwhile");
+        std::fs::remove_dir_all(&epoch).unwrap(); // as the supervisor does, and now
+        ask("after");
+        assert_eq!(server.stop(), 0);
+        let ended = following.join().unwrap();
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let ids: Vec<_> = ended
+            .stdout
+            .lines()
+            .map(|line| Line::parse(line).get("request_id").to_owned())
+            .collect();
+        assert_eq!(ids, ["before", "meanwhile", "after"], "{}", ended.stdout);
     });
 }
 

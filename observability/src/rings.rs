@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::guest::in_use;
 pub use self::heap::heap_file;
 use crate::bell::Bell;
 use crate::closed::{Role, SlotState};

@@ -7,14 +7,14 @@ mod tree;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
-use saola_observability::rings::{Position, Reading, Rings, Slot};
+use saola_observability::rings::{Position, Reading, Rings, Slot, in_use};
 use saola_observability::{Entry, RingName, clock};
 
 pub use filter::{Filter, FilterError};
@@ -54,7 +54,7 @@ struct Read {
 ///
 /// [`ReadError`] if no server runs there or its files may not be read.
 pub fn follow(asked: &Follow, out: &mut (impl Write + AsFd)) -> Result<(), ReadError> {
-    let mut guest = Guest { rings: Rings::open_as_guest(&asked.run_dir)?, places: HashMap::new() };
+    let mut guest = Guest::open(&asked.run_dir)?;
     let mut json = asked.encoder.clone();
     json.format = Format::Json;
     let mut shown = Shown { asked, json, trees: Trees::default(), text: Vec::new() };
@@ -72,7 +72,7 @@ pub fn follow(asked: &Follow, out: &mut (impl Write + AsFd)) -> Result<(), ReadE
         if !shown.flush(out) || !asked.follows {
             return Ok(());
         }
-        let is_over = guest.rings.refresh().is_err();
+        let is_over = !guest.refresh();
         let (reads, passed) = guest.read();
         let is_idle = reads.is_empty();
         skipped.add(passed);
@@ -101,27 +101,69 @@ fn is_closed(out: &impl AsFd) -> bool {
 
 /// Reads every ring and commits nothing.
 struct Guest {
+    run_dir: PathBuf,
+    /// Oldest first. There are two while workers answer on whose files were given up because one of them was damaged.
+    epochs: Vec<Epoch>,
+}
+
+/// The rings of an epoch, and how far each is read.
+struct Epoch {
     rings: Rings,
     places: HashMap<(Role, u32, RingName), Position>,
+    is_gone: bool,
 }
 
 impl Guest {
+    fn open(run_dir: &Path) -> Result<Self, ReadError> {
+        Ok(Self { run_dir: run_dir.to_owned(), epochs: vec![Epoch::open(run_dir)?] })
+    }
+
+    /// Finds the slots and the epoch that have come since; says whether anything more can come.
+    fn refresh(&mut self) -> bool {
+        for epoch in &mut self.epochs {
+            epoch.is_gone = epoch.rings.refresh().is_err();
+        }
+        let newest = self.epochs.last().map(|epoch| epoch.rings.epoch());
+        // One that is gone before it was opened had nothing to say.
+        if in_use(&self.run_dir).is_some_and(|in_use| newest != Some(in_use))
+            && let Ok(epoch) = Epoch::open(&self.run_dir)
+        {
+            self.epochs.push(epoch);
+        }
+        self.epochs.iter().any(|epoch| !epoch.is_gone)
+    }
+
     /// What came since the last call, by its time, and what of it was too fast.
     fn read(&mut self) -> (Vec<Read>, Passed) {
         let (mut reads, mut passed) = (Vec::new(), Passed::default());
+        self.epochs.retain_mut(|epoch| {
+            let before = reads.len();
+            epoch.read(&mut reads, &mut passed);
+            // Files that are deleted are still mapped: they are read to their end.
+            !epoch.is_gone || reads.len() > before
+        });
+        reads.sort_by_key(|read| read.record.wall_ns());
+        passed.records = u64::try_from(reads.len()).unwrap_or(u64::MAX);
+        (reads, passed)
+    }
+}
+
+impl Epoch {
+    fn open(run_dir: &Path) -> Result<Self, ReadError> {
+        Ok(Self { rings: Rings::open_as_guest(run_dir)?, places: HashMap::new(), is_gone: false })
+    }
+
+    fn read(&mut self, reads: &mut Vec<Read>, passed: &mut Passed) {
         for slot in self.rings.slots() {
             for ring in [RingName::Owner, RingName::Shared] {
                 let key = (slot.role(), slot.number(), ring);
                 let from = *self.places.entry(key).or_insert_with(|| slot.oldest(ring));
-                let (next, left_out) = read_ring(slot, ring, from, &mut reads);
+                let (next, left_out) = read_ring(slot, ring, from, reads);
                 self.places.insert(key, next);
                 passed.left_out += left_out;
                 passed.bytes += next.saturating_sub(from).saturating_sub(left_out);
             }
         }
-        reads.sort_by_key(|read| read.record.wall_ns());
-        passed.records = u64::try_from(reads.len()).unwrap_or(u64::MAX);
-        (reads, passed)
     }
 }
 

@@ -1,7 +1,15 @@
 //! Reading without a cursor: for `saola log` and its like, who hold nothing up and may be overtaken (F51).
 
+use std::path::Path;
+
 use super::{Position, Reading, Slot};
+use crate::epoch_files::current;
 use crate::ring::{Entry, RingName};
+
+/// Number of the epoch that a server writes to: another one when it has found a file damaged; `None` when it has ended.
+pub fn in_use(run_dir: &Path) -> Option<u64> {
+    current(run_dir).ok().map(|(_, epoch)| epoch)
+}
 
 impl Slot {
     /// Where a guest without a cursor begins (F51): the oldest record that the ring still holds, read by the observer or not;
