@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use saola_observability::clock::monotonic_ns;
@@ -11,9 +11,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::heap::Questions;
 use crate::worker::Worker;
 
-/// When the loop last turned, for the acceptor's thread.
+/// What the acceptor's thread knows of the loop.
 #[derive(Clone, Debug)]
-pub(crate) struct Beat(Arc<AtomicU64>);
+pub(crate) struct Beat(Arc<Facts>);
+
+#[derive(Debug)]
+struct Facts {
+    /// When it last turned.
+    at_ns: AtomicU64,
+    /// It has nothing to do, and sleeps.
+    is_idle: AtomicBool,
+}
 
 const TICK: Duration = Duration::from_millis(100);
 const STALE_NS: u64 = 250_000_000;
@@ -22,16 +30,26 @@ const WINDOW: usize = 10;
 
 impl Beat {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(monotonic_ns())))
+        let at_ns = AtomicU64::new(monotonic_ns());
+        Self(Arc::new(Facts { at_ns, is_idle: AtomicBool::new(false) }))
     }
 
     /// Says whether the loop has turned lately.
     pub(crate) fn is_live(&self) -> bool {
-        monotonic_ns().saturating_sub(self.0.load(Ordering::Relaxed)) < STALE_NS
+        monotonic_ns().saturating_sub(self.0.at_ns.load(Ordering::Relaxed)) < STALE_NS
+    }
+
+    /// Says whether the loop sleeps: then it will serve whoever speaks at once.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_idle.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_idle(&self, is_idle: bool) {
+        self.0.is_idle.store(is_idle, Ordering::Relaxed);
     }
 
     fn beat(&self, now_ns: u64) {
-        self.0.store(now_ns, Ordering::Relaxed);
+        self.0.at_ns.store(now_ns, Ordering::Relaxed);
     }
 }
 

@@ -172,7 +172,8 @@ pub fn run<M: MakeService>(
     current::record_panics(slot);
     metrics::register();
     slot.set_state(SlotState::Starting);
-    let (runtime, signals, config) = match prepare(slot, config, &birth.control) {
+    let beat = Beat::new();
+    let (runtime, signals, config) = match prepare(slot, config, &birth.control, &beat) {
         Ok(prepared) => prepared,
         Err(error) => {
             (hooks.failed)(Stage::Boot, &error.to_string());
@@ -185,7 +186,7 @@ pub fn run<M: MakeService>(
         Ok(Err(error)) => fail(hooks, Stage::Load, &chain(&*error)),
         Ok(Ok(service)) => {
             let life = AssertUnwindSafe(|| {
-                runtime.block_on(live(service, birth, slot, config, hooks, signals))
+                runtime.block_on(live(service, birth, slot, config, hooks, (signals, beat)))
             });
             catch_unwind(life).unwrap_or(ExitReason::Internal)
         }
@@ -219,6 +220,7 @@ fn prepare(
     slot: &'static Slot,
     mut config: Config,
     control: &OwnedFd,
+    beat: &Beat,
 ) -> Result<(LocalRuntime, Heard, Config), ServeError> {
     let signals = control::signals().map_err(ServeError::Boot)?;
     let longest_drain = config.graceful_timeout + config.abort_grace;
@@ -246,11 +248,15 @@ fn prepare(
     profile::start(slot, config.profile_hz).map_err(ServeError::Boot)?;
     profile::watch_thread();
     let number = AtomicUsize::new(0);
+    let [sleeper, waker] = [(); 2].map(|()| beat.clone());
+    let (parks, unparks) = (move || sleeper.set_idle(true), move || waker.set_idle(false));
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(config.blocking_threads.max(1))
         .thread_keep_alive(Duration::from_secs(10))
         .on_thread_start(profile::watch_thread)
+        .on_thread_park(parks)
+        .on_thread_unpark(unparks)
         .thread_name_fn(move || format!("block-{}", number.fetch_add(1, Ordering::Relaxed)))
         .build_local(LocalOptions::default())
         .map_err(ServeError::Boot)?;
@@ -274,7 +280,7 @@ async fn live<S, B>(
     slot: &'static Slot,
     config: Config,
     hooks: Hooks,
-    signals: Heard,
+    (signals, beat): (Heard, Beat),
 ) -> ExitReason
 where
     S: tower_service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>
@@ -287,7 +293,6 @@ where
     }
     let speech = Speeches::of(&birth.listeners);
     let (orders, shutdown) = Shutdown::channel();
-    let beat = Beat::new();
     let listeners = Arc::new(birth.listeners);
     let exclusive = match config.accept {
         AcceptMode::Tokio => None,

@@ -1,10 +1,10 @@
 //! Accepting on a thread of its own, with `EPOLLEXCLUSIVE`: one wake-up, one worker, one accept, one hand-over.
 //!
-//! The loop grants the thread one connection at a time, and has a permit when it does. So a loop that is busy or hung
-//! holds at most one connection it has not looked at.
-//!
 //! A client's request comes a moment after its connection. So the thread lays the connection down where the loop finds it,
 //! and does not wake the loop for it: its request does, or a timer when it is silent for longer than that moment.
+//!
+//! The loop grants the thread a few connections, and has permits when it does. The thread takes more than one of them only
+//! while the loop is idle. So a loop that is busy or hung holds at most one connection that came to it since.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,7 +26,10 @@ use super::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Spe
 use crate::heartbeat::Beat;
 use crate::metrics;
 use crate::readiness::watch;
-use thread::{Acceptor, Shared, Wish};
+use thread::{Acceptor, Handed, Shared, Wish};
+
+/// How many connections a thread may take, at most, while an idle loop sleeps on.
+const AHEAD: usize = 8;
 
 /// The default source on Linux.
 pub(crate) struct Exclusive {
@@ -36,7 +39,8 @@ pub(crate) struct Exclusive {
     table: AsyncFd<OwnedFd>,
     /// Why the thread has ended; closed when it was to.
     ended: mpsc::Receiver<io::Error>,
-    permit: Option<Permit>,
+    /// For those that lie there, and for those that the thread may take.
+    permits: Vec<Permit>,
     is_granted: bool,
     queue: Option<Queue>,
     next: usize,
@@ -59,7 +63,7 @@ impl Exclusive {
             shared: Some(shared),
             table,
             ended,
-            permit: None,
+            permits: Vec::new(),
             is_granted: false,
             queue: None,
             next: 0,
@@ -73,17 +77,42 @@ impl Exclusive {
         }
     }
 
-    fn accepted(&mut self, fd: OwnedFd, speech: Speech) -> Option<Accepted<Socket>> {
+    fn accepted(&mut self, fd: OwnedFd, speech: Speech, at: Instant) -> Option<Accepted<Socket>> {
         // A client that is gone already is none, and leaves its permit for the next.
         let (io, peer) = Socket::new(fd).ok()?;
-        Some(Accepted { io, peer, speech, at: Instant::now(), permit: self.permit.take()? })
+        Some(Accepted { io, peer, speech, at, permit: self.permits.pop()? })
     }
 
     /// Takes what the thread has laid down.
     fn handed(&mut self) -> Option<Accepted<Socket>> {
-        let (fd, speech) = self.shared.as_ref()?.pick_up()?;
-        self.is_granted = false;
-        self.accepted(fd, speech)
+        while let Some(Handed { fd, speech, at, .. }) = self.shared.as_ref()?.pick_up() {
+            self.is_granted = false;
+            let accepted = self.accepted(fd, speech, Instant::from_std(at));
+            if accepted.is_some() {
+                return accepted;
+            }
+        }
+        None
+    }
+
+    /// Lets the thread take connections; waits for a permit if there is none.
+    fn poll_grant(
+        &mut self,
+        cx: &mut Context<'_>,
+        permits: &Rc<Permits>,
+    ) -> Poll<Result<(), AcceptError>> {
+        if self.permits.is_empty() {
+            self.permits.push(ready!(permits.poll_take(cx)));
+        }
+        while self.permits.len() < AHEAD
+            && let Some(permit) = permits.take_spare()
+        {
+            self.permits.push(permit);
+        }
+        self.is_granted = true;
+        let granted =
+            self.shared.as_ref().map_or(Ok(()), |shared| shared.grant(self.permits.len()));
+        Poll::Ready(granted.map_err(AcceptError::Acceptor))
     }
 
     /// Takes what waits in the queues, on the loop itself: the thread has ended.
@@ -100,7 +129,7 @@ impl Exclusive {
             self.next = 0;
             self.linger.take_if(|linger| !linger.wants_another());
         }
-        self.permit = None;
+        self.permits.clear();
         self.shared = None;
         Poll::Ready(Ok(None))
     }
@@ -109,17 +138,17 @@ impl Exclusive {
     fn look(&mut self, permits: &Rc<Permits>) -> Result<Option<Accepted<Socket>>, AcceptError> {
         let Some(shared) = self.shared.clone() else { return Ok(None) };
         while let Some(listener) = shared.listeners.get(self.next) {
-            if self.permit.is_none() {
-                self.permit = permits.take();
+            if self.permits.is_empty() {
+                self.permits.extend(permits.take());
             }
             match take(&listener.fd) {
                 // Nobody else will come for these clients: one that has no place here is told so.
-                Taken::Socket(fd) if self.permit.is_none() => {
+                Taken::Socket(fd) if self.permits.is_empty() => {
                     metrics::REJECTED.with(["overload"]).inc();
                     refuse(fd, listener.speech);
                 }
                 Taken::Socket(fd) => {
-                    if let Some(accepted) = self.accepted(fd, listener.speech) {
+                    if let Some(accepted) = self.accepted(fd, listener.speech, Instant::now()) {
                         return Ok(Some(accepted));
                     }
                 }
@@ -144,15 +173,6 @@ impl Accept for Exclusive {
         permits: &Rc<Permits>,
     ) -> Poll<Result<Option<Accepted<Socket>>, AcceptError>> {
         loop {
-            if !self.is_granted && self.queue.is_none() {
-                if self.permit.is_none() {
-                    self.permit = Some(ready!(permits.poll_take(cx)));
-                }
-                if let Some(shared) = &self.shared {
-                    shared.grant().map_err(AcceptError::Acceptor)?;
-                }
-                self.is_granted = true;
-            }
             let ended = self.ended.poll_recv(cx);
             if let Some(accepted) = self.handed() {
                 return Poll::Ready(Ok(Some(accepted)));
@@ -165,8 +185,9 @@ impl Accept for Exclusive {
                         "the thread has ended",
                     ))));
                 }
-                // What lay there was a client that is gone.
-                Poll::Pending if !self.is_granted && self.queue.is_none() => {}
+                Poll::Pending if !self.is_granted && self.queue.is_none() => {
+                    ready!(self.poll_grant(cx, permits))?;
+                }
                 Poll::Pending => {
                     let ready = ready!(self.table.poll_read_ready(cx));
                     ready.map_err(AcceptError::Acceptor)?.clear_ready();

@@ -1,10 +1,12 @@
 //! The acceptor thread: waits for a connection while it is armed, takes one, and lays it down for the loop.
 //!
-//! Armed means that the listeners are in its epoll. The loop arms it, the thread disarms itself with each connection: so it
-//! sleeps once for each, and goes to the tail of the wake list each time, which is what spreads connections evenly.
+//! Armed means that the listeners are in its epoll. The thread disarms itself with each connection, and is armed anew by the
+//! loop that picks it up: so it sleeps once for each, and goes to the tail of the wake list each time, which is what spreads
+//! connections evenly. While the loop is idle, and those that were laid down have said nothing, it arms itself.
 //!
 //! What wakes the other side is done without the lock: on one processor the other may run at once, and would find it taken.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,19 +44,24 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     wish: Wish,
-    /// The loop has a permit for one connection.
-    is_granted: bool,
+    /// For so many connections more the loop has permits.
+    granted: usize,
     /// The thread is armed, or the loop is about to arm it.
     is_armed: bool,
-    handed: Option<Handed>,
+    handed: VecDeque<Handed>,
+    /// The loop was called for them.
+    is_called: bool,
+    /// The timer runs for them.
+    is_timed: bool,
 }
 
 /// A connection that was laid down.
 #[derive(Debug)]
-struct Handed {
-    fd: OwnedFd,
-    speech: Speech,
-    /// It is in the table, and the timer runs.
+pub(super) struct Handed {
+    pub(super) fd: OwnedFd,
+    pub(super) speech: Speech,
+    pub(super) at: Instant,
+    /// It is in the table.
     is_silent: bool,
 }
 
@@ -79,8 +86,14 @@ impl Shared {
         for signal in [patience.as_fd(), knock.as_fd()] {
             table.add(signal, EpollEvent::new(ONCE, 0))?;
         }
-        let state = State { wish: Wish::Accept, is_granted: false, is_armed: false, handed: None };
-        let state = Mutex::new(state);
+        let state = Mutex::new(State {
+            wish: Wish::Accept,
+            granted: 0,
+            is_armed: false,
+            handed: VecDeque::new(),
+            is_called: false,
+            is_timed: false,
+        });
         let shared = Self { state, listeners, epoll, bell, table, patience, knock };
         // Tried once, so that a kernel that refuses is noticed before the worker is ready.
         shared.arm()?;
@@ -88,47 +101,57 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Lets the thread take one connection. Until it is armed here it takes none: it leaves that to the loop.
-    pub(super) fn grant(&self) -> io::Result<()> {
+    /// Lets the thread take connections for which there are so many permits. While some lie there it is not armed here.
+    pub(super) fn grant(&self, permits: usize) -> io::Result<()> {
         let arms = {
             let mut state = self.lock();
-            state.is_granted = true;
-            let accepts = state.wish == Wish::Accept;
+            state.granted = permits.saturating_sub(state.handed.len());
+            let accepts = state.wish == Wish::Accept && state.handed.is_empty();
             accepts && !std::mem::replace(&mut state.is_armed, true)
         };
         if arms { self.arm() } else { Ok(()) }
     }
 
-    /// What lies there.
-    pub(super) fn pick_up(&self) -> Option<(OwnedFd, Speech)> {
-        let Handed { fd, speech, is_silent } = self.lock().handed.take()?;
-        if is_silent {
-            // Neither can fail for what was added; a timer that goes off all the same wakes a loop that finds nothing.
-            let _ = self.table.delete(&fd);
+    /// What has lain there for longest.
+    pub(super) fn pick_up(&self) -> Option<Handed> {
+        let (handed, is_over) = {
+            let mut state = self.lock();
+            let handed = state.handed.pop_front()?;
+            state.is_called &= !state.handed.is_empty();
+            let is_over = state.handed.is_empty() && std::mem::take(&mut state.is_timed);
+            (handed, is_over)
+        };
+        // Neither can fail for what was added; a timer that goes off all the same wakes a loop that finds nothing.
+        if handed.is_silent {
+            let _ = self.table.delete(&handed.fd);
+        }
+        if is_over {
             let _ = self.patience.unset();
         }
-        Some((fd, speech))
+        Some(handed)
     }
 
     /// Lays a connection down for the loop. Its first bytes make the table ready, or the end of our patience.
-    fn lay_down(&self, fd: OwnedFd, speech: Speech) -> io::Result<()> {
+    fn lay_down(&self, fd: OwnedFd, speech: Speech) {
         let is_silent = is_silent(&fd);
-        {
+        let calls = {
             let mut state = self.lock();
-            (state.is_granted, state.is_armed) = (false, false);
+            state.is_armed = false;
+            state.granted = state.granted.saturating_sub(1);
+            // The loop alone can grant more.
+            let calls = !is_silent || state.granted == 0;
             if is_silent {
-                let expiration = Expiration::OneShot(TimeSpec::from_duration(PATIENCE));
-                self.patience.set(expiration, TimerSetTimeFlags::empty())?;
                 // Without room for it there is still the timer.
                 let _ = self.table.add(&fd, EpollEvent::new(ONCE, 0));
             }
-            state.handed = Some(Handed { fd, speech, is_silent });
-        }
-        if !is_silent {
+            state.is_called |= calls;
+            state.handed.push_back(Handed { fd, speech, at: Instant::now(), is_silent });
+            calls
+        };
+        if calls {
             // It is full after 2⁶⁴ connections.
             let _ = self.knock.write(1);
         }
-        Ok(())
     }
 
     pub(super) fn wish(&self, wish: Wish) {
@@ -160,11 +183,11 @@ impl Shared {
     /// Says whether the thread may take one; if not it is disarmed. While the loop was arming it for one listener, another may
     /// have brought a connection already: the loop picks that one up next, arms again, and finds who waits here.
     fn may_take(&self) -> bool {
-        let state = self.lock();
-        if !state.is_granted {
+        let is_granted = self.lock().granted > 0;
+        if !is_granted {
             self.disarm();
         }
-        state.is_granted
+        is_granted
     }
 
     /// Takes them out: a worker that will not accept must not stay in the wake list, or wake-ups meant for others end here.
@@ -197,9 +220,11 @@ pub(super) struct Acceptor {
 /// How often a thread that waits looks whether the loop lives.
 const LOOK: Duration = Duration::from_millis(100);
 const BELL: u64 = u64::MAX;
-/// How long the loop sleeps on while a client has connected and said nothing: longer than a request takes that follows its
+/// How long the loop is left alone while a client has connected and said nothing: longer than a request takes that follows its
 /// connection at once, and so short that silent clients hold up none that waits behind them.
 const PATIENCE: Duration = Duration::from_micros(250);
+/// And how long while the thread goes on taking others: clients that connect in a crowd have asked by then.
+const IDLE_PATIENCE: Duration = Duration::from_millis(10);
 
 impl Acceptor {
     pub(super) fn new(
@@ -236,8 +261,17 @@ impl Acceptor {
         self.pause.take_if(|end| *end <= Instant::now());
         // Under the lock: what was granted after this look is not taken back.
         let mut state = self.shared.lock();
-        let accepts = state.wish == Wish::Accept && state.is_granted && self.pause.is_none();
-        let accepts = accepts && self.beat.is_live();
+        // A loop that is idle serves any of them as soon as it speaks; one that is busy holds one at most.
+        let are_silent = !state.handed.is_empty() && !state.is_called;
+        let is_free = state.handed.is_empty() || (are_silent && self.beat.is_idle());
+        let accepts = state.wish == Wish::Accept && state.granted > 0 && is_free;
+        let accepts = accepts && self.pause.is_none() && self.beat.is_live();
+        if are_silent {
+            let patience = if accepts { IDLE_PATIENCE } else { PATIENCE };
+            let expiration = Expiration::OneShot(TimeSpec::from_duration(patience));
+            self.shared.patience.set(expiration, TimerSetTimeFlags::empty())?;
+            state.is_timed = true;
+        }
         match (accepts, std::mem::replace(&mut state.is_armed, accepts)) {
             (true, false) => self.shared.arm()?,
             (false, true) => self.shared.disarm(),
@@ -273,7 +307,7 @@ impl Acceptor {
                 self.reserve.eases();
                 // Before it is laid down: from then on the loop may grant the next one, and arm.
                 shared.disarm();
-                shared.lay_down(fd, listener.speech)?;
+                shared.lay_down(fd, listener.speech);
             }
             Taken::Nothing | Taken::Next => {}
             // A level-triggered listener would spin, so it is left alone for a while.
@@ -289,32 +323,75 @@ impl Acceptor {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    #[test]
-    fn a_thread_that_is_armed_late_for_a_second_listener_takes_nothing() {
+    fn thread(beat: &Beat) -> (Acceptor, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let fd = listener.into();
-        let listener =
-            Listener { fd, address: address.to_string(), speech: Speech::default(), backlog: None };
+        let (text, speech) = (address.to_string(), Speech::default());
+        let listener = Listener { fd: listener.into(), address: text, speech, backlog: None };
         let shared = Arc::new(Shared::new(Arc::new(vec![listener])).unwrap());
         let (ended, _receiver) = mpsc::channel(1);
-        let mut thread = Acceptor::new(Arc::clone(&shared), ended, Beat::new(), Slot::in_memory());
+        (Acceptor::new(shared, ended, beat.clone(), Slot::in_memory()), address)
+    }
+
+    /// How many connections a thread with three permits takes before the loop looks.
+    fn taken_ahead(is_idle: bool, says: &[u8]) -> usize {
+        let beat = Beat::new();
+        beat.set_idle(is_idle);
+        let (mut thread, address) = thread(&beat);
+        let _clients = [(); 4].map(|()| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(says).unwrap();
+            client
+        });
+        thread.shared.grant(3).unwrap();
+        for _ in 0..4 {
+            assert!(thread.settle().unwrap());
+            assert!(thread.once().unwrap());
+        }
+        std::iter::from_fn(|| thread.shared.pick_up()).count()
+    }
+
+    #[test]
+    fn a_thread_takes_silent_clients_ahead_of_an_idle_loop_and_else_one() {
+        assert_eq!(taken_ahead(true, b""), 3, "as many as it has permits for");
+        assert_eq!(taken_ahead(false, b""), 1, "the loop is busy");
+        assert_eq!(taken_ahead(true, b"GET"), 1, "the loop is called, and was idle until now");
+        assert_eq!(taken_ahead(false, b"GET"), 1);
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_calls_the_loop_after_a_while() {
+        for is_idle in [true, false] {
+            let beat = Beat::new();
+            beat.set_idle(is_idle);
+            let (mut thread, address) = thread(&beat);
+            let _silent = TcpStream::connect(address).unwrap();
+            thread.shared.grant(2).unwrap();
+            assert!(thread.once().unwrap());
+            assert!(thread.settle().unwrap());
+            let called = thread.shared.table.wait(&mut [EpollEvent::empty()], 10_000_u16);
+            assert_eq!(called, Ok(1), "idle: {is_idle}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_armed_late_for_a_second_listener_takes_nothing() {
+        let (mut thread, address) = thread(&Beat::new());
+        let shared = Arc::clone(&thread.shared);
         let clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
-        let picked_up = || {
-            let (fd, _) = shared.pick_up()?;
-            TcpStream::from(fd).peer_addr().ok()
-        };
-        shared.grant().unwrap();
+        let picked_up = || TcpStream::from(shared.pick_up()?.fd).peer_addr().ok();
+        shared.grant(1).unwrap();
         assert!(thread.once().unwrap());
         shared.arm().unwrap(); // what the loop had not got to when the first connection came
         assert!(thread.once().unwrap());
         assert_eq!(picked_up(), clients[0].local_addr().ok(), "the second did not take its place");
-        shared.grant().unwrap();
+        shared.grant(1).unwrap();
         assert!(thread.once().unwrap());
         assert_eq!(picked_up(), clients[1].local_addr().ok());
     }
