@@ -10,6 +10,7 @@ mod frames;
 mod http1;
 mod http2;
 mod proxies;
+mod queues;
 mod sockets;
 mod tls;
 mod upgrades;
