@@ -236,7 +236,7 @@ fn the_longest_idle_connection_makes_room_for_a_client_that_waits() {
 fn an_idle_connection_is_closed_where_nobody_is_told_how_long_requests_took() {
     let keepalive = Duration::from_millis(100);
     let detail = Detail::Nothing;
-    test(Config { detail, keepalive, ..config() }, |server| async move {
+    test(Config { keepalive, detail, ..config() }, |server| async move {
         tokio::time::resume();
         let mut client = server.connect();
         // Busy for longer than that, so that the timer was due between two requests, and found one just ended.
