@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null; }
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
+command -v make >/dev/null || packages+=(make) # builds jemalloc
 postgres || packages+=(postgresql)
 command -v redis-server >/dev/null || packages+=(redis-server)
 command -v npm >/dev/null || packages+=(nodejs npm)
@@ -26,6 +27,7 @@ fi
 missing=()
 command -v cargo >/dev/null || missing+=("cargo and rustc 1.95 or newer (rustup installs them)")
 command -v cc >/dev/null || missing+=("a C compiler (apt-get install gcc libc6-dev)")
+command -v make >/dev/null || missing+=("make (apt-get install make)")
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'test.sh: missing: %s\n' "${missing[@]}" >&2
   exit 1

@@ -10,6 +10,7 @@ mod environment;
 mod filter;
 pub mod follow;
 pub mod logfmt;
+mod lost;
 mod metrics;
 mod otlp;
 mod output;

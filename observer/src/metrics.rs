@@ -1,12 +1,9 @@
 //! The observer's own metrics. They live in its slot file, so they survive its death.
 
+use crate::lost::{LostLines, LostSamples, LostSpans};
 use saola_observability::closed::Level;
 use saola_observability::metrics::{Counter, CounterVec, register};
 use saola_observability::names;
-
-use crate::otlp::Reason;
-use crate::profile::LostSamples;
-use crate::reader::LostLines;
 
 static LINES: CounterVec<1> =
     CounterVec::new(names::SAOLA_LOG_LINES, "Log lines written to stdout.", ["level"]);
@@ -44,7 +41,7 @@ pub(crate) fn init() {
     for reason in LostLines::ALL {
         LINES_DROPPED.with([reason.as_str()]).add(0);
     }
-    for reason in Reason::ALL {
+    for reason in LostSpans::ALL {
         SPANS_DROPPED.with([reason.as_str()]).add(0);
     }
     for reason in LostSamples::ALL {
@@ -67,7 +64,7 @@ pub(crate) fn spans_exported(count: u64) {
     SPANS.add(count);
 }
 
-pub(crate) fn spans_dropped(reason: Reason, count: u64) {
+pub(crate) fn spans_dropped(reason: LostSpans, count: u64) {
     SPANS_DROPPED.with([reason.as_str()]).add(count);
 }
 

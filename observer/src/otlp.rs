@@ -28,7 +28,7 @@ use client::Client;
 pub(crate) use client::ClientError;
 pub(crate) use client::install_tls;
 pub(crate) use export::Exporter;
-pub(crate) use queue::{Fate, Reason};
+pub(crate) use queue::Fate;
 use queue::{Queue, Ticket, Worth};
 pub use resource::Resource;
 pub use settings::{Compression, OtlpSettings, SpanLimits};
@@ -36,6 +36,7 @@ use span::{Builder, Encoded, Inside, Note};
 pub(crate) use transport::NO_TLS;
 pub use transport::{Certificates, Protocol};
 
+use crate::lost::LostSpans;
 use crate::metrics;
 use crate::profile::Profiles;
 use crate::voice::Voice;
@@ -73,7 +74,7 @@ impl Traces {
     ) -> Result<Exporter, ClientError> {
         // What an exporter that panicked had in its hands is gone with it.
         let forgotten = self.queue.borrow_mut().forget_taken();
-        self.tally.lose(Reason::Rejected, forgotten);
+        self.tally.lose(LostSpans::Rejected, forgotten);
         Ok(Exporter {
             client: Client::new(&self.settings)?,
             envelope: Envelope::new(resource),
@@ -120,7 +121,7 @@ impl Traces {
         let mut children = self.children.borrow_mut();
         if children.has_old(now) {
             let dropped = children.expire(now, &running());
-            self.tally.lose(Reason::Late, dropped);
+            self.tally.lose(LostSpans::Late, dropped);
         }
     }
 
@@ -133,7 +134,7 @@ impl Traces {
         let worth = match record.sampling {
             Sampling::Dropped => None,
             Sampling::Limited => {
-                self.tally.lose(Reason::RateLimit, 1);
+                self.tally.lose(LostSpans::RateLimit, 1);
                 None
             }
             Sampling::Ratio | Sampling::Parent => Some(Worth::Sampled),
@@ -177,7 +178,7 @@ impl Traces {
         let fate = ticket.fate();
         let arrived = self.children.borrow_mut().span(record, ticket, Instant::now());
         match arrived {
-            Arrived::Held { dropped } => self.tally.lose(Reason::Children, dropped),
+            Arrived::Held { dropped } => self.tally.lose(LostSpans::Children, dropped),
             Arrived::Late(record, ticket, worth) => {
                 self.push(self.builder.child(worker, &record), ticket, worth);
             }
@@ -193,14 +194,14 @@ impl Traces {
         let fate = ticket.fate();
         let (most, now) = (self.builder.most_events(), Instant::now());
         let dropped = self.children.borrow_mut().note(span, note(), ticket, most, now);
-        self.tally.lose(Reason::Children, dropped);
+        self.tally.lose(LostSpans::Children, dropped);
         Some(fate)
     }
 
     /// At the end: counts what no exporter has sent.
     pub(crate) fn give_up(&self) {
         let left = self.queue.borrow_mut().clear();
-        self.tally.lose(Reason::Shutdown, left);
+        self.tally.lose(LostSpans::Shutdown, left);
     }
 
     /// What became of spans so far.
@@ -216,7 +217,7 @@ impl Traces {
     fn push(&self, span: Encoded, ticket: Ticket, worth: Worth) {
         let mut queue = self.queue.borrow_mut();
         let dropped = queue.push(span, ticket, worth, Instant::now());
-        self.tally.lose(Reason::Queue, dropped);
+        self.tally.lose(LostSpans::Queue, dropped);
         // Not for each span: the exporter wakes when there is something at all, and when a batch is full.
         if queue.len() == 1 || queue.len() == self.settings.max_export_batch_size.get() {
             self.arrived.notify_one();
@@ -228,7 +229,7 @@ impl Traces {
 #[derive(Default, Debug)]
 pub(crate) struct Tally {
     exported: Cell<u64>,
-    dropped: Cell<[u64; Reason::ALL.len()]>,
+    dropped: Cell<[u64; LostSpans::ALL.len()]>,
     last_export_ns: Cell<Option<u64>>,
     last_error: RefCell<Option<String>>,
 }
@@ -241,13 +242,13 @@ impl Tally {
         metrics::spans_exported(count);
     }
 
-    fn lose(&self, reason: Reason, count: usize) {
+    fn lose(&self, reason: LostSpans, count: usize) {
         if count == 0 {
             return;
         }
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let mut dropped = self.dropped.get();
-        for (of, cell) in Reason::ALL.iter().zip(&mut dropped) {
+        for (of, cell) in LostSpans::ALL.iter().zip(&mut dropped) {
             *cell += if *of == reason { count } else { 0 };
         }
         self.dropped.set(dropped);
@@ -262,8 +263,8 @@ impl Tally {
         self.exported.get()
     }
 
-    pub(crate) fn dropped(&self, reason: Reason) -> u64 {
-        let all = Reason::ALL.iter().zip(self.dropped.get());
+    pub(crate) fn dropped(&self, reason: LostSpans) -> u64 {
+        let all = LostSpans::ALL.iter().zip(self.dropped.get());
         all.filter(|(of, _)| **of == reason).map(|(_, count)| count).sum()
     }
 

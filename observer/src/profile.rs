@@ -28,37 +28,8 @@ pub(crate) use push::{Push, Witness};
 pub(crate) use symbols::{Frame, Symbols};
 pub(crate) use window::Window;
 
+use crate::lost::LostSamples;
 use crate::metrics;
-
-/// Why a sample is in no profile; the label `reason` of `saola_profile_samples_dropped_total`.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum LostSamples {
-    /// It was taken in another program image, whose addresses mean nothing here.
-    Image,
-    /// Its stack was one of too many and became `[other]`.
-    Folded,
-    /// Its window was not taken by the profile server.
-    PushFailed,
-    /// The observer stopped before its window was pushed.
-    Shutdown,
-    /// It was overwritten before it was read.
-    Lag,
-}
-
-impl LostSamples {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Image, Self::Folded, Self::PushFailed, Self::Shutdown, Self::Lag];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Folded => "folded",
-            Self::PushFailed => "push_failed",
-            Self::Shutdown => "shutdown",
-            Self::Lag => "lag",
-        }
-    }
-}
 
 /// A window that several threads put into and take away.
 pub(crate) type SharedWindow = Arc<Mutex<Window>>;

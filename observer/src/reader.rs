@@ -16,8 +16,9 @@ use std::ops::Range;
 use saola_observability::closed::Level;
 
 pub(crate) use files::{Files, Lag, LogCursors, News};
-pub(crate) use lines::{Lines, LostLines};
+pub(crate) use lines::Lines;
 
+use crate::lost::LostLines;
 use crate::otlp::Traces;
 use crate::profile::{Profiles, Symbols};
 use marks::Marks;

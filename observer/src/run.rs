@@ -22,9 +22,10 @@ use tokio::time::sleep;
 use crate::admin::{self, Admin};
 use crate::again::again;
 use crate::logfmt::{Encoder, Origin};
-use crate::otlp::{ClientError, Reason, Resource, Traces};
+use crate::lost::{LostSamples, LostSpans};
+use crate::otlp::{ClientError, Resource, Traces};
 use crate::output::Output;
-use crate::profile::{LostSamples, Poor, Profiles, Push, Window, Witness, is_stripped};
+use crate::profile::{Poor, Profiles, Push, Window, Witness, is_stripped};
 use crate::reader::{Files, Found, Lines, LogCursors, News, Reader};
 use crate::rhythm::{Rhythm, SHORTEST_PAUSE};
 use crate::voice::{Reminder, Voice};
@@ -300,7 +301,7 @@ async fn last_words(reader: &Shared, traces: Option<&Traces>, lost_samples: u64)
     let lost_lines = if is_all_written { 0 } else { reader.borrow_mut().give_up_lines() };
     let lost_spans = traces.map_or(0, |traces| {
         traces.give_up();
-        traces.tally().dropped(Reason::Shutdown)
+        traces.tally().dropped(LostSpans::Shutdown)
     });
     if lost_lines + lost_spans + lost_samples == 0 {
         return;

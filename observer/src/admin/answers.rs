@@ -12,7 +12,8 @@ use saola_observability::{InFlightEntry, RingName, clock};
 use serde_json::{Value, json};
 
 use super::{Admin, Answer, body_of, text};
-use crate::otlp::{Reason, Traces};
+use crate::lost::LostSpans;
+use crate::otlp::Traces;
 use crate::reader::Lag;
 use crate::status::{Status, seconds};
 
@@ -149,7 +150,7 @@ fn ring(lag: &Lag) -> Value {
 
 fn traces(traces: &Traces) -> Value {
     let tally = traces.tally();
-    let dropped = Reason::ALL
+    let dropped = LostSpans::ALL
         .iter()
         .map(|reason| (reason.as_str().to_owned(), Value::from(tally.dropped(*reason))));
     json!({

@@ -13,11 +13,12 @@ use tokio::time::{sleep_until, timeout};
 use super::Tally;
 use super::batch::Envelope;
 use super::client::{Client, Taken};
-use super::queue::{Queue, Reason, Waiting};
+use super::queue::{Queue, Waiting};
 use super::retry::{Failure, random_to};
 use super::settings::OtlpSettings;
 use crate::bridge;
 use crate::environment::without_user;
+use crate::lost::LostSpans;
 use crate::voice::{Reminder, Voice};
 
 /// Sends what is in the queue until it is told to stop.
@@ -62,7 +63,7 @@ impl Exporter {
         loop {
             let is_stopping = self.wait_for_batch().await;
             let expired = self.queue.borrow_mut().expire(Instant::now());
-            self.tally.lose(Reason::Expired, expired);
+            self.tally.lose(LostSpans::Expired, expired);
             let batch = self.queue.borrow_mut().take(self.settings.max_export_batch_size.get());
             if batch.is_empty() && is_stopping {
                 return;
@@ -72,7 +73,7 @@ impl Exporter {
             }
         }
         let left = self.queue.borrow_mut().clear();
-        self.tally.lose(Reason::Shutdown, left);
+        self.tally.lose(LostSpans::Shutdown, left);
     }
 
     /// Sends one batch; false if it is to be sent again.
@@ -85,13 +86,13 @@ impl Exporter {
                 let rejected = usize::try_from(rejected).unwrap_or(count).min(count);
                 self.queue.borrow_mut().settle();
                 self.tally.export(count - rejected);
-                self.tally.lose(Reason::Rejected, rejected);
+                self.tally.lose(LostSpans::Rejected, rejected);
                 self.recovered();
                 return true;
             }
             Answer::Refused(error) => {
                 self.queue.borrow_mut().settle();
-                self.tally.lose(Reason::Rejected, count);
+                self.tally.lose(LostSpans::Rejected, count);
                 self.failed(error, Duration::ZERO, dropped_before);
                 return true;
             }
@@ -99,7 +100,7 @@ impl Exporter {
             Answer::GivenUp => "stopped".to_owned(),
         };
         let pushed_out = self.queue.borrow_mut().put_back(batch);
-        self.tally.lose(Reason::Queue, pushed_out);
+        self.tally.lose(LostSpans::Queue, pushed_out);
         let failures = self.outage.as_ref().map_or(0, |outage| outage.failures);
         self.failed(
             error,

@@ -7,53 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::span::Encoded;
 
-/// Why a span was not exported; the label `reason` of `saola_spans_dropped_total`.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum Reason {
-    /// The queue was full.
-    Queue,
-    /// Its request had more children than are kept.
-    Children,
-    /// Its request had ended and was not kept, or nobody knows it.
-    Late,
-    /// It waited longer than a collector may be away.
-    Expired,
-    /// The collector refused it for good.
-    Rejected,
-    /// The observer stopped.
-    Shutdown,
-    /// The ring was being filled faster than spans were built.
-    Lag,
-    /// Its worker had kept as many traces as it may in a second.
-    RateLimit,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Queue,
-        Self::Children,
-        Self::Late,
-        Self::Expired,
-        Self::Rejected,
-        Self::Shutdown,
-        Self::Lag,
-        Self::RateLimit,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Children => "children",
-            Self::Late => "late",
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::Shutdown => "shutdown",
-            Self::Lag => "lag",
-            Self::RateLimit => "rate_limit",
-        }
-    }
-}
-
 /// How much a span is worth keeping.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Worth {

@@ -15,8 +15,9 @@ use pyroscope::backend::{Backend, BackendImpl, ReportBatch, ReportData, ThreadTa
 use pyroscope::pyroscope::{PyroscopeAgent, PyroscopeAgentBuilder, PyroscopeAgentRunning};
 use saola_observability::clock;
 
-use super::{LostSamples, Pprof, SharedWindow, Symbols, Window, lock};
+use super::{Pprof, SharedWindow, Symbols, Window, lock};
 use crate::environment::{Env, SettingError, without_user};
+use crate::lost::LostSamples;
 use crate::metrics;
 use crate::otlp::{NO_TLS, Resource};
 pub(crate) use witness::Witness;

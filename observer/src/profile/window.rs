@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use saola_observability::samples::Sample;
 use saola_observability::{SpanId, TraceId, clock};
 
-use super::LostSamples;
+use crate::lost::LostSamples;
 use crate::metrics;
 
 /// A stack of a worker, while working for a request or for none.

@@ -10,35 +10,9 @@ use saola_observability::record::{Record, Value};
 
 use crate::filter::LineFilter;
 use crate::logfmt::{Encoder, LINE_BYTES, Origin, time};
+use crate::lost::LostLines;
 use crate::metrics;
 use crate::output::{Chunk, Failure, Output};
-
-/// Why a line was not written; the label `reason` of `saola_log_lines_dropped_total`.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(crate) enum LostLines {
-    /// Nobody read stdout for so long that a ring was filling up.
-    Blocked,
-    /// Stdout is a pipe without a reader.
-    Closed,
-    /// Stdout refuses bytes.
-    WriteError,
-    /// The observer stopped.
-    Shutdown,
-}
-
-impl LostLines {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Blocked, Self::Closed, Self::WriteError, Self::Shutdown];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blocked => "blocked",
-            Self::Closed => "closed",
-            Self::WriteError => "write_error",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
 
 /// Where the cursors may go once a chunk is done with.
 type Cursors<P> = Vec<(usize, P)>;

@@ -294,7 +294,7 @@ fn an_exporter_that_panics_costs_its_batch_and_is_started_again() {
         let by = Instant::now() + Duration::from_secs(10);
         for lost in 1..=2 {
             produce();
-            while traces.tally().dropped(Reason::Rejected) < lost {
+            while traces.tally().dropped(LostSpans::Rejected) < lost {
                 assert!(Instant::now() < by, "{:?}, {said:?}", traces.tally());
                 sleep(DRAIN_PAUSE).await;
             }

@@ -246,13 +246,13 @@ fn what_a_collector_refuses_is_not_sent_again() {
         let (address, _serving) = receiver.listen().await;
         let mut exporting = Exporting::start(&url(address), &[]);
         exporting.produce(8);
-        exporting.until("a part is refused", |tally| tally.dropped(Reason::Rejected) == 3).await;
+        exporting.until("a part is refused", |tally| tally.dropped(LostSpans::Rejected) == 3).await;
         let why = crate::bridge::news(Instant::now());
         assert!(why.iter().any(|message| message.text == "no"), "told in its words: {why:?}");
         assert_eq!(exporting.traces.tally().exported(), 5);
         *receiver.mode.lock().unwrap() = Mode::Fail(Code::InvalidArgument);
         exporting.produce(8);
-        exporting.until("all are refused", |tally| tally.dropped(Reason::Rejected) == 11).await;
+        exporting.until("all are refused", |tally| tally.dropped(LostSpans::Rejected) == 11).await;
         *receiver.mode.lock().unwrap() = Mode::Answer;
         exporting.produce(8);
         exporting.until("the next are taken", |tally| tally.exported() == 13).await;
@@ -275,7 +275,7 @@ fn a_collector_that_hangs_is_given_up_and_found_again() {
         exporting.produce(200);
         exporting.until("the call is given up", |tally| tally.last_error().is_some()).await;
         assert!(exporting.traces.queued() <= 64, "bounded");
-        assert!(exporting.traces.tally().dropped(Reason::Queue) >= 136);
+        assert!(exporting.traces.tally().dropped(LostSpans::Queue) >= 136);
         *receiver.mode.lock().unwrap() = Mode::Answer;
         exporting.until("it works again", |tally| tally.exported() == 64).await;
         let said = exporting.stop(SOON).await;
@@ -328,7 +328,7 @@ fn a_stop_is_not_delayed_by_a_collector_that_hangs() {
         exporting.produce(20);
         let traces = exporting.traces.clone();
         exporting.stop(Duration::from_millis(100)).await;
-        assert_eq!(traces.tally().dropped(Reason::Shutdown), 20);
+        assert_eq!(traces.tally().dropped(LostSpans::Shutdown), 20);
     });
 }
 

@@ -9,7 +9,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use saola_observability::closed::Level;
 
-use crate::profile::LostSamples;
+use crate::lost::LostSamples;
 use crate::{bridge, metrics};
 
 /// Hears of each push, in the order in which they were handed over.

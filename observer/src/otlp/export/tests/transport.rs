@@ -176,14 +176,14 @@ fn over_http_what_is_final_is_not_sent_again_and_the_rest_is() {
         let port = receiver.listen(None).await;
         let mut exporting = Exporting::start(&format!("http://127.0.0.1:{port}"), &[HTTP]);
         exporting.produce(8);
-        exporting.until("a part is refused", |tally| tally.dropped(Reason::Rejected) == 3).await;
+        exporting.until("a part is refused", |tally| tally.dropped(LostSpans::Rejected) == 3).await;
         let mut rejected = 3;
         for status in [400, 401, 404, 413, 500] {
             *receiver.does.lock().unwrap() = Does::Status(status);
             exporting.produce(8);
             rejected += 8;
             let what = format!("{status} is final");
-            exporting.until(&what, |tally| tally.dropped(Reason::Rejected) == rejected).await;
+            exporting.until(&what, |tally| tally.dropped(LostSpans::Rejected) == rejected).await;
         }
         let mut exported = 5;
         let faults = [429, 502, 503, 504].map(Does::Status).into_iter();
