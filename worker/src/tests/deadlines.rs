@@ -1,5 +1,6 @@
 //! Clients that send slowly, read slowly or not at all, and handlers that wait for them; by a paused clock.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use saola_observability::{Detail, Outcome};
@@ -235,8 +236,8 @@ fn the_longest_idle_connection_makes_room_for_a_client_that_waits() {
 #[test]
 fn an_idle_connection_is_closed_where_nobody_is_told_how_long_requests_took() {
     let keepalive = Duration::from_millis(100);
-    let detail = Detail::Nothing;
-    test(Config { keepalive, detail, ..config() }, |server| async move {
+    let (keepalive_requests, detail) = (NonZeroU32::MAX, Detail::Nothing);
+    test(Config { keepalive, keepalive_requests, detail, ..config() }, |server| async move {
         tokio::time::resume();
         let mut client = server.connect();
         // Busy for longer than that, so that the timer was due between two requests, and found one just ended.
