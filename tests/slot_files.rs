@@ -162,6 +162,8 @@ fn a_rate_over_a_damaged_slot_is_never_above_the_truth() {
             metrics.sum("saola_slots_bad")
         };
         scrape();
+        let uptime = || server.admin_get("/status").json()["uptime_seconds"].as_f64().unwrap();
+        let before = uptime();
         fault(&server.run_dir().join("epoch-000001/slot-0001"));
         server.until_true("a scrape finds it", || scrape() > 0);
         server.until_true("a new epoch serves", || {
@@ -171,6 +173,7 @@ fn a_rate_over_a_damaged_slot_is_never_above_the_truth() {
             load.until_more(10);
             scrape();
         }
+        assert!(uptime() > before, "{what}: the server was not started anew");
         assert!(server.lines_of("worker died").is_empty(), "{what}: every worker lives");
         load.stop().expect_no_loss();
         for pair in scrapes.windows(2) {

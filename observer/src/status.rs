@@ -16,7 +16,7 @@ pub(crate) struct Status {
     pub(crate) service: String,
     pub(crate) version: String,
     pub(crate) generation: u64,
-    /// Since the supervisor's state changed last: it serves.
+    /// Since the supervisor was started, through all epochs and upgrades.
     pub(crate) uptime: Duration,
     pub(crate) configured: u64,
     pub(crate) is_degraded: bool,
@@ -40,7 +40,7 @@ impl Status {
         let slots = reader.slots();
         let families = reader.families();
         let (at_ns, wall_ns) = (clock::monotonic_ns(), clock::wall_ns());
-        let since = reader.supervisor().map_or(wall_ns, |seen| seen.since_wall_ns);
+        let since = started_wall_ns(families).unwrap_or(wall_ns);
         Ok(Self {
             at_ns,
             wall_ns,
@@ -127,6 +127,13 @@ pub(crate) fn seconds(nanoseconds: u64) -> f64 {
 
 fn family<'f>(families: &'f Families, name: &str) -> Option<&'f FamilyRead> {
     families.list().iter().find(|family| family.name == name)
+}
+
+fn started_wall_ns(families: &Families) -> Option<u64> {
+    let family = family(families, names::PROCESS_START_TIME)?;
+    let supervisor =
+        family.series.iter().find(|series| series.labels == "process=\"supervisor\"")?;
+    Some(whole(supervisor.value.as_f64() * 1e9))
 }
 
 fn sum(families: &Families, name: &str) -> u64 {

@@ -105,11 +105,6 @@ impl Reader {
         slots.sort_by_key(|slot| slot.number);
         slots
     }
-
-    /// What the supervisor's header says; none while its file cannot be read.
-    pub fn supervisor(&self) -> Option<Seen> {
-        self.views.iter().find(|view| view.role == Role::Supervisor).map(View::seen)
-    }
 }
 
 /// Requests by duration, and errors, of each view.
