@@ -25,8 +25,10 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
 use saola_observability::scraper::Scraper;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
@@ -52,6 +54,9 @@ pub(crate) struct Admin {
     is_heap_asked: Cell<bool>,
     symbols: Arc<Mutex<Symbols>>,
     connections: Cell<usize>,
+    /// What is open, to be ended with the answers that are waited for.
+    open: RefCell<GracefulShutdown>,
+    is_closing: watch::Sender<bool>,
     /// Names by which a listener on the loopback may be called, besides addresses and `localhost`.
     hosts: Hosts,
 }
@@ -82,13 +87,24 @@ impl Admin {
             is_heap_asked: Cell::new(false),
             symbols: Arc::default(),
             connections: Cell::new(0),
+            open: RefCell::default(),
+            is_closing: watch::Sender::new(false),
             hosts: Hosts::Loopback { bound_name: settings.admin_name.clone().unwrap_or_default() },
         }
     }
 }
 
-/// Answers until the runtime ends. Returns early only if the listener cannot be used.
+/// Answers until the listener is closed. Returns early only if it cannot be used.
 pub(crate) async fn serve(listener: OwnedFd, admin: Rc<Admin>) -> io::Result<()> {
+    let mut closing = admin.is_closing.subscribe();
+    tokio::select! {
+        biased;
+        _ = closing.wait_for(|is_closing| *is_closing) => Ok(()),
+        accepted = accept(listener, &admin) => accepted,
+    }
+}
+
+async fn accept(listener: OwnedFd, admin: &Rc<Admin>) -> io::Result<()> {
     let listener = TcpListener::from(listener);
     // A unix socket has no address of this kind.
     let Ok(address) = listener.local_addr() else {
@@ -97,7 +113,7 @@ pub(crate) async fn serve(listener: OwnedFd, admin: Rc<Admin>) -> io::Result<()>
         let listener = tokio::net::UnixListener::from_std(listener)?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => answer_connection(stream, &admin, Hosts::Any),
+                Ok((stream, _)) => answer_connection(stream, admin, Hosts::Any),
                 Err(_) => sleep(ACCEPT_AGAIN_AFTER).await,
             }
         }
@@ -107,7 +123,7 @@ pub(crate) async fn serve(listener: OwnedFd, admin: Rc<Admin>) -> io::Result<()>
     let hosts = if address.ip().is_loopback() { admin.hosts.clone() } else { Hosts::Any };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => answer_connection(stream, &admin, hosts.clone()),
+            Ok((stream, _)) => answer_connection(stream, admin, hosts.clone()),
             // Out of descriptors, for instance: others may free some.
             Err(_) => sleep(ACCEPT_AGAIN_AFTER).await,
         }
@@ -123,6 +139,7 @@ fn answer_connection(
         return;
     }
     let counted = Counted::new(Rc::clone(admin));
+    let watcher = admin.open.borrow().watcher();
     spawn_local(async move {
         let service = service_fn(|request: Request<Incoming>| {
             let (admin, hosts) = (Rc::clone(&counted.0), hosts.clone());
@@ -134,7 +151,7 @@ fn answer_connection(
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         // A client that leaves or sends rubbish has had its answer.
-        let _ = connection.await;
+        let _ = watcher.watch(connection).await;
     });
 }
 
@@ -155,6 +172,15 @@ impl Drop for Counted {
 }
 
 impl Admin {
+    /// Takes no more connections, which are for the next observer, and ends those that are open with the answers that are waited
+    /// for: no scrape is lost because an observer is replaced.
+    pub(crate) async fn close(&self) {
+        self.is_closing.send_replace(true);
+        let open = self.open.take();
+        // Who has not asked by then was not going to.
+        let _late = tokio::time::timeout(ANSWERS_MAY_TAKE, open.shutdown()).await;
+    }
+
     async fn answer<B: Body>(self: Rc<Self>, request: &Request<B>, hosts: &Hosts) -> Answer {
         let mut answer = self.routed(request, hosts).await;
         let headers = answer.headers_mut();
@@ -254,6 +280,7 @@ GET /debug/pprof/heap        what the heap of a worker holds, in builds that can
 ";
 const MOST_CONNECTIONS: usize = 16;
 const HEAD_MAY_TAKE: Duration = Duration::from_secs(5);
+const ANSWERS_MAY_TAKE: Duration = Duration::from_millis(250);
 const HEAD_BYTES: usize = 8 * 1024;
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 

@@ -88,10 +88,11 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
         ))
     });
     let witness = push.as_ref().map(Push::witness);
-    if let Some(listener) = admin {
-        let admin = Admin::new(&settings, Rc::clone(&reader), witness.cloned());
-        spawn_local(keep_answering(listener, Rc::new(admin), voice.clone()));
-    }
+    let admin = admin.map(|listener| {
+        let admin = Rc::new(Admin::new(&settings, Rc::clone(&reader), witness.cloned()));
+        spawn_local(keep_answering(listener, Rc::clone(&admin), voice.clone()));
+        admin
+    });
     slot.set_state(SlotState::Ready);
     let end = read_until_stopped(slot, &reader, &lifeline, &voice, witness).await;
     slot.set_state(SlotState::Draining);
@@ -100,6 +101,9 @@ async fn observe(settings: Settings, given: Given) -> Result<(), Error> {
     }
     let samples = drain(slot, &reader, exporter, push, stop).await;
     last_words(&reader, traces.as_ref(), samples).await;
+    if let Some(admin) = admin {
+        admin.close().await;
+    }
     Ok(())
 }
 
@@ -371,7 +375,7 @@ const LOST: &str = "telemetry lost at shutdown";
 const DRAIN_PAUSE: Duration = Duration::from_millis(2);
 const WORKERS_MAY_TAKE: Duration = Duration::from_secs(1);
 /// With what follows, the observer is gone two seconds after the order.
-const DRAIN_MAY_TAKE: Duration = Duration::from_millis(1_750);
+const DRAIN_MAY_TAKE: Duration = Duration::from_millis(1_600);
 const LAST_ANSWER: Duration = Duration::from_millis(100);
 const REMIND_EVERY: Duration = Duration::from_mins(1);
 const NEWS_EVERY: Duration = Duration::from_secs(1);

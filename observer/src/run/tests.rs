@@ -149,7 +149,15 @@ fn an_observer_reads_answers_and_stops() {
     answers(port);
     refusals(port);
     damage(&run_dir.path().join("epoch-000001"), port);
+    // A connection that was taken, and asks while the observer stops.
+    let mut asks_late = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    asks_late.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n").unwrap();
+    assert!(get(port, "/health").starts_with("HTTP/1.1 200"), "and so the one before is taken");
     File::from(order).write_all(b"q").unwrap();
+    until("it stops", || epoch.observer_seen().state == SlotState::Draining);
+    asks_late.write_all(b"\r\n").unwrap();
+    let late = io::read_to_string(asks_late).unwrap();
+    assert!(late.starts_with("HTTP/1.1 200"), "{late}");
     assert!(matches!(observer.join().unwrap(), ExitReason::Stopped));
 
     let text = text.join().unwrap();
