@@ -4,6 +4,8 @@
 //! request in its slot. It exports nothing, and knows neither supervisor nor observer.
 
 mod accept;
+mod birth;
+mod chain;
 mod clock;
 mod config;
 mod connection;
@@ -24,6 +26,7 @@ mod worker;
 
 pub use accept::injected::Injected;
 pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Stream};
+pub use birth::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo};
 pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use heap::{NoHeapProfiles, heap_profiles};
@@ -33,7 +36,7 @@ pub use request::forwarded::Peer;
 pub use request::ids::new_span_id;
 pub use request::sampling::Sampler;
 pub use request::scope::Panicked;
-pub use run::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo, run};
+pub use run::run;
 pub use serve::serve;
 pub use tls::{ClientAuth, Pair, TlsError, TlsSettings, TlsVersion};
 pub use trust::{NoNetwork, Trusted};

@@ -13,13 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::tokio::Tokio;
 use crate::accept::{Accept, AcceptError, Accepted, Listener, Permits, Queue, Stream};
+use crate::birth::Hooks;
+use crate::chain::chain;
 use crate::config::Config;
 use crate::connection;
 use crate::drain::{Drained, Draining, Order, Shutdown, Stage, Told};
 use crate::heartbeat::{self, Beat};
 use crate::request::body::RequestBody;
 use crate::request::current;
-use crate::run::{Hooks, chain};
 use crate::worker::Worker;
 use crate::{BoxError, ServeError, tls};
 

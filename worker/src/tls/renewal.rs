@@ -85,7 +85,7 @@ async fn load(worker: &Rc<Worker>) -> Result<(), TlsError> {
 }
 
 fn complain(worker: &Worker, error: &TlsError) {
-    let why = crate::run::chain(error);
+    let why = crate::chain::chain(error);
     let fields = [("error", why.as_str())];
     worker.event(Level::Error, "TLS certificates cannot be renewed", &fields);
 }
