@@ -42,6 +42,24 @@ pub(super) fn begin(out: &mut Vec<u8>, field: Field, len: usize) {
     tagged(out, field, LENGTH, wide(len));
 }
 
+/// What stands before a message of `outer_len` bytes that begins with a field of `inner_len`: all of it at once where all of it
+/// is short.
+#[inline(always)]
+pub(super) fn begin_both(
+    out: &mut Vec<u8>,
+    (outer, outer_len): (Field, usize),
+    (inner, inner_len): (Field, usize),
+) {
+    let tag_of = |field| u64::from(field) << 3 | LENGTH;
+    let parts = [tag_of(outer), wide(outer_len), tag_of(inner), wide(inner_len)];
+    if parts.iter().all(|part| *part < 0x80) {
+        out.extend_from_slice(&parts.map(lowest));
+    } else {
+        begin(out, outer, outer_len);
+        begin(out, inner, inner_len);
+    }
+}
+
 /// How many bytes a field takes whose value has `len` of them.
 #[inline(always)]
 pub(super) fn len_of(field: Field, len: usize) -> usize {
@@ -118,6 +136,11 @@ mod tests {
             let mut out = Vec::new();
             bytes(&mut out, field, &vec![7; len]);
             prop_assert_eq!(out.len(), len_of(field, len));
+            let mut whole = Vec::new();
+            bytes(&mut whole, 7, &out);
+            let mut both = Vec::new();
+            begin_both(&mut both, (7, out.len()), (field, len));
+            prop_assert_eq!(&both[..], &whole[..whole.len() - len]);
         }
     }
 }

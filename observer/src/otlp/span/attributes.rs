@@ -93,10 +93,15 @@ impl<'a> Attributes<'a> {
         self.kept += 1;
         let len = value.len();
         let pair = wire::len_of(KEY, key.len()) + wire::len_of(VALUE, len);
-        wire::begin(self.out, self.field, pair);
-        wire::bytes(self.out, KEY, key.as_bytes());
-        wire::begin(self.out, VALUE, len);
-        value.write(self.out);
+        wire::begin_both(self.out, (self.field, pair), (KEY, key.len()));
+        self.out.extend_from_slice(key.as_bytes());
+        if let Any::Text(text) = value {
+            wire::begin_both(self.out, (VALUE, len), (STRING, text.len()));
+            self.out.extend_from_slice(text);
+        } else {
+            wire::begin(self.out, VALUE, len);
+            value.write(self.out);
+        }
     }
 }
 
