@@ -53,9 +53,10 @@ step cargo clippy --workspace --all-targets --locked -- -D warnings
 step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 step cargo test --workspace --locked
 # Another allocator: its own part is little, and nobody else builds it.
-step cargo clippy -p saola-reference --features jemalloc --all-targets --locked -- -D warnings
-step cargo build -p saola-reference --features jemalloc --bins --locked
-step cargo test -p saola-reference --features jemalloc --locked --test black_box -- heap
+# (The whole workspace, so that what it has in common with the above is not built again.)
+step cargo clippy --workspace --features saola-reference/jemalloc --all-targets --locked -- -D warnings
+step cargo build --workspace --features saola-reference/jemalloc --bins --locked
+step cargo test --workspace --features saola-reference/jemalloc --locked --test black_box -- heap
 # A workspace of its own, in the same target folder.
 peers=(--manifest-path benches/peers/Cargo.toml --target-dir target)
 step cargo clippy "${peers[@]}" --all-targets -- -D warnings

@@ -30,6 +30,8 @@ impl Question {
             let busy = "a heap profile is being written\n".to_owned();
             return Err((StatusCode::SERVICE_UNAVAILABLE, busy));
         }
+        // One that was born since the last look may be asked too.
+        admin.reader.borrow_mut().rings.refresh_now();
         let file = heap_file(&admin.run_dir, worker);
         // A worker that was too late has left one.
         let _ = std::fs::remove_file(&file);
