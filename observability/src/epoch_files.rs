@@ -9,6 +9,8 @@ use crate::view::{View, named};
 
 /// The link in the run directory that names the epoch in use.
 pub(crate) const CURRENT: &str = "current";
+/// What the names of heap profiles begin with, whole or half written: they stand beside the slot files and go with them.
+pub(crate) const HEAP: &str = "heap-";
 
 /// A run directory could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +102,33 @@ pub(crate) fn open_new(
 /// What cannot be removed now is tried again at the next start.
 pub(crate) fn remove_epoch(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().and_then(named).is_some() {
+        let is_ours = |name: &str| named(name).is_some() || name.starts_with(HEAP);
+        if entry.file_name().to_str().is_some_and(is_ours) {
             let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir(entry.path()));
         }
     }
     let _ = fs::remove_dir(directory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_goes_with_all_that_is_ours_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let epoch = folder.path().join("epoch-000001");
+        fs::create_dir(&epoch).unwrap();
+        let ours = ["supervisor", "observer", "slot-0000", "heap-0000", "heap-0001.part"];
+        for name in ours.into_iter().chain(["notes"]) {
+            fs::write(epoch.join(name), "").unwrap();
+        }
+        remove_epoch(&epoch);
+        let left: Vec<_> =
+            fs::read_dir(&epoch).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes"]);
+        fs::remove_file(epoch.join("notes")).unwrap();
+        remove_epoch(&epoch);
+        assert!(!epoch.exists());
+    }
 }

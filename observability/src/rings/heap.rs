@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::Slot;
-use crate::epoch_files::CURRENT;
+use crate::epoch_files::{CURRENT, HEAP};
 use crate::layout::HEAP_QUESTION_AT;
 
 /// Where the owner of a worker's slot puts a profile of its heap: with the slot files, which are removed with all that
 /// stands beside them.
 pub fn heap_file(run_dir: &Path, slot: u32) -> PathBuf {
-    run_dir.join(CURRENT).join(format!("heap-{slot:04}"))
+    run_dir.join(CURRENT).join(format!("{HEAP}{slot:04}"))
 }
 
 impl Slot {
