@@ -7,10 +7,9 @@ use std::rc::Rc;
 use saola_observability::Slot;
 use saola_observability::rings::heap_file;
 use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread, WorkerTitle};
-use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo, heap_profiles};
+use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo, chain, heap_profiles};
 
 use crate::application::Application;
-use crate::chain::chain;
 use crate::settings::mistake::Mistake;
 use crate::settings::{Settings, Telemetry};
 use crate::{scrape, telemetry};

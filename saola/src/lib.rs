@@ -17,7 +17,6 @@
 mod application;
 #[cfg(feature = "axum")]
 mod axum;
-mod chain;
 mod command;
 mod join;
 mod look;

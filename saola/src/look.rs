@@ -13,8 +13,8 @@ use saola_observer::follow::{Filter, Follow, follow};
 use saola_observer::logfmt::{Encoder, Format};
 use saola_observer::top::{Shows, Top, TopError, top};
 use saola_supervisor::Exit;
+use saola_worker::chain;
 
-use crate::chain::chain;
 use crate::settings::Settings;
 
 /// The commands, for the parser and the help.

@@ -27,6 +27,7 @@ mod worker;
 pub use accept::injected::Injected;
 pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Stream};
 pub use birth::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo};
+pub use chain::chain;
 pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use heap::{NoHeapProfiles, heap_profiles};

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use saola_worker::{
-    ClientAuth, Pair, ProxyProtocol, Speech, TlsError, TlsSettings, TlsVersion, Trusted,
+    ClientAuth, Pair, ProxyProtocol, Speech, TlsError, TlsSettings, TlsVersion, Trusted, chain,
 };
 
-use crate::chain::chain;
 use crate::settings::mistake::Mistake;
 use crate::settings::value::Values;
 
