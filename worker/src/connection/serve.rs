@@ -42,9 +42,9 @@ where
         + 'static,
     B: HttpBody<Error: Into<BoxError>> + 'static,
 {
-    let begun = Box::pin(begin(accepted, Rc::clone(&worker)));
+    let opened = Box::pin(begin(accepted, Rc::clone(&worker)));
     async move {
-        let Some(Begun { gate, connection, opening }) = begun.await else { return };
+        let Some(Opened { gate, connection, opening }) = opened.await else { return };
         let front =
             Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
         let ended = match opening {
@@ -69,14 +69,14 @@ where
 }
 
 /// A connection whose protocol is known.
-struct Begun<I: Stream> {
+struct Opened<I: Stream> {
     gate: Gate<Transport<I>>,
     connection: Rc<Connection>,
     opening: Opening,
 }
 
 /// Does what comes before HTTP, and waits for the first head; `None` when the client did not do its part.
-async fn begin<I: Stream>(accepted: Accepted<I>, worker: Rc<Worker>) -> Option<Begun<I>> {
+async fn begin<I: Stream>(accepted: Accepted<I>, worker: Rc<Worker>) -> Option<Opened<I>> {
     let Accepted { io, peer, speech, at, permit } = accepted;
     if worker.config.debug
         && let Some((uid, pid)) = io.owner()
@@ -91,7 +91,7 @@ async fn begin<I: Stream>(accepted: Accepted<I>, worker: Rc<Worker>) -> Option<B
     let io = open(io, speech, &connection, at).await?;
     let mut gate = Gate::new(io, Rc::clone(&connection), place);
     let opening = drive(&connection, Opens(&mut gate)).await?.ok()?;
-    Some(Begun { gate, connection, opening })
+    Some(Opened { gate, connection, opening })
 }
 
 fn http1(worker: &Worker) -> http1::Builder {
