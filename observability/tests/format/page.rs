@@ -1,6 +1,9 @@
 //! `docs/slot-file.md` is enough to read a slot file: this reader knows its offsets and numbers, and nothing of the crate's
 //! own reading.
 
+use std::path::Path;
+
+use crate::released;
 use crate::written::{SPAN, TRACE, Written};
 
 /// Bytes from some offset on, read one field after the other.
@@ -115,6 +118,10 @@ fn the_page_is_enough_to_read_a_file() {
     in_flight(&file);
     records(&file);
     samples(&file);
+    // What a release of this version will have left.
+    let packed = released::pack(&written.directory());
+    released::check("this version", &packed);
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("released.gz"), packed).unwrap();
     written.end();
 }
 

@@ -15,16 +15,16 @@ use saola_observability::rings::{Reading, Rings, Slot};
 use saola_observability::samples::Found;
 use saola_observability::{Entry, Method, Record, RingName, Role, SpanId, Stage, TraceId};
 
-use crate::written::{SPAN, TRACE, Written};
+use crate::written::{SPAN, TRACE};
 
-/// The files of each: what [`pack`] made of them.
+/// The files of each. The test of the page writes those of this version; they come here when a format is released.
 const RELEASED: [(&str, &[u8]); 1] = [("1.0", include_bytes!("released/1.0.gz"))];
 
 const FILES: [&str; 3] = ["supervisor", "observer", "slot-0000"];
 const PAGE: usize = 4_096;
 const FILE_BYTES: u64 = 64 << 20;
 
-/// Lines that a scrape of what [`Written`] wrote has.
+/// Lines that a scrape of what [`Written`](crate::written::Written) wrote has.
 const LINES: [&str; 10] = [
     "test_work_total 42",
     r#"test_by_total{a="x",b="y \"z\""} 7"#,
@@ -44,24 +44,29 @@ const EXEMPLAR: &str =
 #[test]
 fn what_released_versions_left_is_read() {
     for (version, packed) in RELEASED {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        unpack(packed, folder.path());
-        let mut reader = Reader::open(folder.path()).unwrap();
-        let text = exposition::text(reader.read().unwrap(), Format::Text);
-        assert!(reader.bad().is_empty(), "{version}: {:?}", reader.bad());
-        let text = String::from_utf8(text).unwrap();
-        for line in LINES {
-            assert!(text.lines().any(|other| other == line), "{version} has no {line} in {text}");
-        }
-        let text = exposition::text(reader.families(), Format::OpenMetrics);
-        assert!(String::from_utf8(text).unwrap().contains(EXEMPLAR), "{version}");
-        let mut rings = Rings::open_as_guest(folder.path()).unwrap();
-        let slot = rings.slots().iter_mut().find(|slot| slot.role() == Role::Worker).unwrap();
-        running(version, slot);
-        records(version, slot);
-        let Found::Sample(sample) = slot.sample(0) else { panic!("{version} has no sample") };
-        assert_eq!((sample.span, sample.depth, sample.frames[1]), (SpanId(SPAN), 2, 22));
+        check(version, packed);
     }
+}
+
+/// Reads back what [`Written`](crate::written::Written) wrote.
+pub(crate) fn check(version: &str, packed: &[u8]) {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    unpack(packed, folder.path());
+    let mut reader = Reader::open(folder.path()).unwrap();
+    let text = exposition::text(reader.read().unwrap(), Format::Text);
+    assert!(reader.bad().is_empty(), "{version}: {:?}", reader.bad());
+    let text = String::from_utf8(text).unwrap();
+    for line in LINES {
+        assert!(text.lines().any(|other| other == line), "{version} has no {line} in {text}");
+    }
+    let text = exposition::text(reader.families(), Format::OpenMetrics);
+    assert!(String::from_utf8(text).unwrap().contains(EXEMPLAR), "{version}");
+    let mut rings = Rings::open_as_guest(folder.path()).unwrap();
+    let slot = rings.slots().iter_mut().find(|slot| slot.role() == Role::Worker).unwrap();
+    running(version, slot);
+    records(version, slot);
+    let Found::Sample(sample) = slot.sample(0) else { panic!("{version} has no sample") };
+    assert_eq!((sample.span, sample.depth, sample.frames[1]), (SpanId(SPAN), 2, 22));
 }
 
 fn running(version: &str, slot: &mut Slot) {
@@ -95,14 +100,11 @@ fn records(version: &str, slot: &mut Slot) {
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Writes the file of this version: once, when its format is released.
-#[test]
-#[ignore = "writes what the other test reads"]
-fn pack() {
-    let written = Written::new();
+/// The files of a run directory, without their empty pages.
+pub(crate) fn pack(directory: &Path) -> Vec<u8> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     for name in FILES {
-        let bytes = std::fs::read(written.directory().join(name)).unwrap();
+        let bytes = std::fs::read(directory.join(name)).unwrap();
         for (number, page) in (0_u64..).zip(bytes.chunks_exact(PAGE)) {
             if page.iter().any(|byte| *byte != 0) {
                 packed.write_all(&[u8::try_from(name.len()).unwrap()]).unwrap();
@@ -112,9 +114,7 @@ fn pack() {
             }
         }
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/released");
-    std::fs::write(folder.join("1.0.gz"), packed.finish().unwrap()).unwrap();
-    written.end();
+    packed.finish().unwrap()
 }
 
 /// Lays the pages out as files again, of this boot: those of another are not read, whatever their format.
