@@ -5,6 +5,7 @@
 mod answers;
 mod heap;
 mod pprof;
+mod query;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;

@@ -1,9 +1,10 @@
 //! The observer's own metrics. They live in its slot file, so they survive its death.
 
-use crate::lost::{LostLines, LostSamples, LostSpans};
 use saola_observability::closed::Level;
 use saola_observability::metrics::{Counter, CounterVec, register};
 use saola_observability::names;
+
+use crate::lost::{LostLines, LostSamples, LostSpans};
 
 static LINES: CounterVec<1> =
     CounterVec::new(names::SAOLA_LOG_LINES, "Log lines written to stdout.", ["level"]);

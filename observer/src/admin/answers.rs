@@ -11,7 +11,7 @@ use saola_observability::reader::Reader as Slots;
 use saola_observability::{InFlightEntry, RingName, clock};
 use serde_json::{Value, json};
 
-use super::{Admin, Answer, body_of, text};
+use super::{Admin, Answer, body_of, query, text};
 use crate::lost::LostSpans;
 use crate::otlp::Traces;
 use crate::reader::Lag;
@@ -172,20 +172,17 @@ struct Wanted {
 impl Wanted {
     fn parse(query: &str) -> Result<Self, &'static str> {
         let mut wanted = Self::default();
-        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            let is_repeated = match key {
-                "route" => wanted
-                    .route
-                    .replace(crate::environment::percent_decoded(value).ok_or(BAD_ROUTE)?)
-                    .is_some(),
+        for (key, value) in query::pairs(query)? {
+            match key {
+                "route" => {
+                    let route = crate::environment::percent_decoded(value).ok_or(BAD_ROUTE)?;
+                    wanted.route = Some(route);
+                }
                 "min_ms" => {
                     let milliseconds = value.parse::<u32>().map_err(|_| BAD_MIN_MS)?;
-                    wanted.least.replace(Duration::from_millis(milliseconds.into())).is_some()
+                    wanted.least = Some(Duration::from_millis(milliseconds.into()));
                 }
-                _ => false,
-            };
-            if is_repeated {
-                return Err("a key may stand once\n");
+                _ => {}
             }
         }
         Ok(wanted)

@@ -13,7 +13,7 @@ use saola_observability::rings::heap_file;
 use tokio::time::sleep;
 
 use super::pprof::attachment;
-use super::{Admin, Answer, text};
+use super::{Admin, Answer, query, text};
 use crate::profile::{Heap, Pprof, gzip};
 
 /// A question that is taken back when its answer is there, and when nobody waits for it any more.
@@ -119,14 +119,8 @@ fn failed(error: &str) -> Answer {
 }
 
 fn named_worker(query: &str) -> Result<Option<u32>, &'static str> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let mut named = pairs.by_ref().filter(|(key, _)| *key == "worker");
-    let worker = named.next().map(|(_, value)| value.parse());
-    match (worker.transpose(), named.next()) {
-        (_, Some(_)) => Err("a key may stand once\n"),
-        (Err(_), None) => Err("worker must be the number of a slot\n"),
-        (Ok(worker), None) => Ok(worker),
-    }
+    let worker = query::pairs(query)?.into_iter().find(|(key, _)| *key == "worker");
+    worker.map(|(_, value)| query::worker(value)).transpose()
 }
 
 /// The dump itself takes milliseconds; a worker looks for questions ten times a second.

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use saola_observability::closed::Role;
 use tokio::time::sleep_until;
 
-use super::{Admin, Answer, body_of, text};
+use super::{Admin, Answer, body_of, query, text};
 use crate::profile::{Pprof, SharedWindow, Symbols, Window, collapsed, gzip, lock, svg};
 
 /// How a profile is written.
@@ -31,22 +31,13 @@ struct Wanted {
 impl Wanted {
     fn parse(query: &str, default: Self) -> Result<Self, &'static str> {
         let mut wanted = default;
-        let mut seen = Vec::new();
-        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            if seen.contains(&key) {
-                return Err("a key may stand once\n");
-            }
-            seen.push(key);
+        for (key, value) in query::pairs(query)? {
             match key {
                 "seconds" => {
                     let seconds = value.parse().ok().filter(|seconds| (1..=300).contains(seconds));
                     wanted.seconds = seconds.ok_or("seconds must be 1 to 300\n")?;
                 }
-                "worker" => {
-                    let worker =
-                        value.parse().map_err(|_| "worker must be the number of a slot\n")?;
-                    wanted.worker = Some(worker);
-                }
+                "worker" => wanted.worker = Some(query::worker(value)?),
                 "format" => {
                     wanted.format = match value {
                         "pprof" => Format::Pprof,
@@ -55,7 +46,6 @@ impl Wanted {
                         _ => return Err("format must be pprof, collapsed or svg\n"),
                     };
                 }
-                // `go tool pprof` and proxies add keys of their own.
                 _ => {}
             }
         }
