@@ -111,12 +111,13 @@ impl SampleRing {
             *to = from.load(Relaxed);
         }
         fence(Acquire);
-        let is_same = words[0].load(Relaxed) == before;
-        if !is_same || before > position.wrapping_add(1) {
-            return Found::Overwritten;
-        }
-        if before != position.wrapping_add(1) {
+        let (whole, after) = (position.wrapping_add(1), words[0].load(Relaxed));
+        // One that became whole during the copy is still unfinished here.
+        if before != whole && before.max(after) <= whole {
             return Found::Unfinished;
+        }
+        if (before, after) != (whole, whole) {
+            return Found::Overwritten;
         }
         let [_, time_ns, span, first, second, route, thread, image, frames @ ..] = copy;
         let [r0, r1, r2, r3, w0, w1, w2, w3] = route.to_le_bytes();

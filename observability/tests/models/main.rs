@@ -351,7 +351,9 @@ fn claims() {
         let ring = SampleRing::new(section).unwrap();
         let other = beside(&map, move |map| ring.push(map, &sample(1)));
         let is_written = ring.push(&map, &sample(2));
-        let seen = whole(ring.read(&map, 0));
+        let seen = ring.read(&map, 0);
+        assert_ne!(seen, Found::Overwritten, "nobody has come around");
+        let seen = whole(seen);
         let is_other_written = other.join().unwrap();
         assert!(is_written && is_other_written, "three tries are enough for two");
         let mut both = [0, 1].map(|position| whole(ring.read(&map, position)).unwrap());
