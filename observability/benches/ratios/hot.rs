@@ -1,6 +1,7 @@
 //! The operations of the thread that serves (F77-F82).
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -27,6 +28,8 @@ pub(crate) struct Round {
     xadd: f64,
     inc: f64,
     their_inc: f64,
+    /// As `their_inc`, while another thread counts with the same counters.
+    their_shared_inc: f64,
     foreign: f64,
     observe: f64,
     their_observe: f64,
@@ -42,7 +45,7 @@ pub(crate) struct Round {
 /// Stores that an observation takes at least: count and sum.
 const OBSERVE_STORES: f64 = 2.0;
 
-pub(crate) const GOALS: [Goal<Round>; 11] = [
+pub(crate) const GOALS: [Goal<Round>; 12] = [
     Goal {
         id: "F77",
         what: "counter inc, resolved : load + store",
@@ -56,6 +59,13 @@ pub(crate) const GOALS: [Goal<Round>; 11] = [
         bound: AtLeast(8.0),
         ratio: |round| round.their_inc / round.inc,
         possible: Some(|round| round.their_inc / round.base),
+    },
+    Goal {
+        id: "",
+        what: "IntCounter inc, two threads of a process : counter inc",
+        bound: AtLeast(8.0),
+        ratio: |round| round.their_shared_inc / round.inc,
+        possible: Some(|round| round.their_shared_inc / round.base),
     },
     Goal {
         id: "F78",
@@ -145,6 +155,7 @@ pub(crate) fn measure(requests: &mut Requests) -> Vec<Round> {
             xadd: each(PASSES, &cells, |cell| _ = cell.fetch_add(1, Relaxed)),
             inc: each(PASSES, &counters, |counter| counter.inc()),
             their_inc: each(PASSES, &others.counters, prometheus::IntCounter::inc),
+            their_shared_inc: shared_ns(&others.counters),
             foreign: foreign_ns(&labels),
             observe: each(PASSES, &histograms, |(histogram, value)| histogram.observe(*value)),
             their_observe: each(PASSES, &others.observers, |(theirs, value)| {
@@ -185,12 +196,11 @@ pub(crate) fn measure_in_processes() -> Vec<Round> {
 impl Round {
     /// One line, for the process that asked.
     pub(crate) fn print(&self) {
-        let Self { base, xadd, inc, their_inc, foreign, observe, their_observe, .. } = self;
-        let Self {
-            client_observe, with, their_with, their_macro, plain, exemplar, request, ..
-        } = self;
+        let Self { base, xadd, inc, their_inc, their_shared_inc, foreign, .. } = self;
+        let Self { observe, their_observe, client_observe, with, their_with, .. } = self;
+        let Self { their_macro, plain, exemplar, request, .. } = self;
         println!(
-            "{base} {xadd} {inc} {their_inc} {foreign} {observe} {their_observe} {client_observe} {with} {their_with} \
+            "{base} {xadd} {inc} {their_inc} {their_shared_inc} {foreign} {observe} {their_observe} {client_observe} {with} {their_with} \
              {their_macro} {plain} {exemplar} {request}"
         );
     }
@@ -204,6 +214,7 @@ impl Round {
             xadd: next(),
             inc: next(),
             their_inc: next(),
+            their_shared_inc: next(),
             foreign: next(),
             observe: next(),
             their_observe: next(),
@@ -218,10 +229,10 @@ impl Round {
     }
 
     fn nanoseconds(&self) -> String {
-        let Self { base, xadd, inc, their_inc, foreign, observe, their_observe, .. } = self;
-        let Self { client_observe, with, plain, exemplar, request, .. } = self;
+        let Self { base, xadd, inc, their_inc, their_shared_inc, foreign, observe, .. } = self;
+        let Self { their_observe, client_observe, with, plain, exemplar, request, .. } = self;
         format!(
-            "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2})  foreign {foreign:.2}  observe \
+            "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2}, {their_shared_inc:.2})  foreign {foreign:.2}  observe \
              {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  one {plain:.2}  with exemplar \
              {exemplar:.2}  begin+end {request:.1}"
         )
@@ -231,6 +242,22 @@ impl Round {
     pub(crate) fn machine(&self) -> f64 {
         self.xadd / self.base
     }
+}
+
+/// An increment in a server that is one process: two threads count with the same counters, each at its own place among them.
+fn shared_ns(counters: &[prometheus::IntCounter]) -> f64 {
+    let start = Barrier::new(2);
+    let (first, second) = counters.split_at(counters.len() / 2);
+    let turned: Vec<_> = second.iter().chain(first).cloned().collect();
+    let measure = |counters: &[prometheus::IntCounter]| {
+        start.wait();
+        each(PASSES, counters, prometheus::IntCounter::inc)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| measure(&turned));
+        let one = measure(counters);
+        f64::midpoint(one, other.join().unwrap())
+    })
 }
 
 /// An increment from a thread that does not own the slot, by handles that it has resolved.
