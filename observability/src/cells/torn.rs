@@ -83,7 +83,7 @@ fn a_histogram_holds_whole_observations() {
     let found = race(write, |words| {
         let mut counts = [0; 3];
         let before = words[0].load(Relaxed);
-        let sum = Histogram::of(words, 3).unwrap().read(&mut counts);
+        let sum = Histogram::of(words, 3).unwrap().add_to(&mut counts);
         let passed = words[0].load(Relaxed) - before;
         assert!(counts.iter().zip(latest).all(|(now, before)| *now >= before), "{counts:?}");
         latest = counts;

@@ -1,7 +1,6 @@
 //! What one worker slot did and does: the same cells as the sums, before they are summed.
 
 use crate::cells::histogram::{BUCKET_WORDS, Histogram};
-use crate::cells::search::MOST_BOUNDS;
 use crate::closed::Role;
 use crate::http_metrics::DURATION_BOUNDS;
 use crate::in_flight::entry::InFlightEntry;
@@ -113,7 +112,6 @@ fn requests(families: &Families, views: &[View]) -> Vec<(Durations, u64)> {
     let family = families.list().iter().find(|family| {
         family.name == names::HTTP_SERVER_REQUEST_DURATION && family.bounds == DURATION_BOUNDS
     });
-    let mut scratch = [0; MOST_BOUNDS + 1];
     for series in family.into_iter().flat_map(|family| &family.series) {
         let is_error = series.labels.contains(SERVER_ERROR);
         for source in &series.sources {
@@ -121,13 +119,10 @@ fn requests(families: &Families, views: &[View]) -> Vec<(Durations, u64)> {
             else {
                 continue;
             };
-            let Some(counts) = scratch.first_chunk_mut::<{ DURATION_BOUNDS.len() + 1 }>() else {
-                continue;
-            };
-            let words = view.map.words(source.offset, counts.len() * BUCKET_WORDS);
-            let Some(cells) = Histogram::of(words, counts.len()) else { continue };
-            cells.read(counts);
-            let read = Durations(*counts);
+            let mut read = Durations::default();
+            let words = view.map.words(source.offset, read.0.len() * BUCKET_WORDS);
+            let Some(cells) = Histogram::of(words, read.0.len()) else { continue };
+            cells.add_to(&mut read.0);
             of_view.0 = of_view.0.plus(&read);
             of_view.1 = of_view.1.wrapping_add(if is_error { read.count() } else { 0 });
         }

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use crate::closed::Role;
 use crate::keys::{CellKind, FamilyKey};
 use crate::numbers::bound_text;
-use crate::reader::series::{Heads, SeriesRead, ValueRead, read_histograms};
+use crate::reader::series::{Heads, SeriesRead, ValueRead, read_family};
 use crate::view::View;
 
 /// What a family is to a scraper.
@@ -79,11 +79,7 @@ impl FamilyRead {
     pub(crate) fn read(&mut self, views: &[View], live: &[bool], damaged: usize) {
         let Some(key) = &self.key else { return };
         self.is_known = damaged == 0 || self.shown == Shown::Gauge;
-        if self.shown == Shown::Histogram {
-            read_histograms(&mut self.series, key, views);
-        } else {
-            self.series.iter_mut().for_each(|series| series.read(key, views, live));
-        }
+        read_family(&mut self.series, key, views, live);
     }
 
     /// The series of these labels, made if they are new.

@@ -2,7 +2,6 @@
 
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
 use crate::cells::histogram::{BUCKET_WORDS, Histogram};
-use crate::cells::search::MOST_BOUNDS;
 use crate::cells::{LAST_WORDS, read_last};
 use crate::keys::{CellKind, FamilyKey, GaugeMode};
 use crate::view::View;
@@ -121,22 +120,32 @@ pub(crate) struct Source {
     pub(crate) offset: usize,
 }
 
-/// Reads all histograms of a family, one file after the other: series by series each would be a look into every file, far
-/// from the last one.
-pub(crate) fn read_histograms(family: &mut [SeriesRead], key: &FamilyKey, views: &[View]) {
-    let buckets = key.bounds.len() + 1;
+/// Reads all series of a family. What is summed is read one file after the other: series by series each would be a look
+/// into every file, far from the last one.
+pub(crate) fn read_family(
+    family: &mut [SeriesRead],
+    key: &FamilyKey,
+    views: &[View],
+    live: &[bool],
+) {
+    if key.kind == CellKind::Gauge {
+        for series in family {
+            series.read_gauge(key.mode, views, live);
+        }
+        return;
+    }
     for series in &mut *family {
-        series.empty_histogram(buckets);
+        series.empty(key);
     }
     let sources = family.iter().map(|series| series.sources.len()).max().unwrap_or(0);
     for source in 0..sources {
         for series in &mut *family {
-            series.add_histogram(source, views);
+            series.add(source, views);
         }
     }
     if key.kind == CellKind::ExemplarHistogram {
         for series in family {
-            series.read_exemplars(buckets, views);
+            series.read_exemplars(key.bounds.len() + 1, views);
         }
     }
 }
@@ -175,27 +184,14 @@ impl SeriesRead {
         pairs
     }
 
-    pub(crate) fn read(&mut self, key: &FamilyKey, views: &[View], live: &[bool]) {
+    fn read_gauge(&mut self, mode: GaugeMode, views: &[View], live: &[bool]) {
         let is_live = |source: &&Source| live.get(source.view).copied().unwrap_or(false);
-        self.value = match (key.kind, key.mode) {
-            (CellKind::CounterU64, _) => {
-                let cells = self.sources.iter().map(|source| source.word(views));
-                ValueRead::U64(cells.fold(0, u64::wrapping_add))
-            }
-            (CellKind::CounterF64, _) => ValueRead::F64(
-                self.sources.iter().map(|source| f64::from_bits(source.word(views))).sum(),
-            ),
-            // Only by `read_histograms`, a family at once.
-            (CellKind::Histogram | CellKind::ExemplarHistogram, _) => ValueRead::Absent,
-            (CellKind::Gauge, GaugeMode::Last) => self.last(views),
-            (CellKind::Gauge, mode) => {
-                let values = self
-                    .sources
-                    .iter()
-                    .filter(is_live)
-                    .map(|source| f64::from_bits(source.word(views)));
-                combine(mode, values).map_or(ValueRead::Absent, ValueRead::F64)
-            }
+        self.value = if mode == GaugeMode::Last {
+            self.last(views)
+        } else {
+            let cells = self.sources.iter().filter(is_live);
+            let values = cells.map(|source| f64::from_bits(source.word(views)));
+            combine(mode, values).map_or(ValueRead::Absent, ValueRead::F64)
         };
     }
 
@@ -211,30 +207,32 @@ impl SeriesRead {
     }
 
     /// Counts from zero, in place: a scrape without new series allocates nothing for them.
-    fn empty_histogram(&mut self, buckets: usize) {
-        if let ValueRead::Histogram(counts, sum) = &mut self.value {
-            counts.fill(0);
-            *sum = 0.0;
-        } else {
-            self.value = ValueRead::Histogram(vec![0; buckets], 0.0);
+    fn empty(&mut self, key: &FamilyKey) {
+        match (key.kind, &mut self.value) {
+            (CellKind::CounterU64, value) => *value = ValueRead::U64(0),
+            (CellKind::CounterF64, value) => *value = ValueRead::F64(0.0),
+            (_, ValueRead::Histogram(counts, sum)) => {
+                counts.fill(0);
+                *sum = 0.0;
+            }
+            (_, value) => *value = ValueRead::Histogram(vec![0; key.bounds.len() + 1], 0.0),
         }
     }
 
     /// Adds what one of its sources has.
-    fn add_histogram(&mut self, source: usize, views: &[View]) {
+    fn add(&mut self, source: usize, views: &[View]) {
         let Some(source) = self.sources.get(source) else { return };
-        let (Some(view), ValueRead::Histogram(counts, sum)) =
-            (views.get(source.view), &mut self.value)
-        else {
-            return;
-        };
-        let words = view.map.words(source.offset, counts.len() * BUCKET_WORDS);
-        let mut scratch = [0; MOST_BOUNDS + 1];
-        let Some(scratch) = scratch.get_mut(..counts.len()) else { return };
-        let Some(cells) = Histogram::of(words, counts.len()) else { return };
-        *sum += cells.read(scratch);
-        for (count, part) in counts.iter_mut().zip(scratch) {
-            *count = count.wrapping_add(*part);
+        let Some(view) = views.get(source.view) else { return };
+        match &mut self.value {
+            ValueRead::Absent => {}
+            ValueRead::U64(count) => *count = count.wrapping_add(view.map.load(source.offset)),
+            ValueRead::F64(sum) => *sum += f64::from_bits(view.map.load(source.offset)),
+            ValueRead::Histogram(counts, sum) => {
+                let words = view.map.words(source.offset, counts.len() * BUCKET_WORDS);
+                if let Some(cells) = Histogram::of(words, counts.len()) {
+                    *sum += cells.add_to(counts);
+                }
+            }
         }
     }
 

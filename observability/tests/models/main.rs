@@ -121,7 +121,7 @@ fn observe(map: &Map, bucket: usize) {
 
 fn read(map: &Map) -> [u64; BUCKETS] {
     let mut counts = [0; BUCKETS];
-    let sum = histogram(map).read(&mut counts);
+    let sum = histogram(map).add_to(&mut counts);
     let expected = counts[0] + counts[1] * 10;
     assert_eq!(sum, f64::from(u32::try_from(expected).unwrap()), "{counts:?}");
     counts
