@@ -38,6 +38,7 @@ mod bus;
 mod cells;
 pub mod clock;
 pub mod closed;
+mod common;
 mod epoch;
 mod epoch_files;
 pub mod exposition;
@@ -76,6 +77,7 @@ pub use crate::closed::{
     Level, LostReason, Method, Outcome, Phase, Protocol, Role, Sampling, SlotState, SpanKind,
     SpanStatus,
 };
+pub use crate::common::Common;
 pub use crate::epoch::{Buried, Death, Epoch, Finished};
 pub use crate::header::WhyBad;
 pub use crate::ids::{SpanId, TraceId};

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use saola_observability::Slot;
 use saola_observability::rings::heap_file;
 use saola_supervisor::{Birth, Children, Exit, ObserverBirth, Reread, WorkerTitle};
-use saola_worker::{BoxError, ExitReason, Hooks, MakeService, WorkerInfo, chain, heap_profiles};
+use saola_worker::{
+    Balance, BoxError, ExitReason, Hooks, MakeService, WorkerInfo, chain, heap_profiles,
+};
 
 use crate::application::Application;
 use crate::settings::mistake::Mistake;
@@ -21,6 +23,8 @@ pub(crate) struct Joined<'a, F> {
     again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
     make: &'a F,
     hooks: Option<Box<dyn saola_supervisor::Hooks>>,
+    /// Shared by all workers that are forked from here. A server without it serves as well, only less evenly.
+    balance: Option<Balance>,
 }
 
 impl<'a, F> Joined<'a, F> {
@@ -30,7 +34,8 @@ impl<'a, F> Joined<'a, F> {
         again: &'a dyn Fn() -> Result<Settings, Vec<Mistake>>,
         make: &'a F,
     ) -> Self {
-        Self { settings: BTreeMap::from([(FIRST, settings)]), again, make, hooks: None }
+        let settings = BTreeMap::from([(FIRST, settings)]);
+        Self { settings, again, make, hooks: None, balance: Balance::new().ok() }
     }
 
     /// These hear of what happens to the server.
@@ -91,7 +96,8 @@ where
             .collect();
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
         let info = WorkerInfo::new(slot, workers, generation, addresses);
-        let birth = saola_worker::Birth { info, listeners, control, parse: order };
+        let balance = self.balance.clone();
+        let birth = saola_worker::Birth { info, listeners, balance, control, parse: order };
         let exit =
             saola_worker::run(Maker(self.make), birth, attached, config, hooks(channel, title));
         match exit {

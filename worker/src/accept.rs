@@ -1,5 +1,6 @@
 //! Where connections come from: permits, the trait of a source, and what `accept4` can say.
 
+pub(crate) mod balance;
 pub(crate) mod exclusive;
 pub(crate) mod injected;
 mod linger;
@@ -19,6 +20,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
 
 use crate::config::ProxyProtocol;
+pub use balance::Balance;
+use balance::Counted;
 pub use stream::Stream;
 
 /// A listening socket that the worker inherited. Its flags are shared with all workers and are never changed.
@@ -126,7 +129,11 @@ pub struct Permits {
 
 /// One connection's place. Free again when dropped.
 #[derive(Debug)]
-pub struct Permit(Rc<Permits>);
+pub struct Permit {
+    permits: Rc<Permits>,
+    /// The connection that has it, as other workers see it.
+    counted: Option<Counted>,
+}
 
 impl Permits {
     /// Makes so many places.
@@ -153,7 +160,7 @@ impl Permits {
         let is_free = self.taken.get() < self.limit;
         is_free.then(|| {
             self.taken.set(self.taken.get() + 1);
-            Permit(Rc::clone(self))
+            Permit { permits: Rc::clone(self), counted: None }
         })
     }
 
@@ -175,8 +182,8 @@ impl Permits {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.taken.set(self.0.taken.get().saturating_sub(1));
-        if let Some(waker) = self.0.waker.borrow_mut().take() {
+        self.permits.taken.set(self.permits.taken.get().saturating_sub(1));
+        if let Some(waker) = self.permits.waker.borrow_mut().take() {
             waker.wake();
         }
     }

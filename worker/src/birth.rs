@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use tokio_util::task::TaskTracker;
 
 use crate::BoxError;
-use crate::accept::Listener;
+use crate::accept::{Balance, Listener};
 use crate::drain::Order;
 use crate::request::body::RequestBody;
 
@@ -64,6 +64,8 @@ pub struct Birth {
     pub info: WorkerInfo,
     /// Its listening sockets.
     pub listeners: Vec<Listener>,
+    /// What it and its siblings know of each other's connections; none for a worker that takes all it can.
+    pub balance: Option<Balance>,
     /// The channel on which the supervisor's orders come, one a datagram. Its end means that the supervisor has died.
     pub control: OwnedFd,
     /// Reads a datagram; `None` when it is no order.

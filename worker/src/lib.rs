@@ -25,7 +25,9 @@ mod trust;
 mod worker;
 
 pub use accept::injected::Injected;
-pub use accept::{Accept, AcceptError, Accepted, Listener, Permit, Permits, Queue, Speech, Stream};
+pub use accept::{
+    Accept, AcceptError, Accepted, Balance, Listener, Permit, Permits, Queue, Speech, Stream,
+};
 pub use birth::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo};
 pub use chain::chain;
 pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};

@@ -153,10 +153,14 @@ where
     }
     let speech = Speeches::of(&birth.listeners);
     let (orders, shutdown) = Shutdown::channel();
+    // Where each worker has a queue of its own, nobody else can take what waits there.
+    let is_shared = birth.listeners.iter().all(|listener| listener.backlog.is_none());
+    let balance = birth.balance.filter(|_| is_shared);
+    let part = balance.and_then(|balance| balance.part(birth.info.slot));
     let listeners = Arc::new(birth.listeners);
     let exclusive = match config.accept {
         AcceptMode::Tokio => None,
-        AcceptMode::Exclusive => match Exclusive::new(&listeners, beat.clone(), slot) {
+        AcceptMode::Exclusive => match Exclusive::new(&listeners, beat.clone(), slot, part) {
             Ok(source) => Some(source),
             // A kernel or a file that does not know EPOLLEXCLUSIVE.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 mod thread;
 
+use super::balance::{Counted, Part};
 use super::linger::Linger;
 use super::reserve::refuse;
 use super::socket::Socket;
@@ -54,8 +55,9 @@ impl Exclusive {
         listeners: &Arc<Vec<Listener>>,
         beat: Beat,
         slot: &'static Slot,
+        part: Option<Part>,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(Arc::clone(listeners))?);
+        let shared = Arc::new(Shared::new(Arc::clone(listeners), part)?);
         let table = watch(shared.table.0.try_clone()?)?;
         let (sender, ended) = mpsc::channel(1);
         Acceptor::new(Arc::clone(&shared), sender, beat, slot).start()?;
@@ -77,17 +79,25 @@ impl Exclusive {
         }
     }
 
-    fn accepted(&mut self, fd: OwnedFd, speech: Speech, at: Instant) -> Option<Accepted<Socket>> {
+    fn accepted(
+        &mut self,
+        fd: OwnedFd,
+        speech: Speech,
+        at: Instant,
+        counted: Option<Counted>,
+    ) -> Option<Accepted<Socket>> {
         // A client that is gone already is none, and leaves its permit for the next.
         let (io, peer) = Socket::new(fd).ok()?;
-        Some(Accepted { io, peer, speech, at, permit: self.permits.pop()? })
+        let mut permit = self.permits.pop()?;
+        permit.counted = counted;
+        Some(Accepted { io, peer, speech, at, permit })
     }
 
     /// Takes what the thread has laid down.
     fn handed(&mut self) -> Option<Accepted<Socket>> {
-        while let Some(Handed { fd, speech, at, .. }) = self.shared.as_ref()?.pick_up() {
+        while let Some(Handed { fd, speech, at, counted, .. }) = self.shared.as_ref()?.pick_up() {
             self.is_granted = false;
-            let accepted = self.accepted(fd, speech, Instant::from_std(at));
+            let accepted = self.accepted(fd, speech, Instant::from_std(at), counted);
             if accepted.is_some() {
                 return accepted;
             }
@@ -148,7 +158,8 @@ impl Exclusive {
                     refuse(fd, listener.speech);
                 }
                 Taken::Socket(fd) => {
-                    if let Some(accepted) = self.accepted(fd, listener.speech, Instant::now()) {
+                    if let Some(accepted) = self.accepted(fd, listener.speech, Instant::now(), None)
+                    {
                         return Ok(Some(accepted));
                     }
                 }

@@ -65,7 +65,7 @@ pub(super) fn birth(listeners: Vec<Listener>) -> (Birth, OwnedFd) {
         _ => None,
     };
     let info = WorkerInfo::new(7, 1, 1, Vec::new());
-    (Birth { info, listeners, control: theirs, parse }, ours)
+    (Birth { info, listeners, balance: None, control: theirs, parse }, ours)
 }
 
 pub(super) fn tcp() -> (Listener, std::net::SocketAddr) {

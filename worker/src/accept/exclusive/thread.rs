@@ -22,6 +22,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use saola_observability::Slot;
 use tokio::sync::mpsc;
 
+use super::super::balance::{Counted, HOLD, Part};
 use super::super::reserve::Reserve;
 use super::super::{Listener, Speech, Taken, take};
 use crate::heartbeat::Beat;
@@ -30,6 +31,8 @@ use crate::heartbeat::Beat;
 pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) listeners: Arc<Vec<Listener>>,
+    /// What the other workers see of this one; none where each has a queue of its own.
+    part: Option<Part>,
     /// The bell is always in it; the listeners while the thread is armed.
     epoll: Epoll,
     /// Ends a wait in epoll.
@@ -46,8 +49,7 @@ struct State {
     wish: Wish,
     /// For so many connections more the loop has permits.
     granted: usize,
-    /// The thread is armed, or the loop is about to arm it.
-    is_armed: bool,
+    arms: Arms,
     handed: VecDeque<Handed>,
     /// The loop was called for them.
     is_called: bool,
@@ -61,8 +63,20 @@ pub(super) struct Handed {
     pub(super) fd: OwnedFd,
     pub(super) speech: Speech,
     pub(super) at: Instant,
+    pub(super) counted: Option<Counted>,
     /// It is in the table.
     is_silent: bool,
+}
+
+/// Whether the listeners are in the epoll.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Arms {
+    /// They are, or the loop is about to put them in.
+    Up,
+    /// Not until the loop has looked, or the thread finds it idle.
+    Down,
+    /// Not for a moment, whatever the loop has to say.
+    Held,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -74,7 +88,7 @@ pub(super) enum Wish {
 
 impl Shared {
     /// An error of kind `InvalidInput` means that the kernel does not know `EPOLLEXCLUSIVE`.
-    pub(super) fn new(listeners: Arc<Vec<Listener>>) -> io::Result<Self> {
+    pub(super) fn new(listeners: Arc<Vec<Listener>>, part: Option<Part>) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let bell = EventFd::from_value_and_flags(0, flags)?;
         let knock = EventFd::from_value_and_flags(0, flags)?;
@@ -89,12 +103,12 @@ impl Shared {
         let state = Mutex::new(State {
             wish: Wish::Accept,
             granted: 0,
-            is_armed: false,
+            arms: Arms::Down,
             handed: VecDeque::new(),
             is_called: false,
             is_timed: false,
         });
-        let shared = Self { state, listeners, epoll, bell, table, patience, knock };
+        let shared = Self { state, listeners, part, epoll, bell, table, patience, knock };
         // Tried once, so that a kernel that refuses is noticed before the worker is ready.
         shared.arm()?;
         shared.disarm();
@@ -106,8 +120,12 @@ impl Shared {
         let arms = {
             let mut state = self.lock();
             state.granted = permits.saturating_sub(state.handed.len());
-            let accepts = state.wish == Wish::Accept && state.handed.is_empty();
-            accepts && !std::mem::replace(&mut state.is_armed, true)
+            let arms =
+                state.wish == Wish::Accept && state.handed.is_empty() && state.arms == Arms::Down;
+            if arms {
+                state.arms = Arms::Up;
+            }
+            arms
         };
         if arms { self.arm() } else { Ok(()) }
     }
@@ -132,11 +150,11 @@ impl Shared {
     }
 
     /// Lays a connection down for the loop. Its first bytes make the table ready, or the end of our patience.
-    fn lay_down(&self, fd: OwnedFd, speech: Speech) {
+    fn lay_down(&self, fd: OwnedFd, speech: Speech, counted: Option<Counted>, is_held: bool) {
         let is_silent = is_silent(&fd);
         let calls = {
             let mut state = self.lock();
-            state.is_armed = false;
+            state.arms = if is_held { Arms::Held } else { Arms::Down };
             state.granted = state.granted.saturating_sub(1);
             // The loop alone can grant more.
             let calls = !is_silent || state.granted == 0;
@@ -145,7 +163,8 @@ impl Shared {
                 let _ = self.table.add(&fd, EpollEvent::new(ONCE, 0));
             }
             state.is_called |= calls;
-            state.handed.push_back(Handed { fd, speech, at: Instant::now(), is_silent });
+            let at = Instant::now();
+            state.handed.push_back(Handed { fd, speech, at, counted, is_silent });
             calls
         };
         if calls {
@@ -169,6 +188,7 @@ impl Shared {
 
     /// Puts the listeners into the epoll, also while the thread waits in it.
     fn arm(&self) -> io::Result<()> {
+        self.waits(true);
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
         for (number, listener) in (0..).zip(self.listeners.iter()) {
             match self.epoll.add(&listener.fd, EpollEvent::new(flags, number)) {
@@ -192,9 +212,16 @@ impl Shared {
 
     /// Takes them out: a worker that will not accept must not stay in the wake list, or wake-ups meant for others end here.
     fn disarm(&self) {
+        self.waits(false);
         for listener in self.listeners.iter() {
             // It was added, or is about to be; else the descriptor is gone, and its registration with it.
             let _ = self.epoll.delete(&listener.fd);
+        }
+    }
+
+    fn waits(&self, waits: bool) {
+        if let Some(part) = &self.part {
+            part.waits(waits);
         }
     }
 }
@@ -213,13 +240,14 @@ pub(super) struct Acceptor {
     ended: mpsc::Sender<io::Error>,
     beat: Beat,
     reserve: Reserve,
-    /// Without descriptors the listeners are left alone until then.
+    /// The listeners are left alone until then: there are no descriptors, or others have fewer connections.
     pause: Option<Instant>,
 }
 
 /// How often a thread that waits looks whether the loop lives.
 const LOOK: Duration = Duration::from_millis(100);
 const BELL: u64 = u64::MAX;
+const ALMOST_MS: Duration = Duration::from_micros(999);
 /// How long the loop is left alone while a client has connected and said nothing: longer than a request takes that follows its
 /// connection at once, and so short that silent clients hold up none that waits behind them.
 const PATIENCE: Duration = Duration::from_micros(250);
@@ -272,10 +300,16 @@ impl Acceptor {
             self.shared.patience.set(expiration, TimerSetTimeFlags::empty())?;
             state.is_timed = true;
         }
-        match (accepts, std::mem::replace(&mut state.is_armed, accepts)) {
-            (true, false) => self.shared.arm()?,
-            (false, true) => self.shared.disarm(),
-            (true, true) | (false, false) => {}
+        let arms = match (accepts, self.pause) {
+            (true, _) => Arms::Up,
+            (false, Some(_)) => Arms::Held,
+            (false, None) => Arms::Down,
+        };
+        match (arms, std::mem::replace(&mut state.arms, arms)) {
+            (Arms::Up, Arms::Up) => self.shared.waits(true),
+            (Arms::Up, _) => self.shared.arm()?,
+            (_, Arms::Up) => self.shared.disarm(),
+            (_, _) => {}
         }
         Ok(state.wish != Wish::End)
     }
@@ -284,7 +318,8 @@ impl Acceptor {
     fn once(&mut self) -> io::Result<bool> {
         let mut events = [EpollEvent::empty()];
         let rest = self.pause.map(|end| end.saturating_duration_since(Instant::now()));
-        let wait = rest.map_or(LOOK, |rest| rest.min(LOOK));
+        // In whole milliseconds: rounded down the last one would be spent looking.
+        let wait = rest.map_or(LOOK, |rest| (rest + ALMOST_MS).min(LOOK));
         let wait = EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO);
         match self.shared.epoll.wait(&mut events, wait) {
             Ok(1) => {}
@@ -307,7 +342,13 @@ impl Acceptor {
                 self.reserve.eases();
                 // Before it is laid down: from then on the loop may grant the next one, and arm.
                 shared.disarm();
-                shared.lay_down(fd, listener.speech);
+                let part = shared.part.as_ref();
+                let counted = part.map(Part::count);
+                let is_ahead = part.is_some_and(Part::is_ahead);
+                if is_ahead {
+                    self.pause = Some(Instant::now() + HOLD);
+                }
+                shared.lay_down(fd, listener.speech, counted, is_ahead);
             }
             Taken::Nothing | Taken::Next => {}
             // A level-triggered listener would spin, so it is left alone for a while.
@@ -327,14 +368,19 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::accept::Balance;
 
     fn thread(beat: &Beat) -> (Acceptor, std::net::SocketAddr) {
+        thread_of(None, beat)
+    }
+
+    fn thread_of(part: Option<Part>, beat: &Beat) -> (Acceptor, std::net::SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (text, speech) = (address.to_string(), Speech::default());
         let listener = Listener { fd: listener.into(), address: text, speech, backlog: None };
-        let shared = Arc::new(Shared::new(Arc::new(vec![listener])).unwrap());
+        let shared = Arc::new(Shared::new(Arc::new(vec![listener]), part).unwrap());
         let (ended, _receiver) = mpsc::channel(1);
         (Acceptor::new(shared, ended, beat.clone(), Slot::in_memory()), address)
     }
@@ -363,6 +409,32 @@ mod tests {
         assert_eq!(taken_ahead(false, b""), 1, "the loop is busy");
         assert_eq!(taken_ahead(true, b"GET"), 1, "the loop is called, and was idle until now");
         assert_eq!(taken_ahead(false, b"GET"), 1);
+    }
+
+    #[test]
+    fn a_thread_that_is_ahead_leaves_the_next_client_to_others_for_a_moment() {
+        let balance = Balance::new().unwrap();
+        let [own, other] = [0, 1].map(|slot| balance.part(slot).unwrap());
+        let (mut thread, address) = thread_of(Some(own), &Beat::new());
+        let shared = Arc::clone(&thread.shared);
+        let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        let arms = || shared.lock().arms;
+        other.waits(true);
+        let mut taken = Vec::new();
+        for expected in [Arms::Down, Arms::Held] {
+            shared.grant(1).unwrap();
+            assert!(thread.once().unwrap());
+            assert_eq!(arms(), expected);
+            taken.extend(shared.pick_up());
+        }
+        shared.grant(1).unwrap();
+        assert_eq!(arms(), Arms::Held, "the loop does not arm it");
+        while arms() == Arms::Held {
+            assert!(thread.settle().unwrap());
+        }
+        assert!(thread.once().unwrap());
+        taken.extend(shared.pick_up());
+        assert_eq!(taken.len(), 3, "nobody else took it");
     }
 
     #[test]
