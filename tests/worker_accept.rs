@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use crate::load::{Connections, Load};
+use crate::server::Slot;
 use crate::setup::Setup;
 use crate::supervision_load::is_long;
 use crate::wait;
@@ -71,6 +72,40 @@ fn a_kill_costs_what_was_accepted_and_not_answered_and_that_is_two_at_most() {
         );
         assert_eq!(server.stop(), 0);
     }
+}
+
+#[test]
+fn a_worker_that_is_new_gets_the_next_clients_until_it_has_its_share() {
+    let server = Setup::of_example("misfit").args(["--workers", "2"]).start();
+    let connect = |number: u32| -> Vec<Wire> {
+        let address = server.address();
+        let mut wires: Vec<_> = (0..number).map(|_| Wire::connect(&address).unwrap()).collect();
+        for wire in &mut wires {
+            wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.answer().unwrap().status, 200);
+        }
+        wires
+    };
+    let taken = || {
+        let metrics = server.metrics();
+        ["0", "1"]
+            .map(|worker| metrics.value("saola_connections_accepted_total", &[("worker", worker)]))
+    };
+    let _old = connect(64);
+    let [of_victim, _] = taken();
+    server.kill(Slot(0));
+    wait::until("its successor accepts", || {
+        server.get("/").expect_status(200);
+        taken()[0] > of_victim
+    });
+    let before = taken();
+    let _new = connect(24);
+    let [of_new, of_old] = taken();
+    let (of_new, of_old) = (of_new - before[0], of_old - before[1]);
+    assert!(of_new > 2 * of_old, "of those that came then it got {of_new}, and the other {of_old}");
+    server.stop_at_once();
 }
 
 #[test]
