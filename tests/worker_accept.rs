@@ -77,16 +77,16 @@ fn a_kill_costs_what_was_accepted_and_not_answered_and_that_is_two_at_most() {
 #[test]
 fn a_worker_that_is_new_gets_the_next_clients_until_it_has_its_share() {
     let server = Setup::of_example("misfit").args(["--workers", "2"]).start();
+    // One after the other: each finds both workers waiting, or as soon as the machine lets them.
     let connect = |number: u32| -> Vec<Wire> {
         let address = server.address();
-        let mut wires: Vec<_> = (0..number).map(|_| Wire::connect(&address).unwrap()).collect();
-        for wire in &mut wires {
+        let connect = |_| {
+            let mut wire = Wire::connect(&address).unwrap();
             wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        }
-        for wire in &mut wires {
             assert_eq!(wire.answer().unwrap().status, 200);
-        }
-        wires
+            wire
+        };
+        (0..number).map(connect).collect()
     };
     let taken = || {
         let metrics = server.metrics();
@@ -104,7 +104,10 @@ fn a_worker_that_is_new_gets_the_next_clients_until_it_has_its_share() {
     let _new = connect(24);
     let [of_new, of_old] = taken();
     let (of_new, of_old) = (of_new - before[0], of_old - before[1]);
-    assert!(of_new > 2 * of_old, "of those that came then it got {of_new}, and the other {of_old}");
+    assert!(
+        2 * of_new > 3 * of_old,
+        "of those that came then it got {of_new}, and the other {of_old}"
+    );
     server.stop_at_once();
 }
 

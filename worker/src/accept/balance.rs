@@ -30,8 +30,10 @@ const WAITING_NS: u64 = 250_000_000;
 const BUSY_NS: u64 = 10_000_000;
 /// So many connections more are chance; it would cost more to even them out.
 const CLEARLY: u64 = 3;
-/// How long a worker that is ahead leaves the others alone: enough for one of them to be given a processor.
+/// How long a worker that is ahead leaves the queue to the others before it looks again.
 pub(super) const HOLD: Duration = Duration::from_millis(1);
+/// How often it does so for one connection: enough for another worker to be given a processor.
+pub(super) const MOST_HOLDS: u32 = 8;
 
 impl Balance {
     /// Makes one for a server that is about to fork its workers.

@@ -22,7 +22,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use saola_observability::Slot;
 use tokio::sync::mpsc;
 
-use super::super::balance::{Counted, HOLD, Part};
+use super::super::balance::{Counted, HOLD, MOST_HOLDS, Part};
 use super::super::reserve::Reserve;
 use super::super::{Listener, Speech, Taken, take};
 use crate::heartbeat::Beat;
@@ -242,6 +242,8 @@ pub(super) struct Acceptor {
     reserve: Reserve,
     /// The listeners are left alone until then: there are no descriptors, or others have fewer connections.
     pause: Option<Instant>,
+    /// How often they were left to the others since it took a connection.
+    holds: u32,
 }
 
 /// How often a thread that waits looks whether the loop lives.
@@ -261,7 +263,7 @@ impl Acceptor {
         beat: Beat,
         slot: &'static Slot,
     ) -> Self {
-        Self { shared, ended, beat, reserve: Reserve::new(slot), pause: None }
+        Self { shared, ended, beat, reserve: Reserve::new(slot), pause: None, holds: 0 }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a worker forks nothing")]
@@ -286,7 +288,9 @@ impl Acceptor {
 
     /// Is armed when it should be, and only then; `false` when it is to end.
     fn settle(&mut self) -> io::Result<bool> {
-        self.pause.take_if(|end| *end <= Instant::now());
+        if self.pause.take_if(|end| *end <= Instant::now()).is_some() {
+            self.hold();
+        }
         // Under the lock: what was granted after this look is not taken back.
         let mut state = self.shared.lock();
         // A loop that is idle serves any of them as soon as it speaks; one that is busy holds one at most.
@@ -312,6 +316,14 @@ impl Acceptor {
             (_, _) => {}
         }
         Ok(state.wish != Wish::End)
+    }
+
+    /// Leaves the listeners to the others, if it is ahead of one of them and has not done so for long enough.
+    fn hold(&mut self) {
+        if self.holds < MOST_HOLDS && self.shared.part.as_ref().is_some_and(Part::is_ahead) {
+            self.holds += 1;
+            self.pause = Some(Instant::now() + HOLD);
+        }
     }
 
     /// One wait and at most one accept.
@@ -342,13 +354,10 @@ impl Acceptor {
                 self.reserve.eases();
                 // Before it is laid down: from then on the loop may grant the next one, and arm.
                 shared.disarm();
-                let part = shared.part.as_ref();
-                let counted = part.map(Part::count);
-                let is_ahead = part.is_some_and(Part::is_ahead);
-                if is_ahead {
-                    self.pause = Some(Instant::now() + HOLD);
-                }
-                shared.lay_down(fd, listener.speech, counted, is_ahead);
+                let counted = shared.part.as_ref().map(Part::count);
+                self.holds = 0;
+                self.hold();
+                shared.lay_down(fd, listener.speech, counted, self.pause.is_some());
             }
             Taken::Nothing | Taken::Next => {}
             // A level-triggered listener would spin, so it is left alone for a while.
