@@ -93,21 +93,20 @@ fn a_worker_that_is_new_gets_the_next_clients_until_it_has_its_share() {
         ["0", "1"]
             .map(|worker| metrics.value("saola_connections_accepted_total", &[("worker", worker)]))
     };
-    let _old = connect(64);
-    let [of_victim, _] = taken();
+    let mut kept = connect(64);
+    let [of_victim, of_other] = taken();
     server.kill(Slot(0));
     wait::until("its successor accepts", || {
         server.get("/").expect_status(200);
         taken()[0] > of_victim
     });
-    let before = taken();
-    let _new = connect(24);
-    let [of_new, of_old] = taken();
-    let (of_new, of_old) = (of_new - before[0], of_old - before[1]);
-    assert!(
-        2 * of_new > 3 * of_old,
-        "of those that came then it got {of_new}, and the other {of_old}"
-    );
+    // Dealt in turns the other would always have as many more as it has now.
+    let is_even = |_| {
+        kept.extend(connect(10));
+        let [new, other] = taken();
+        other.saturating_sub(new - of_victim) < of_other / 2
+    };
+    assert!((0..20).any(is_even), "of the clients that came then: {:?}", taken());
     server.stop_at_once();
 }
 
