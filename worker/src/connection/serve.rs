@@ -105,7 +105,7 @@ fn http1(worker: &Worker) -> http1::Builder {
         .keep_alive(true)
         .pipeline_flush(false)
         .max_headers(config.limit_request_fields)
-        .max_header_size(config.limit_request_head)
+        // No `max_header_size`: the gate limits heads, and trailers would be allowed as much instead of hyper's 16 KiB.
         .max_buf_size(131_072)
         .auto_date_header(true)
         .ignore_invalid_headers(false);
