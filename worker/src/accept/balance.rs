@@ -95,7 +95,7 @@ impl Part {
                 [CONNECTIONS, WAITS, SEEN].map(|word| other[word].load(Relaxed));
             let fresh = if waits == 0 { BUSY_NS } else { WAITING_NS };
             let is_there = seen != 0 && now.saturating_sub(seen) < fresh;
-            is_there && own > theirs + theirs / 8 + CLEARLY
+            is_there && own > theirs.saturating_add(theirs / 8).saturating_add(CLEARLY)
         })
     }
 }
