@@ -264,6 +264,19 @@ impl Server {
         pid
     }
 
+    /// Stops the worker of a slot where it stands, and returns who it is once none of its threads can do anything more.
+    pub(crate) fn freeze(&self, slot: Slot) -> Pid {
+        let pid = self.worker(slot);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        self.until_true("it stands still", || tasks().all(is_stopped));
+        pid
+    }
+
     /// Signals the supervisor.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.group, signal).unwrap();

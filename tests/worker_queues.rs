@@ -121,8 +121,7 @@ fn who_waits_for_a_worker_that_is_killed_is_served_by_its_successor() {
 fn who_waits_for_a_worker_that_is_let_go_is_served_by_the_others() {
     let server = setup("3").start();
     server.until_true("every worker has its queue", || is_dealt(&server, 3));
-    let oldest = server.worker(Slot(0));
-    kill(oldest, Signal::SIGSTOP).unwrap();
+    let oldest = server.freeze(Slot(0));
     let clients = ask(&server, 64);
     server.signal(Signal::SIGTTOU);
     server.until_true("one is let go", || !server.lines_of("workers changed").is_empty());
