@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Workers of each server; threads of bare hyper.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: u32,
+    /// Threads of the load generator: with one it is the generator that is busy, and servers mostly wait for it.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    generator_threads: u32,
     /// 5 rounds of 1 s; leaves the committed results alone.
     #[arg(long)]
     quick: bool,

@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use serde::Serialize;
 
+use crate::Options;
 use crate::targets::find;
 
 /// CPU time of the processes of a tree, nanoseconds by pid.
@@ -129,15 +132,25 @@ pub(crate) struct Loaded {
     pub(crate) p99_us: f64,
 }
 
+/// CPU nanoseconds of all children that have ended, which are generators.
+pub(crate) fn generators_ns() -> anyhow::Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let times = [usage.user_time(), usage.system_time()];
+    Ok(times.iter().map(|time| u64::try_from(time.num_microseconds()).unwrap_or(0)).sum::<u64>()
+        * 1_000)
+}
+
 /// Why nothing can be measured here.
 pub(crate) fn missing_generator() -> Option<String> {
     find("wrk").is_none().then(|| "no load generator: apt-get install wrk".to_owned())
 }
 
-/// Loads a server from one thread of the generator.
-pub(crate) fn load(address: SocketAddr, connections: u32, seconds: u32) -> anyhow::Result<Loaded> {
+/// Loads a server.
+pub(crate) fn load(address: SocketAddr, options: &Options, seconds: u32) -> anyhow::Result<Loaded> {
+    let Options { connections, generator_threads, .. } = options;
     let output = Command::new(find("wrk").context("wrk is not there")?)
-        .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s")])
+        .args([format!("-t{generator_threads}"), format!("-c{connections}")])
+        .args(["--latency".to_owned(), format!("-d{seconds}s")])
         .arg(format!("http://{address}/"))
         .output()
         .context("cannot run wrk")?;

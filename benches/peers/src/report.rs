@@ -105,8 +105,12 @@ fn head(text: &mut String, options: &Options) -> anyhow::Result<()> {
     writeln!(text, "| rustc | {} |", said("rustc", &["--version"]))?;
     writeln!(
         text,
-        "| run | {} rounds of {} s, {} connections, {} workers, generator wrk on the same cores |",
-        options.rounds, options.seconds, options.connections, options.workers
+        "| run | {} rounds of {} s, {} connections, {} workers, generator wrk with {} threads on the same cores |",
+        options.rounds,
+        options.seconds,
+        options.connections,
+        options.workers,
+        options.generator_threads
     )?;
     writeln!(
         text,

@@ -64,7 +64,7 @@ pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> 
         running.push(Running::start(target, options.workers, &sink)?);
     }
     for server in &running {
-        load(server.address, options.connections, 1)?;
+        load(server.address, options, 1)?;
     }
     let mut rounds: Vec<Vec<Round>> = running.iter().map(|_| Vec::new()).collect();
     for number in 0..options.rounds {
@@ -109,13 +109,14 @@ fn one_round(server: &Running, options: &Options, sink: &Sink) -> anyhow::Result
     let spans = sink.spans();
     let (before, busy) = (TreeTime::of(server.pid()), machine_busy_ns());
     let own = TreeTime::of(std::process::id());
-    let loaded = load(server.address, options.connections, options.seconds)?;
+    let generators = measure::generators_ns()?;
+    let loaded = load(server.address, options, options.seconds)?;
     let used = TreeTime::of(server.pid()).since(&before);
     let busy = machine_busy_ns().saturating_sub(busy);
-    // The generator's own time is in nobody's tree any more: it used what one thread can.
+    // The generator's own time is in nobody's tree any more.
     let known = used.all_ns
         + TreeTime::of(std::process::id()).since(&own).all_ns
-        + u64::from(options.seconds) * 1_000_000_000;
+        + measure::generators_ns()?.saturating_sub(generators);
     // Spans of the last second are still on their way.
     if server.target.is_saola() {
         std::thread::sleep(Duration::from_millis(300));
