@@ -40,9 +40,10 @@ pub(crate) struct Options {
     /// Workers of each server; threads of bare hyper.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: u32,
-    /// Threads of the load generator: with one it is the generator that is busy, and servers mostly wait for it.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    generator_threads: u32,
+    /// Threads of the load generator, as many as workers unless given: with one it is the generator that is busy, and servers
+    /// mostly wait for it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    generator_threads: Option<u32>,
     /// 5 rounds of 1 s; leaves the committed results alone.
     #[arg(long)]
     quick: bool,
@@ -53,6 +54,12 @@ pub(crate) struct Options {
     /// Shows the targets, found or missing, and ends.
     #[arg(long)]
     list: bool,
+}
+
+impl Options {
+    pub(crate) fn generator_threads(&self) -> u32 {
+        self.generator_threads.unwrap_or(self.workers)
+    }
 }
 
 /// A comparison: its targets are measured in the same rounds.

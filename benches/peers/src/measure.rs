@@ -147,9 +147,9 @@ pub(crate) fn missing_generator() -> Option<String> {
 
 /// Loads a server.
 pub(crate) fn load(address: SocketAddr, options: &Options, seconds: u32) -> anyhow::Result<Loaded> {
-    let Options { connections, generator_threads, .. } = options;
+    let (connections, threads) = (options.connections, options.generator_threads());
     let output = Command::new(find("wrk").context("wrk is not there")?)
-        .args([format!("-t{generator_threads}"), format!("-c{connections}")])
+        .args([format!("-t{threads}"), format!("-c{connections}")])
         .args(["--latency".to_owned(), format!("-d{seconds}s")])
         .arg(format!("http://{address}/"))
         .output()

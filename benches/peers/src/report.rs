@@ -58,7 +58,10 @@ fn folder(options: &Options, is_noisy: bool) -> anyhow::Result<PathBuf> {
         return Ok(out.clone());
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let is_full = !options.quick && options.only.is_empty() && options.sets.len() == 3;
+    let is_full = !options.quick
+        && options.only.is_empty()
+        && options.sets.len() == 3
+        && options.generator_threads.is_none();
     if is_full && !is_noisy && is_clean() {
         return Ok(here.to_owned());
     }
@@ -110,7 +113,7 @@ fn head(text: &mut String, options: &Options) -> anyhow::Result<()> {
         options.seconds,
         options.connections,
         options.workers,
-        options.generator_threads
+        options.generator_threads()
     )?;
     writeln!(
         text,
