@@ -200,8 +200,8 @@ impl Round {
         let Self { observe, their_observe, client_observe, with, their_with, .. } = self;
         let Self { their_macro, plain, exemplar, request, .. } = self;
         println!(
-            "{base} {xadd} {inc} {their_inc} {their_shared_inc} {foreign} {observe} {their_observe} {client_observe} {with} {their_with} \
-             {their_macro} {plain} {exemplar} {request}"
+            "{base} {xadd} {inc} {their_inc} {their_shared_inc} {foreign} {observe} {their_observe} \
+             {client_observe} {with} {their_with} {their_macro} {plain} {exemplar} {request}"
         );
     }
 
@@ -232,8 +232,8 @@ impl Round {
         let Self { base, xadd, inc, their_inc, their_shared_inc, foreign, observe, .. } = self;
         let Self { their_observe, client_observe, with, plain, exemplar, request, .. } = self;
         format!(
-            "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2}, {their_shared_inc:.2})  foreign {foreign:.2}  observe \
-             {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  one {plain:.2}  with exemplar \
+            "ns: load+store {base:.2}  xadd {xadd:.2}  inc {inc:.2} ({their_inc:.2}, {their_shared_inc:.2})  \
+             foreign {foreign:.2}  observe {observe:.2} ({their_observe:.2}, {client_observe:.2})  with+inc {with:.1}  one {plain:.2}  with exemplar \
              {exemplar:.2}  begin+end {request:.1}"
         )
     }
