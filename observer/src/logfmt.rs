@@ -179,18 +179,18 @@ impl Encoder {
 
     /// Writes one line. The second attempt cuts each value so short that no value can make the line too long.
     fn line(&self, out: &mut Vec<u8>, write: impl Fn(&mut Line<'_>)) {
-        let syntax = self.syntax();
-        let begin = out.len();
-        for room in [Room::Usual, Room::Tight] {
-            out.truncate(begin);
+        let (syntax, begin) = (self.syntax(), out.len());
+        let mut attempt = |room| {
             let mut line = Line::new(out, syntax, room);
             write(&mut line);
-            if line.end() {
-                return;
+            let fits = line.end();
+            if !fits {
+                out.truncate(begin);
             }
-        }
-        debug_assert!(false, "a tight line is never too long");
-        out.truncate(begin);
+            fits
+        };
+        let is_written = attempt(Room::Usual) || attempt(Room::Tight);
+        debug_assert!(is_written, "a tight line is never too long");
     }
 
     fn syntax(&self) -> Syntax {

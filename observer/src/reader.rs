@@ -138,7 +138,7 @@ impl<R: Rings> Reader<R> {
             while self.rings.unread(source, Stage::Log) > 0 {
                 let mut read = 0;
                 let (rings, lines) = (&mut self.rings, &mut self.lines);
-                rings.read(source, PER_PASS, &mut |_, record| {
+                rings.read(source, PER_PASS, |_, record| {
                     read += 1;
                     count += u64::from(lines.lose(LostLines::Shutdown, &record));
                 });
@@ -205,7 +205,7 @@ impl<R: Rings> Reader<R> {
             let traces = self.traces.as_ref().filter(|_| is_together);
             let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
             let (pending, open) = (&mut self.pending[source], &mut self.open[source]);
-            self.rings.read(source, most, &mut |position, mut record| {
+            self.rings.read(source, most, |position, mut record| {
                 time = record.wall_ns().max(time);
                 mark.reached = Some(position);
                 stacks::name(&mut record, symbols);
@@ -248,7 +248,7 @@ impl<R: Rings> Reader<R> {
                 let before = self.rings.read_to(source, Stage::Log);
                 let (rings, lines, mark) =
                     (&mut self.rings, &mut self.lines, &mut self.marks[source]);
-                rings.read(source, PER_RING.0, &mut |_, record| {
+                rings.read(source, PER_RING.0, |_, record| {
                     lines.lose(LostLines::Blocked, &record);
                 });
                 let reached = self.rings.read_to(source, Stage::Log);
@@ -303,7 +303,7 @@ impl<R: Rings> Reader<R> {
         let worker = self.rings.origin(source).worker;
         let mut last = self.rings.read_to(source, Stage::Otlp);
         let (open, profiles) = (&mut self.open[source], &mut self.profiles);
-        self.rings.read_kept(source, PER_RING.1, &mut |position, kept| {
+        self.rings.read_kept(source, PER_RING.1, |position, kept| {
             found = Found::Some;
             let fate = match kept {
                 Kept::Record(record) => traces.record(worker, record, profiles),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
 use crate::ids::{SpanId, TraceId};
-use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, SPAN};
+use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, REQUEST_FIXED, SPAN};
 use crate::record::{
     EventRecord, Kind, LostRecord, OwnedValue, PanicRecord, Record, RequestRecord, SpanRecord,
 };
@@ -69,58 +69,46 @@ type Maybe<T> = Option<T>;
 
 struct Input<'a> {
     bytes: &'a [u8],
-    /// The same once texts are read, if all of that is UTF-8: then each text is, and they are looked at together.
-    text: Option<&'a str>,
 }
 
 impl<'a> Input<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, text: None }
+        Self { bytes }
     }
 
     fn request(&mut self) -> Option<RequestRecord<'a>> {
-        let (start_wall_ns, duration_ns) = (self.u64()?, self.u64()?);
-        let (trace, span, parent) = (self.trace()?, self.span_id()?, self.span_id()?);
-        let (request_bytes, response_bytes) = (self.u64()?, self.u64()?);
-        let client = self.address()?;
-        let cpu_samples = self.u32()?;
-        let status = self.u16()?;
-        let (client_port, server_port) = (self.u16()?, self.u16()?);
-        let method = Method::from_number(self.u8()?)?;
-        let protocol = Protocol::from_number(self.u8()?)?;
-        let outcome = Outcome::from_number(self.u8()?)?;
-        let sampling = Sampling::from_number(self.u8()?)?;
-        let flags = self.u8()?;
-        self.text = std::str::from_utf8(self.bytes).ok();
-        let route = self.text()?;
-        let exception = Some(self.text()?).filter(|text| !text.is_empty());
+        // Of a length that the compiler knows: one check of the payload instead of one a field.
+        let fixed = self.take::<REQUEST_FIXED>()?;
+        let [.., flags] = *fixed;
+        let (mut fixed, mut texts) = (Self::new(fixed), Texts::of(self.bytes));
+        // In the order of the payload.
         Some(RequestRecord {
-            start_wall_ns,
-            duration_ns,
-            trace,
-            span,
-            parent,
             remote_parent: flags & 1 != 0,
             is_https: flags & 2 != 0,
-            route,
-            exception,
-            request_bytes,
-            response_bytes,
-            status: Some(status).filter(|status| *status != 0),
-            client,
-            client_port,
-            server_port,
-            cpu_samples,
-            method,
-            protocol,
-            outcome,
-            sampling,
-            path: self.text()?,
-            request_id: self.text()?,
-            user_agent: self.text()?,
-            server_address: self.text()?,
-            method_text: self.text()?,
-            tracestate: self.text()?,
+            start_wall_ns: fixed.u64()?,
+            duration_ns: fixed.u64()?,
+            trace: fixed.trace()?,
+            span: fixed.span_id()?,
+            parent: fixed.span_id()?,
+            request_bytes: fixed.u64()?,
+            response_bytes: fixed.u64()?,
+            client: fixed.address()?,
+            cpu_samples: fixed.u32()?,
+            status: Some(fixed.u16()?).filter(|status| *status != 0),
+            client_port: fixed.u16()?,
+            server_port: fixed.u16()?,
+            method: Method::from_number(fixed.u8()?)?,
+            protocol: Protocol::from_number(fixed.u8()?)?,
+            outcome: Outcome::from_number(fixed.u8()?)?,
+            sampling: Sampling::from_number(fixed.u8()?)?,
+            route: texts.next()?,
+            exception: Some(texts.next()?).filter(|text| !text.is_empty()),
+            path: texts.next()?,
+            request_id: texts.next()?,
+            user_agent: texts.next()?,
+            server_address: texts.next()?,
+            method_text: texts.next()?,
+            tracestate: texts.next()?,
         })
     }
 
@@ -214,20 +202,14 @@ impl<'a> Input<'a> {
     }
 
     fn owned(&mut self) -> Option<String> {
-        self.text().map(Cow::into_owned)
+        self.text().map(str::to_owned)
     }
 
-    fn text(&mut self) -> Option<Cow<'a, str>> {
+    fn text(&mut self) -> Option<&'a str> {
         let length = usize::from(self.u16()?);
         let (bytes, rest) = self.bytes.split_at_checked(length)?;
         self.bytes = rest;
-        let Some(all) = self.text else {
-            return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
-        };
-        // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
-        let (text, rest) = all.split_at_checked(2)?.1.split_at_checked(length)?;
-        self.text = Some(rest);
-        Some(Cow::Borrowed(text))
+        std::str::from_utf8(bytes).ok()
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -246,10 +228,36 @@ impl<'a> Input<'a> {
         self.take().map(|bytes| u64::from_ne_bytes(*bytes))
     }
 
-    fn take<const N: usize>(&mut self) -> Option<&[u8; N]> {
+    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (head, rest) = self.bytes.split_first_chunk()?;
         self.bytes = rest;
         Some(head)
+    }
+}
+
+/// The texts of a request, one behind the other.
+struct Texts<'a> {
+    bytes: Input<'a>,
+    /// The same, if all of it is UTF-8: then each text is, and they are looked at together.
+    text: Option<&'a str>,
+}
+
+impl<'a> Texts<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes: Input::new(bytes), text: std::str::from_utf8(bytes).ok() }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<Cow<'a, str>> {
+        let Some(all) = self.text else {
+            return self.bytes.text().map(Cow::Borrowed);
+        };
+        let (length, rest) = all.split_at_checked(2)?;
+        let length = u16::from_ne_bytes(*length.as_bytes().first_chunk()?);
+        // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
+        let (text, rest) = rest.split_at_checked(usize::from(length))?;
+        self.text = Some(rest);
+        Some(Cow::Borrowed(text))
     }
 }
 

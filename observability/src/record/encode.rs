@@ -20,7 +20,7 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) const MOST_FIELDS: usize = 64;
 
 /// Bytes of a request's fixed part.
-const REQUEST_FIXED: usize = 95;
+pub(crate) const REQUEST_FIXED: usize = 95;
 
 pub(crate) const REQUEST: u8 = 1;
 pub(crate) const SPAN: u8 = 2;

@@ -222,7 +222,7 @@ impl Rings for Files {
         }
     }
 
-    fn read(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Record<'_>)) {
+    fn read(&mut self, source: usize, most: usize, mut take: impl FnMut(Position, Record<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
         let mut left = most;
         let (mut has_good, mut unreadable) = (false, None);
@@ -251,7 +251,7 @@ impl Rings for Files {
         }
     }
 
-    fn read_kept(&mut self, source: usize, most: usize, take: &mut dyn FnMut(Position, Kept<'_>)) {
+    fn read_kept(&mut self, source: usize, most: usize, mut take: impl FnMut(Position, Kept<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
         let mut left = most;
         let read = &mut source.read[Stage::Otlp.index()];

@@ -219,7 +219,15 @@ impl<P: Copy + Send + 'static> Lines<P> {
         self.chunk.levels.push(level);
     }
 
+    #[inline]
     fn say_what_was_lost(&mut self, reasons: &[LostLines]) {
+        if self.untold.iter().any(|untold| untold.count > 0) {
+            self.say_now_what_was_lost(reasons);
+        }
+    }
+
+    #[cold]
+    fn say_now_what_was_lost(&mut self, reasons: &[LostLines]) {
         for reason in reasons {
             let untold = self.untold(*reason);
             let Untold { count, since_ns } = std::mem::take(untold);

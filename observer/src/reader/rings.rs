@@ -32,20 +32,10 @@ pub(crate) trait Rings {
     fn origin(&mut self, source: usize) -> Origin;
 
     /// Hands out at most `most` records that have not been read for lines, in order.
-    fn read(
-        &mut self,
-        source: usize,
-        most: usize,
-        take: &mut dyn FnMut(Self::Position, Record<'_>),
-    );
+    fn read(&mut self, source: usize, most: usize, take: impl FnMut(Self::Position, Record<'_>));
 
     /// Hands out at most `most` records that have not been read for spans, in order.
-    fn read_kept(
-        &mut self,
-        source: usize,
-        most: usize,
-        take: &mut dyn FnMut(Self::Position, Kept<'_>),
-    );
+    fn read_kept(&mut self, source: usize, most: usize, take: impl FnMut(Self::Position, Kept<'_>));
 
     /// Behind the last record that the stage has read.
     fn read_to(&mut self, source: usize, stage: Stage) -> Self::Position;

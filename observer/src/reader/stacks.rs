@@ -8,8 +8,15 @@ use saola_observability::record::{EventRecord, OwnedValue, Record};
 use crate::profile::Symbols;
 
 /// Adds the functions to the line of a stack, the innermost first. One of another program keeps its addresses only.
+#[inline]
 pub(super) fn name(record: &mut Record<'_>, symbols: &mut Symbols) {
-    let Record::Event(event) = record else { return };
+    // Almost all are requests.
+    if let Record::Event(event) = record {
+        name_of_stack(event, symbols);
+    }
+}
+
+fn name_of_stack(event: &mut EventRecord, symbols: &mut Symbols) {
     if event.target != "saola::supervisor" || event.message != "worker stack" {
         return;
     }

@@ -59,7 +59,7 @@ impl FakeRings {
 }
 
 impl FakeSlot {
-    fn read(&mut self, stage: Stage, most: usize, take: &mut dyn FnMut(usize, Record<'_>)) {
+    fn read(&mut self, stage: Stage, most: usize, mut take: impl FnMut(usize, Record<'_>)) {
         let read = &mut self.read[number(stage)];
         for record in self.records.iter().skip(*read).take(most) {
             *read += 1;
@@ -81,12 +81,12 @@ impl Rings for FakeRings {
         Origin { worker: u32::try_from(slot).ok(), pid: None }
     }
 
-    fn read(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Record<'_>)) {
+    fn read(&mut self, slot: usize, most: usize, take: impl FnMut(usize, Record<'_>)) {
         self.slots[slot].read(Stage::Log, most, take);
     }
 
-    fn read_kept(&mut self, slot: usize, most: usize, take: &mut dyn FnMut(usize, Kept<'_>)) {
-        self.slots[slot].read(Stage::Otlp, most, &mut |position, record| {
+    fn read_kept(&mut self, slot: usize, most: usize, mut take: impl FnMut(usize, Kept<'_>)) {
+        self.slots[slot].read(Stage::Otlp, most, |position, record: Record<'_>| {
             take(position, Kept::Record(record));
         });
     }
