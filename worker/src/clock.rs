@@ -47,14 +47,18 @@ impl Clock {
     }
 
     pub(crate) fn monotonic_ns(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.origin).as_nanos();
-        self.origin_ns.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+        self.origin_ns.saturating_add(nanoseconds(at.saturating_duration_since(self.origin)))
     }
 
     /// As [`Clock::monotonic_ns`]'s result is on the wall clock.
     pub(crate) fn wall_ns(&self, monotonic_ns: u64) -> u64 {
         monotonic_ns.wrapping_add(self.wall_ahead_ns.get())
     }
+}
+
+/// A duration as records have it; the longest that 64 bits can say is 584 years.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The coarse clock goes by the kernel's tick, which is 10 ms at the longest.

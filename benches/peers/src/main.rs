@@ -29,10 +29,11 @@ pub(crate) struct Options {
     #[arg(long)]
     only: Vec<String>,
     /// Rounds, at least 5.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(5..=100))]
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(5..=100))]
     rounds: u32,
-    /// Seconds of load on a target in a round.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    /// Seconds of load on a target in a round. Many short rounds tell more than a few long ones: a machine that others share
+    /// is fast for some seconds and slow for some.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -121,7 +121,7 @@ fn head(text: &mut String, options: &Options) -> anyhow::Result<()> {
     )?;
     writeln!(
         text,
-        "relative to the first row of its table in the same round: median (least..greatest)."
+        "relative to the two turns of the first row of its table in the same round: median (least..greatest)."
     )?;
     writeln!(
         text,

@@ -68,11 +68,7 @@ pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> 
     }
     let mut rounds: Vec<Vec<Round>> = running.iter().map(|_| Vec::new()).collect();
     for number in 0..options.rounds {
-        let mut order: Vec<usize> = (0..running.len()).collect();
-        if number % 2 == 1 {
-            order.reverse();
-        }
-        for at in order {
+        for at in order(running.len(), number) {
             let (Some(server), Some(kept)) = (running.get(at), rounds.get_mut(at)) else {
                 continue;
             };
@@ -91,6 +87,20 @@ pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> 
         })
         .collect();
     Ok(SetResult { set: set.name(), targets, skipped })
+}
+
+/// Who is loaded when in a round: the base first and once more in the middle, so that the others stand near one of the two;
+/// every other round the other way round.
+fn order(targets: usize, round: u32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..targets).collect();
+    if targets > 2 {
+        let again = order.remove(1);
+        order.insert(targets / 2, again);
+    }
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// One round; again, at most three times, when something else used the machine meanwhile.
@@ -156,18 +166,25 @@ fn tell(set: Set, number: u32, of: u32, running: &[Running], rounds: &[Vec<Round
 }
 
 impl SetResult {
-    /// The ratios of a measure, one for each round; none if a target is not there.
+    /// The ratios of a measure, one for each round; none if a target is not there. What is compared with the base is compared
+    /// with the mean of its two turns in the round.
     pub(crate) fn ratios(&self, of: &str, against: &str, measure: &str) -> Option<Vec<f64>> {
         let find = |name: &str| self.targets.iter().find(|target| target.name == name);
+        let [base, again, ..] = self.targets.as_slice() else { return None };
         let (of, against) = (find(of)?, find(against)?);
+        let is_with_base = against.name == base.name && of.name != again.name;
+        let twin = if is_with_base { again } else { against };
         let value = |round: &Round| match measure {
             "T" => round.per_second,
             "Cw" => round.workers_us,
             "L99" => round.p99_us,
             _ => round.cpu_us,
         };
-        let pairs = of.rounds.iter().zip(&against.rounds);
-        Some(pairs.map(|(of, against)| value(of) / value(against)).collect())
+        let rounds = of.rounds.iter().zip(&against.rounds).zip(&twin.rounds);
+        let ratio = |((of, against), twin): ((&Round, &Round), &Round)| {
+            value(of) / f64::midpoint(value(against), value(twin))
+        };
+        Some(rounds.map(ratio).collect())
     }
 
     /// The base against itself.
@@ -208,6 +225,13 @@ impl std::fmt::Display for Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_base_has_two_turns_in_a_round() {
+        assert_eq!(order(2, 0), [0, 1]);
+        assert_eq!(order(7, 0), [0, 2, 3, 1, 4, 5, 6]);
+        assert_eq!(order(7, 1), [6, 5, 4, 1, 3, 2, 0]);
+    }
 
     #[test]
     fn the_median_of_few() {

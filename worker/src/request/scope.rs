@@ -20,6 +20,7 @@ use super::forwarded::Peer;
 use super::ids;
 use super::reading::Reading;
 use super::sampling::Ended;
+use crate::clock::nanoseconds;
 use crate::connection::Connection;
 use crate::worker::Worker;
 
@@ -212,13 +213,11 @@ impl Running {
     /// Counts and records what has become of it.
     fn leaves_table(&self, entry: Request, outcome: Outcome, now: Instant) {
         let facts = &self.facts;
-        let ended = Ended {
-            status: self.status.get(),
-            outcome,
-            duration: now.saturating_duration_since(facts.start),
-        };
+        let duration = now.saturating_duration_since(facts.start);
+        let ended = Ended { status: self.status.get(), outcome, duration };
         let mut end = End {
-            end_ns: self.worker.clock.monotonic_ns(now),
+            // Not from `now`: that would be another subtraction of the same two instants.
+            end_ns: entry.start_ns().saturating_add(nanoseconds(duration)),
             outcome,
             status: self.status.get(),
             request_bytes: self.reading.as_ref().map_or(0, |reading| reading.bytes()),
