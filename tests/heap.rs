@@ -59,6 +59,34 @@ fn a_worker_that_does_not_deliver_its_heap_is_waited_for_ten_seconds() {
 }
 
 #[test]
+fn a_worker_of_another_program_is_not_asked_for_its_heap_while_an_upgrade_lasts() {
+    let server = Setup::new()
+        .args(["--workers", "2", "--upgrade-probation", "60s"])
+        .env("_RJEM_MALLOC_CONF", "prof:true")
+        .start();
+    server.signal(Signal::SIGUSR2);
+    // Those of the new program have slots of their own until they have proved themselves.
+    server.until_true("both programs have workers", || server.pids().workers.len() == 4);
+    let admin = server.admin();
+    let (mut profiles, mut refused) = (0, 0);
+    for worker in 0..4 {
+        let answer = client::get(&admin, &format!("/debug/pprof/heap?worker={worker}"));
+        if answer.status == 200 {
+            profiles += 1;
+        } else {
+            let reason = answer.expect_status(404).text();
+            assert!(
+                reason.starts_with(&format!("worker {worker} is of another program")),
+                "{reason}"
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!((profiles, refused), (2, 2));
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn a_server_that_was_not_told_to_take_heap_profiles_says_how() {
     let server = started("prof:false");
     assert_eq!(

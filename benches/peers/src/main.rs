@@ -70,6 +70,8 @@ pub(crate) enum Set {
     Peers,
     /// Saola against itself: what each part of the telemetry costs.
     Telemetry,
+    /// An axum application on Saola, without telemetry and with all of it.
+    Axum,
     /// Instructions for a request, by callgrind.
     Instructions,
 }
@@ -79,6 +81,7 @@ impl Set {
         match self {
             Self::Peers => "peers",
             Self::Telemetry => "telemetry",
+            Self::Axum => "axum",
             Self::Instructions => "instructions",
         }
     }
@@ -87,7 +90,7 @@ impl Set {
 fn main() -> ExitCode {
     let mut options = Options::parse();
     if options.sets.is_empty() {
-        options.sets = vec![Set::Peers, Set::Telemetry, Set::Instructions];
+        options.sets = vec![Set::Peers, Set::Telemetry, Set::Axum, Set::Instructions];
     }
     if options.quick {
         (options.rounds, options.seconds) = (5, 1);
@@ -120,7 +123,9 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for set in &options.sets {
         match set {
             Set::Instructions => instructions = Some(instructions::count()?),
-            Set::Peers | Set::Telemetry => results.push(rounds::measure(*set, options)?),
+            Set::Peers | Set::Telemetry | Set::Axum => {
+                results.push(rounds::measure(*set, options)?)
+            }
         }
     }
     report::write(options, &results, instructions.as_ref())

@@ -24,6 +24,8 @@ pub(crate) enum Target {
     Nginx,
     NginxLog,
     Saola(Variant),
+    /// The same server with an axum `Router`: what most applications are.
+    Axum(Variant),
 }
 
 /// Saola's settings.
@@ -42,7 +44,7 @@ pub(crate) enum Variant {
 
 pub(crate) fn all() -> Vec<Target> {
     let mut all = of(Set::Peers);
-    for target in of(Set::Telemetry) {
+    for target in of(Set::Telemetry).into_iter().chain(of(Set::Axum)) {
         if !all.contains(&target) {
             all.push(target);
         }
@@ -68,6 +70,7 @@ pub(crate) fn of(set: Set) -> Vec<Target> {
                 .map(Target::Saola)
                 .into()
         }
+        Set::Axum => [Off, OffAgain, Full5].map(Target::Axum).into(),
         // Counted one by one: instructions.rs.
         Set::Instructions => Vec::new(),
     }
@@ -88,11 +91,15 @@ impl Target {
             Self::Saola(Variant::Full5Unprofiled) => "saola-full5-unprofiled",
             Self::Saola(Variant::Full100) => "saola-full100",
             Self::Saola(Variant::Full100Hanging) => "saola-full100-hanging",
+            Self::Axum(Variant::Off) => "axum-off",
+            Self::Axum(Variant::OffAgain) => "axum-off-again",
+            Self::Axum(Variant::Full5) => "axum-full5",
+            Self::Axum(_) => "axum",
         }
     }
 
     pub(crate) const fn is_saola(self) -> bool {
-        matches!(self, Self::Saola(_))
+        matches!(self, Self::Saola(_) | Self::Axum(_))
     }
 }
 
@@ -194,19 +201,25 @@ pub(crate) fn command(
             command
         }
         Target::Nginx | Target::NginxLog => nginx_command(target, address, workers, folder)?,
-        Target::Saola(variant) => saola_command(variant, address, workers, folder, sink)?,
+        Target::Saola(variant) => {
+            saola_command("hello_saola", variant, address, workers, folder, sink)?
+        }
+        Target::Axum(variant) => {
+            saola_command("hello_axum", variant, address, workers, folder, sink)?
+        }
     };
     Ok((command, address))
 }
 
 fn saola_command(
+    program: &str,
     variant: Variant,
     address: SocketAddr,
     workers: u32,
     folder: &Path,
     sink: &Sink,
 ) -> anyhow::Result<Command> {
-    let mut command = own("hello_saola")?;
+    let mut command = own(program)?;
     command.args(["--bind", &address.to_string(), "--admin-bind", "off"]);
     command.args(["--workers", &workers.to_string(), "--backlog", "2048"]);
     command.args(["--trace-rate-limit", "0", "--keepalive-requests", "4294967295"]);

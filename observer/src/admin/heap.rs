@@ -36,23 +36,29 @@ impl Question {
         // A worker that was too late has left one.
         let _ = std::fs::remove_file(&file);
         let question = Self { admin, worker, file };
-        if question.put(clock::monotonic_ns()) {
-            Ok(question)
-        } else {
-            Err((StatusCode::NOT_FOUND, format!("no worker {worker}\n")))
+        match question.put(clock::monotonic_ns()) {
+            Ok(()) => Ok(question),
+            Err(why) => Err((StatusCode::NOT_FOUND, why)),
         }
     }
 
-    /// Says whether there is such a worker. One of another program image has addresses that mean nothing here.
-    fn put(&self, number: u64) -> bool {
+    /// Fails if there is no such worker, or it is of another program image: its addresses mean nothing here.
+    fn put(&self, number: u64) -> Result<(), String> {
+        let worker = self.worker;
         let mut reader = self.admin.reader.borrow_mut();
         let image = reader.profiles.image();
-        let asked = reader.rings.slots().iter().find(|slot| {
-            (slot.role(), slot.number()) == (Role::Worker, self.worker)
-                && slot.is_live()
-                && slot.seen().image == image
-        });
-        asked.inspect(|slot| slot.ask_heap(number)).is_some()
+        let mut workers = reader.rings.slots().iter().filter(|slot| slot.role() == Role::Worker);
+        let slot = workers
+            .find(|slot| slot.number() == worker && slot.is_live())
+            .ok_or_else(|| format!("no worker {worker}\n"))?;
+        if slot.seen().image != image {
+            return Err(format!(
+                "worker {worker} is of another program than the observer, which is so while an upgrade lasts: ask again \
+                 after it\n"
+            ));
+        }
+        slot.ask_heap(number);
+        Ok(())
     }
 
     /// What the worker has written.
@@ -70,7 +76,8 @@ impl Question {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.put(0);
+        // Nobody is left to take it back from if the worker is gone.
+        let _ = self.put(0);
         // It is not there if the worker was too slow, and goes with the server if this does not succeed.
         let _ = std::fs::remove_file(&self.file);
         self.admin.is_heap_asked.set(false);
