@@ -5,7 +5,8 @@ use std::path::Path;
 
 use saola_observability::rings::Rings;
 use saola_observability::{
-    Begin, End, Kind, Method, Outcome, Protocol, RingName, Sampling, Slot, SpanId, Stage, TraceId,
+    Begin, Detail, End, Kind, Method, Outcome, Protocol, RingName, Sampling, Slot, SpanId, Stage,
+    TraceId,
 };
 
 use crate::clock::once;
@@ -23,8 +24,9 @@ impl Requests {
         Self { slot, rings: Rings::open(run_dir).unwrap() }
     }
 
-    /// CPU nanoseconds of one request whose record is stored.
-    pub(crate) fn measure(&mut self, count: usize) -> f64 {
+    /// CPU nanoseconds of one request that leaves behind so much.
+    pub(crate) fn measure(&mut self, detail: Detail, count: usize) -> f64 {
+        self.slot.in_flight().set_detail(detail);
         let mut spent = 0.0;
         for _ in 0..count / BATCH {
             self.empty();
