@@ -128,8 +128,32 @@ pub(crate) fn copy_into(words: &[AtomicU64], bytes: &[u8]) {
     if !rest.is_empty()
         && let Some(word) = words.get(whole.len())
     {
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        word.store(u64::from_ne_bytes(last), Relaxed);
+        // Put together in a register: of one in memory the processor would wait for its bytes before it loads it.
+        let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        word.store(last.to_le(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_copied_into_words_as_they_stand_and_filled_up_with_zeros() {
+        let bytes: Vec<u8> = (1..=75).collect();
+        for length in 0..=bytes.len() {
+            let words: Vec<AtomicU64> = (0..10).map(|_| AtomicU64::new(u64::MAX)).collect();
+            copy_into(&words, &bytes[..length]);
+            let read: Vec<u8> =
+                words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+            let (copied, rest) = read.split_at(length.next_multiple_of(8));
+            assert_eq!(copied[..length], bytes[..length]);
+            assert!(copied[length..].iter().all(|byte| *byte == 0), "{length}: {copied:?}");
+            assert!(rest.iter().all(|byte| *byte == 0xff), "{length}: {rest:?}");
+        }
+        // What finds no word is left out.
+        let word = [AtomicU64::new(0)];
+        copy_into(&word, &bytes);
+        assert_eq!(word[0].load(Relaxed).to_ne_bytes(), bytes[..8]);
     }
 }
