@@ -108,7 +108,7 @@ impl Encoder {
             span: event.span,
         };
         self.line(out, |line| {
-            self.head(line, origin, &head);
+            self.begin(line, origin, &head);
             let fields = event.fields.iter();
             fields::write(
                 line,
@@ -130,7 +130,7 @@ impl Encoder {
             span: event.span,
         };
         self.line(out, |line| {
-            self.head(line, origin, &head);
+            self.begin(line, origin, &head);
             fields::write(line, author(origin), event.fields.iter().copied());
         });
     }
@@ -147,13 +147,21 @@ impl Encoder {
             span: panic.span,
         };
         self.line(out, |line| {
-            self.head(line, origin, &head);
+            self.begin(line, origin, &head);
             line.text_if_any(key!("route"), &panic.route, VALUE_BYTES);
             line.text(key!("exception_type"), "panic", VALUE_BYTES);
             line.text(key!("exception_message"), &panic.message, VALUE_BYTES);
             line.text_if_any(key!("location"), &panic.location, VALUE_BYTES);
             line.text_if_any(key!("backtrace"), top_frames(&panic.backtrace), BACKTRACE_BYTES);
         });
+    }
+
+    fn begin(&self, line: &mut Line<'_>, origin: Origin, head: &Head<'_>) {
+        if self.format == Format::Pretty {
+            pretty::head(self, line, origin, head);
+        } else {
+            self.head(line, origin, head);
+        }
     }
 
     fn access(

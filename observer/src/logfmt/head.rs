@@ -7,7 +7,7 @@ use saola_observability::ids::{SpanId, TraceId};
 use saola_observability::record::RequestRecord;
 
 use super::line::{Line, Syntax, digits, key};
-use super::{ACCESS_TARGET, Encoder, Format, MESSAGE_BYTES, Origin, VALUE_BYTES, pretty};
+use super::{ACCESS_TARGET, Encoder, MESSAGE_BYTES, Origin, VALUE_BYTES};
 
 /// What all lines begin with.
 pub(super) struct Head<'a> {
@@ -22,10 +22,6 @@ pub(super) struct Head<'a> {
 
 impl Encoder {
     pub(super) fn head(&self, line: &mut Line<'_>, origin: Origin, head: &Head<'_>) {
-        if self.format == Format::Pretty {
-            pretty::head(self, line, origin, head);
-            return;
-        }
         line.time(|out| time(out, head.wall_ns));
         line.word(key!("level"), head.level.as_str());
         line.text(key!("msg"), head.message, MESSAGE_BYTES);
