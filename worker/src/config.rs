@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use saola_observability::Detail;
 
-use crate::request::sampling::Sampler;
 use crate::tls::TlsSettings;
 use crate::trust::Trusted;
 
@@ -133,6 +132,25 @@ pub enum AcceptMode {
     Exclusive,
     /// The runtime's own readiness. Good up to about four workers.
     Tokio,
+}
+
+/// The head decision, as `OTEL_TRACES_SAMPLER` names it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampler {
+    /// Keeps every trace.
+    AlwaysOn,
+    /// Keeps none.
+    AlwaysOff,
+    /// Keeps this share of the traces, from 0 to 1; the trace id decides, so that all services agree.
+    TraceIdRatio(f64),
+    /// Follows the caller's flag; without a caller, what is inside decides.
+    ParentBased(Box<Sampler>),
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::ParentBased(Box::new(Self::AlwaysOn))
+    }
 }
 
 impl Default for Config {

@@ -1,7 +1,6 @@
 //! One connection: its protocol, its deadlines under one coarse timer, its lame duck, and hyper in the middle.
 
 mod anchored;
-pub(crate) mod charset;
 mod deadlines;
 mod drive;
 mod flood;

@@ -6,6 +6,7 @@
 mod accept;
 mod birth;
 mod chain;
+mod charset;
 mod clock;
 mod config;
 mod connection;
@@ -30,14 +31,13 @@ pub use accept::{
 };
 pub use birth::{Birth, ExitReason, Failed, Hooks, MakeService, Parse, Stage, WorkerInfo};
 pub use chain::chain;
-pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol};
+pub use config::{AcceptMode, Config, HeaderMapping, MetricsAnswer, ProxyProtocol, Sampler};
 pub use drain::{Drained, Order, Orders, Shutdown};
 pub use heap::{NoHeapProfiles, heap_profiles};
 pub use request::body::{BodyError, RequestBody};
 pub use request::current::{Trace, blocking, body_limit, caught, draining, peer, set_route, trace};
 pub use request::forwarded::Peer;
 pub use request::ids::new_span_id;
-pub use request::sampling::Sampler;
 pub use request::scope::Panicked;
 pub use run::run;
 pub use serve::serve;

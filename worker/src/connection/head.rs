@@ -1,7 +1,7 @@
 //! Whether an HTTP/1 head is complete, well-formed and unambiguous (RFC 9112 sections 2 to 6). Pure; bytes in, verdict out.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::charset;
+use crate::charset;
 use crate::config::Config;
 use crate::request::answer::Refusal;
 

@@ -6,9 +6,24 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::answer::Refusal;
-use super::fields::Marks;
+use crate::charset;
 use crate::config::HeaderMapping;
-use crate::connection::charset;
+
+/// What has to be looked at more closely.
+#[derive(Copy, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is of another field")]
+pub(crate) struct Marks {
+    pub(crate) has_host: bool,
+    pub(crate) has_many_hosts: bool,
+    /// The first `Host` names none.
+    pub(crate) has_bad_host: bool,
+    /// `Expect` says something else than `100-continue`.
+    pub(crate) expects_the_unknown: bool,
+    /// There is one that a proxy may have written about its client.
+    pub(crate) has_forwarding: bool,
+    /// There is one with `_` in its name.
+    pub(crate) has_underscore: bool,
+}
 
 /// Refuses what no service should see; brings an absolute target into origin form.
 pub(crate) fn check<B>(

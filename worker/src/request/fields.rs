@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::check;
+use super::check::{self, Marks};
 
 /// The fields that the worker itself reads.
 #[derive(Debug, Default)]
@@ -15,22 +15,6 @@ pub(crate) struct Fields<'h> {
     pub(crate) traceparent: Single<'h>,
     pub(crate) tracestate: Single<'h>,
     pub(crate) marks: Marks,
-}
-
-/// What has to be looked at more closely.
-#[derive(Copy, Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is of another field")]
-pub(crate) struct Marks {
-    pub(crate) has_host: bool,
-    pub(crate) has_many_hosts: bool,
-    /// The first `Host` names none.
-    pub(crate) has_bad_host: bool,
-    /// `Expect` says something else than `100-continue`.
-    pub(crate) expects_the_unknown: bool,
-    /// There is one that a proxy may have written about its client.
-    pub(crate) has_forwarding: bool,
-    /// There is one with `_` in its name.
-    pub(crate) has_underscore: bool,
 }
 
 /// A field that means something only if it comes once.

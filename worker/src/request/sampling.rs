@@ -6,26 +6,8 @@ use saola_observability::closed::{Outcome, Sampling};
 use saola_observability::ids::TraceId;
 use tokio::time::Instant;
 
+use crate::config::Sampler;
 use crate::request::ids::Parent;
-
-/// The head decision, as `OTEL_TRACES_SAMPLER` names it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Sampler {
-    /// Keeps every trace.
-    AlwaysOn,
-    /// Keeps none.
-    AlwaysOff,
-    /// Keeps this share of the traces, from 0 to 1; the trace id decides, so that all services agree.
-    TraceIdRatio(f64),
-    /// Follows the caller's flag; without a caller, what is inside decides.
-    ParentBased(Box<Sampler>),
-}
-
-impl Default for Sampler {
-    fn default() -> Self {
-        Self::ParentBased(Box::new(Self::AlwaysOn))
-    }
-}
 
 impl Sampler {
     fn decide(&self, trace: TraceId, parent: Option<&Parent>) -> Sampling {
