@@ -3,7 +3,7 @@
 /// Appends `value` as the inside of a JSON string: nothing in it can end the string, the line or the screen row.
 pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
     let bytes = value.as_bytes();
-    if all_are(is_plain_byte, bytes) {
+    if all_are(&PLAIN, bytes) {
         out.extend_from_slice(bytes);
         return;
     }
@@ -21,37 +21,15 @@ pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
 
 /// Says whether logfmt may show `value` without quotes.
 pub(super) fn is_bare(value: &str) -> bool {
-    !value.is_empty() && all_are(is_bare_byte, value.as_bytes())
+    !value.is_empty() && all_are(&BARE, value.as_bytes())
 }
 
-/// Looks at sixteen bytes before it decides, for hardly ever one is found that is not of the kind: the compiler makes a few
-/// vector instructions of it.
-#[inline]
-fn all_are(is: impl Fn(u8) -> bool, bytes: &[u8]) -> bool {
-    let all = |chunk: &[u8; 16]| chunk.iter().fold(true, |all, byte| all & is(*byte));
-    match (bytes.last_chunk(), bytes) {
-        // What is left over behind the chunks is looked at together with bytes in front of it.
-        (Some(last), _) => bytes.as_chunks().0.iter().all(all) && all(last),
-        (None, [first, .., last]) => all(&widened(bytes, *first, *last)),
-        (None, [only]) => is(*only),
-        (None, []) => true,
-    }
-}
-
-/// Two to fifteen bytes as sixteen, some of them twice. Not inlined, or it is taken apart into single bytes.
-#[inline(never)]
-fn widened(bytes: &[u8], first: u8, last: u8) -> [u8; 16] {
-    let [low, high] = if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        [*first, *last].map(u64::from_ne_bytes)
-    } else if let (Some([a, b, c, d]), Some([e, f, g, h])) =
-        (bytes.first_chunk(), bytes.last_chunk())
-    {
-        [u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]); 2]
-    } else {
-        let middle = bytes[bytes.len() / 2];
-        [u64::from_ne_bytes([first, middle, last, first, first, middle, last, first]); 2]
-    };
-    (u128::from(high) << 64 | u128::from(low)).to_ne_bytes()
+/// Looks at eight bytes before it decides: hardly ever one is found that a table does not have.
+fn all_are(table: &[bool; 256], bytes: &[u8]) -> bool {
+    let has = |byte: &u8| table[usize::from(*byte)];
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().all(|word| word.iter().fold(true, |all, byte| all & has(byte)))
+        && rest.iter().all(has)
 }
 
 /// The longest beginning of `value` that has at most `raw` bytes, and at most `escaped` bytes when escaped.
@@ -74,24 +52,32 @@ pub(super) fn cut(value: &str, raw: usize, escaped: usize) -> &str {
 /// No character grows more than six times: a control character of one byte becomes `\u0001`.
 const LONGEST_RATIO: usize = 6;
 
-/// Which bytes need no quotes: ASCII letters, digits, and `+ , - . / : @ _ % ~`.
-const fn is_bare_byte(byte: u8) -> bool {
-    is_in(byte, b'+', b':')
-        || is_in(byte, b'@', b'Z')
-        || is_in(byte, b'a', b'z')
-        || byte == b'_'
-        || byte == b'%'
-        || byte == b'~'
-}
+/// Which bytes need no quotes: looked up for each byte of almost every value.
+static BARE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[index(byte)] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'.' | b'_' | b':' | b'/' | b'+' | b'@' | b'%' | b',' | b'~' | b'-');
+        byte += 1;
+    }
+    table
+};
 
-/// Which bytes are plain whatever stands beside them: those of almost every value.
-const fn is_plain_byte(byte: u8) -> bool {
-    is_in(byte, b' ', b'~') && byte != b'"' && byte != b'\\'
-}
+/// Which bytes are plain whatever stands beside them: those of almost every value, again.
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[index(byte)] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    table
+};
 
-/// What a range pattern says, in the form that the compiler turns into vectors.
-const fn is_in(byte: u8, first: u8, last: u8) -> bool {
-    byte.wrapping_sub(first) <= last - first
+#[expect(clippy::as_conversions, reason = "`usize::from` is not const")]
+const fn index(byte: u8) -> usize {
+    byte as usize
 }
 
 /// Plain are all characters that neither end a string nor steer a terminal nor hide or reorder text.
@@ -162,7 +148,7 @@ mod tests {
                     text[at] = byte;
                     let text = String::from_utf8(text).unwrap();
                     assert_eq!(is_bare(&text), is_listed(byte), "{text:?}");
-                    let is_written_as_it_is = all_are(is_plain_byte, text.as_bytes());
+                    let is_written_as_it_is = all_are(&PLAIN, text.as_bytes());
                     assert_eq!(is_written_as_it_is, is_plain(char::from(byte)), "{text:?}");
                 }
             }
