@@ -156,6 +156,7 @@ impl Encoder {
         });
     }
 
+    /// Writes what a line that is no request's begins with.
     fn begin(&self, line: &mut Line<'_>, origin: Origin, head: &Head<'_>) {
         if self.format == Format::Pretty {
             pretty::head(self, line, origin, head);

@@ -47,9 +47,9 @@ impl Question {
         let worker = self.worker;
         let mut reader = self.admin.reader.borrow_mut();
         let image = reader.profiles.image();
-        let mut workers = reader.rings.slots().iter().filter(|slot| slot.role() == Role::Worker);
-        let slot = workers
-            .find(|slot| slot.number() == worker && slot.is_live())
+        let mut slots = reader.rings.slots().iter();
+        let slot = slots
+            .find(|slot| (slot.role(), slot.number()) == (Role::Worker, worker) && slot.is_live())
             .ok_or_else(|| format!("no worker {worker}\n"))?;
         if slot.seen().image != image {
             return Err(format!(
