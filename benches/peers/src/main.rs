@@ -58,8 +58,27 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// With what follows from what was given.
+    fn completed(mut self) -> Self {
+        if self.sets.is_empty() {
+            self.sets = Set::ALL.into();
+        }
+        if self.quick {
+            (self.rounds, self.seconds) = (5, 1);
+        }
+        self
+    }
+
     pub(crate) fn generator_threads(&self) -> u32 {
         self.generator_threads.unwrap_or(self.workers)
+    }
+
+    /// Says whether everything is measured as the committed results were.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.quick
+            && self.only.is_empty()
+            && Set::ALL.iter().all(|set| self.sets.contains(set))
+            && self.generator_threads.is_none()
     }
 }
 
@@ -77,6 +96,10 @@ pub(crate) enum Set {
 }
 
 impl Set {
+    /// What a full run measures.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Peers, Self::Telemetry, Self::Axum, Self::Instructions];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Peers => "peers",
@@ -88,14 +111,8 @@ impl Set {
 }
 
 fn main() -> ExitCode {
-    let mut options = Options::parse();
-    if options.sets.is_empty() {
-        options.sets = vec![Set::Peers, Set::Telemetry, Set::Axum, Set::Instructions];
-    }
-    if options.quick {
-        (options.rounds, options.seconds) = (5, 1);
-    }
-    match run(&options) {
+    let options = Options::parse();
+    match run(&options.completed()) {
         Ok(verdict) => verdict,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -129,4 +146,23 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     }
     report::write(options, &results, instructions.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_of_everything_is_full() {
+        let is_full = |arguments: &[&str]| {
+            let arguments = ["peers"].iter().chain(arguments);
+            Options::try_parse_from(arguments).unwrap().completed().is_full()
+        };
+        assert!(is_full(&[]));
+        let sets = "--set peers --set telemetry --set axum --set instructions";
+        assert!(is_full(&sets.split(' ').collect::<Vec<_>>()));
+        for part in ["--quick", "--set peers", "--only nginx", "--generator-threads 1"] {
+            assert!(!is_full(&part.split(' ').collect::<Vec<_>>()), "{part}");
+        }
+    }
 }

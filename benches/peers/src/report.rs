@@ -58,11 +58,7 @@ fn folder(options: &Options, is_noisy: bool) -> anyhow::Result<PathBuf> {
         return Ok(out.clone());
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let is_full = !options.quick
-        && options.only.is_empty()
-        && options.sets.len() == 3
-        && options.generator_threads.is_none();
-    if is_full && !is_noisy && is_clean() {
+    if options.is_full() && !is_noisy && is_clean() {
         return Ok(here.to_owned());
     }
     println!("this run is quick, partial, noisy or of a changed tree: the committed results stay");
@@ -141,6 +137,7 @@ fn table(text: &mut String, set: &SetResult) -> anyhow::Result<()> {
         "| target | req/s | T | CPU µs | C | Cw | p50 µs | p99 µs | memory KiB (private, files, shared) | spans/req | marks |"
     )?;
     writeln!(text, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+    let has_workers = base.rounds.iter().all(|round| round.workers_us > 0.0);
     for target in &set.targets {
         let of = |measure: &str| {
             set.ratios(target.name, base.name, measure)
@@ -150,7 +147,6 @@ fn table(text: &mut String, set: &SetResult) -> anyhow::Result<()> {
         let median = |value: fn(&crate::rounds::Round) -> f64| {
             Spread::of(target.rounds.iter().map(value).collect()).median
         };
-        let workers = median(|round| round.workers_us);
         let memory = target.memory_kib;
         writeln!(
             text,
@@ -160,7 +156,7 @@ fn table(text: &mut String, set: &SetResult) -> anyhow::Result<()> {
             of("T"),
             median(|round| round.cpu_us),
             of("C"),
-            if workers > 0.0 && base.name.starts_with("saola") { of("Cw") } else { "-".to_owned() },
+            if has_workers { of("Cw") } else { "-".to_owned() },
             median(|round| round.p50_us),
             median(|round| round.p99_us),
             memory.anonymous,

@@ -24,8 +24,6 @@ pub(crate) enum Target {
     Nginx,
     NginxLog,
     Saola(Variant),
-    /// The same server with an axum `Router`: what most applications are.
-    Axum(Variant),
 }
 
 /// Saola's settings.
@@ -40,6 +38,10 @@ pub(crate) enum Variant {
     Full100,
     /// As the one before, with a collector that takes connections and never answers.
     Full100Hanging,
+    /// With an axum `Router`, as most applications are.
+    AxumOff,
+    AxumOffAgain,
+    AxumFull5,
 }
 
 pub(crate) fn all() -> Vec<Target> {
@@ -54,7 +56,8 @@ pub(crate) fn all() -> Vec<Target> {
 
 /// The targets of a set: its base, the same again, and the others.
 pub(crate) fn of(set: Set) -> Vec<Target> {
-    use Variant::{Full5, Full5Unprofiled, Full100, Full100Hanging, Log, Metrics, Off, OffAgain};
+    use Variant::{AxumFull5, AxumOff, AxumOffAgain, Full5, Full5Unprofiled, Full100};
+    use Variant::{Full100Hanging, Log, Metrics, Off, OffAgain};
     match set {
         Set::Peers => vec![
             Target::Hyper,
@@ -70,7 +73,7 @@ pub(crate) fn of(set: Set) -> Vec<Target> {
                 .map(Target::Saola)
                 .into()
         }
-        Set::Axum => [Off, OffAgain, Full5].map(Target::Axum).into(),
+        Set::Axum => [AxumOff, AxumOffAgain, AxumFull5].map(Target::Saola).into(),
         // Counted one by one: instructions.rs.
         Set::Instructions => Vec::new(),
     }
@@ -91,15 +94,14 @@ impl Target {
             Self::Saola(Variant::Full5Unprofiled) => "saola-full5-unprofiled",
             Self::Saola(Variant::Full100) => "saola-full100",
             Self::Saola(Variant::Full100Hanging) => "saola-full100-hanging",
-            Self::Axum(Variant::Off) => "axum-off",
-            Self::Axum(Variant::OffAgain) => "axum-off-again",
-            Self::Axum(Variant::Full5) => "axum-full5",
-            Self::Axum(_) => "axum",
+            Self::Saola(Variant::AxumOff) => "axum-off",
+            Self::Saola(Variant::AxumOffAgain) => "axum-off-again",
+            Self::Saola(Variant::AxumFull5) => "axum-full5",
         }
     }
 
     pub(crate) const fn is_saola(self) -> bool {
-        matches!(self, Self::Saola(_) | Self::Axum(_))
+        matches!(self, Self::Saola(_))
     }
 }
 
@@ -201,43 +203,47 @@ pub(crate) fn command(
             command
         }
         Target::Nginx | Target::NginxLog => nginx_command(target, address, workers, folder)?,
-        Target::Saola(variant) => {
-            saola_command("hello_saola", variant, address, workers, folder, sink)?
-        }
-        Target::Axum(variant) => {
-            saola_command("hello_axum", variant, address, workers, folder, sink)?
-        }
+        Target::Saola(variant) => saola_command(variant, address, workers, folder, sink)?,
     };
     Ok((command, address))
 }
 
 fn saola_command(
-    program: &str,
     variant: Variant,
     address: SocketAddr,
     workers: u32,
     folder: &Path,
     sink: &Sink,
 ) -> anyhow::Result<Command> {
+    let program = match variant {
+        Variant::AxumOff | Variant::AxumOffAgain | Variant::AxumFull5 => "hello_axum",
+        _ => "hello_saola",
+    };
     let mut command = own(program)?;
     command.args(["--bind", &address.to_string(), "--admin-bind", "off"]);
     command.args(["--workers", &workers.to_string(), "--backlog", "2048"]);
     command.args(["--trace-rate-limit", "0", "--keepalive-requests", "4294967295"]);
     command.arg("--run-dir").arg(folder.join("run"));
     let telemetry = match variant {
-        Variant::Off | Variant::OffAgain => "off",
+        Variant::Off | Variant::OffAgain | Variant::AxumOff | Variant::AxumOffAgain => "off",
         Variant::Metrics => "metrics",
         Variant::Log
         | Variant::Full5
         | Variant::Full5Unprofiled
         | Variant::Full100
-        | Variant::Full100Hanging => "full",
+        | Variant::Full100Hanging
+        | Variant::AxumFull5 => "full",
     };
     command.args(["--telemetry", telemetry]);
     let ratio = match variant {
-        Variant::Full5 | Variant::Full5Unprofiled => Some("0.05"),
+        Variant::Full5 | Variant::Full5Unprofiled | Variant::AxumFull5 => Some("0.05"),
         Variant::Full100 | Variant::Full100Hanging => Some("1"),
-        Variant::Off | Variant::OffAgain | Variant::Metrics | Variant::Log => None,
+        Variant::Off
+        | Variant::OffAgain
+        | Variant::Metrics
+        | Variant::Log
+        | Variant::AxumOff
+        | Variant::AxumOffAgain => None,
     };
     let collector = if variant == Variant::Full100Hanging { sink.hanging()? } else { sink.address };
     if let Some(ratio) = ratio {
