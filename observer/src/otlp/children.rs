@@ -171,24 +171,26 @@ impl Children {
 /// The server spans of the requests that were kept last.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Ids are of our own workers, so no stranger can choose two that collide.
-    worth: FxHashMap<SpanId, Worth>,
-    order: VecDeque<SpanId>,
+    order: VecDeque<(SpanId, Worth)>,
+    /// Those of them that were there at the last question: where requests have no children nobody asks, and a place in a
+    /// table larger than a cache costs a tenth of a span. Ids are of our own workers, so no stranger can choose two that
+    /// collide.
+    known: FxHashMap<SpanId, Worth>,
 }
 
 impl Kept {
-    fn worth(&self, request: SpanId) -> Option<Worth> {
-        self.worth.get(&request).copied()
+    fn worth(&mut self, request: SpanId) -> Option<Worth> {
+        // They are the first, and at least so many.
+        self.known.extend(self.order.range(self.known.len()..).copied());
+        self.known.get(&request).copied()
     }
 
     fn insert(&mut self, request: SpanId, worth: Worth) {
-        if self.worth.insert(request, worth).is_none() {
-            self.order.push_back(request);
-        }
+        self.order.push_back((request, worth));
         if self.order.len() > MOST_KEPT
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, _)) = self.order.pop_front()
         {
-            self.worth.remove(&oldest);
+            self.known.remove(&oldest);
         }
     }
 }
@@ -262,6 +264,27 @@ mod tests {
         assert!(children.end(SpanId(1_u64.to_be_bytes()), Some(Worth::Notable)).is_none());
         let late = children.span(child(1, 7), Ticket::default(), now);
         assert!(matches!(late, Arrived::Late(span, _, Worth::Notable) if span.start_ns == 7));
+    }
+
+    #[test]
+    fn the_last_kept_requests_are_known_whenever_somebody_asks() {
+        let id = |number: usize| SpanId(u64::try_from(number).unwrap().to_be_bytes());
+        for asks_every in [1, 7, MOST_KEPT, usize::MAX] {
+            let mut kept = Kept::default();
+            for number in 1..=2 * MOST_KEPT {
+                kept.insert(id(number), Worth::Sampled);
+                // An id that comes twice is as new as its first.
+                if number == MOST_KEPT {
+                    kept.insert(id(number), Worth::Sampled);
+                }
+                if number % asks_every == 0 {
+                    assert_eq!(kept.worth(id(number)), Some(Worth::Sampled));
+                }
+            }
+            for number in 1..=2 * MOST_KEPT {
+                assert_eq!(kept.worth(id(number)).is_some(), number > MOST_KEPT, "{number}");
+            }
+        }
     }
 
     #[test]
