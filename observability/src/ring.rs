@@ -16,7 +16,7 @@ use crate::layout::{
     SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, UNREADABLE_AT, long, size, wide,
 };
 use crate::map::Map;
-use crate::record::decode::{Header, decode, is_known, unkept};
+use crate::record::decode::{Header, TIMES_WITHIN, decode, is_known, unkept, wall_ns};
 use crate::record::encode::{HEADER, LONGEST, PAD};
 use crate::record::{Kind, Record};
 use crate::sync::fence;
@@ -252,6 +252,14 @@ pub(crate) enum Wants {
     Kept,
 }
 
+/// A record in the file, as far as its header tells.
+struct Place {
+    at: usize,
+    header: Header,
+    /// The position behind it.
+    next: u64,
+}
+
 /// Reads one ring from a position on. Trusts no byte (F47).
 pub(crate) struct Consumer<'m> {
     pub(crate) map: &'m Map,
@@ -282,20 +290,53 @@ impl Consumer<'_> {
     pub(crate) fn read_as<'b>(
         &self,
         wants: Wants,
-        mut position: u64,
+        position: u64,
         head: u64,
         bytes: &'b mut Vec<u8>,
     ) -> Option<(u64, Entry<'b>)> {
+        let Place { at, header, next } = match self.place(position, head)? {
+            Ok(place) => place,
+            Err(kind) => return Some((head, Entry::Damaged(kind))),
+        };
+        self.map.copy_out(at, wide(header.length), bytes);
+        fence(Acquire);
+        let payload = bytes.get(HEADER..).unwrap_or_default();
+        if wants == Wants::Kept
+            && let Some(span) = unkept(header.kind, payload)
+        {
+            return Some((next, Entry::Unkept(span)));
+        }
+        match decode(header.kind, payload) {
+            Some(record) => Some((next, Entry::Record(record))),
+            None if is_known(header.kind) => Some((head, Entry::Damaged(header.counted_as()))),
+            None => Some((next, Entry::Unknown)),
+        }
+    }
+
+    /// When the record that [`Consumer::read`] gives next was written down; 0 if it gives no record.
+    pub(crate) fn next_wall_ns(&self, position: u64, head: u64) -> Option<u64> {
+        let Ok(Place { at, header, .. }) = self.place(position, head)? else { return Some(0) };
+        let mut begin = [[0; 8]; TIMES_WITHIN / 8];
+        let length = wide(header.length).min(TIMES_WITHIN);
+        for (copy, word) in begin.iter_mut().zip(self.map.words(at, length.div_ceil(8))) {
+            *copy = word.load(Relaxed).to_ne_bytes();
+        }
+        let payload = begin.as_flattened().get(HEADER..length).unwrap_or_default();
+        Some(wall_ns(header.kind, payload).unwrap_or(0))
+    }
+
+    /// Where the next record from `position` on stands, or what cannot be read instead. `None`: nothing is published there.
+    fn place(&self, mut position: u64, head: u64) -> Option<Result<Place, Kind>> {
         loop {
             if position >= head {
                 return None;
             }
             if !position.is_multiple_of(8) {
-                return Some((head, Entry::Damaged(Kind::Event))); // behind a damaged head
+                return Some(Err(Kind::Event)); // behind a damaged head
             }
             let at = self.ring.offset(position);
             let header = Header::read(self.map.load(at));
-            let damaged = Some((head, Entry::Damaged(header.counted_as())));
+            let damaged = Some(Err(header.counted_as()));
             let length = u64::from(header.length);
             let left = self.ring.capacity().saturating_sub(long(self.ring.within(position)));
             let Some(next) = position.checked_add(length) else { return damaged };
@@ -310,19 +351,7 @@ impl Consumer<'_> {
             if !longest || self.map.load(at.saturating_add(8)) != position {
                 return damaged;
             }
-            self.map.copy_out(at, wide(header.length), bytes);
-            fence(Acquire);
-            let payload = bytes.get(HEADER..).unwrap_or_default();
-            if wants == Wants::Kept
-                && let Some(span) = unkept(header.kind, payload)
-            {
-                return Some((next, Entry::Unkept(span)));
-            }
-            return match decode(header.kind, payload) {
-                Some(record) => Some((next, Entry::Record(record))),
-                None if is_known(header.kind) => damaged,
-                None => Some((next, Entry::Unknown)),
-            };
+            return Some(Ok(Place { at, header, next }));
         }
     }
 

@@ -3,6 +3,7 @@
 mod guest;
 mod heap;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,7 +245,25 @@ impl Slot {
         position: Position,
         each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
-        self.read_as(Wants::All, name, position, each)
+        let head = self.head(name);
+        self.read_as(Wants::All, name, position..head, each)
+    }
+
+    /// As [`Slot::read`], up to a [`Slot::head`] that was asked for before: with each question the writer has to fetch that
+    /// word back from the reader's processor.
+    pub fn read_within(
+        &mut self,
+        name: RingName,
+        positions: Range<Position>,
+        each: impl FnMut(Position, Entry<'_>) -> Reading,
+    ) -> Position {
+        self.read_as(Wants::All, name, positions, each)
+    }
+
+    /// When the first record within these positions was written down: [`Record::wall_ns`](crate::Record::wall_ns), without
+    /// reading all of it. 0 if an entry that is no record comes first; `None` if there is nothing.
+    pub fn next_wall_ns(&self, name: RingName, positions: Range<Position>) -> Option<u64> {
+        self.consumer(name).next_wall_ns(positions.start, positions.end)
     }
 
     /// As [`Slot::read`], for spans: of a request whose trace is not kept only the end is told.
@@ -254,20 +273,21 @@ impl Slot {
         position: Position,
         each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
-        self.read_as(Wants::Kept, name, position, each)
+        let head = self.head(name);
+        self.read_as(Wants::Kept, name, position..head, each)
     }
 
     fn read_as(
         &mut self,
         wants: Wants,
         name: RingName,
-        mut position: Position,
+        positions: Range<Position>,
         mut each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
+        let Range { start: mut position, end } = positions;
         let mut bytes = std::mem::take(&mut self.bytes);
         let consumer = self.consumer(name);
-        let head = self.head(name);
-        while let Some((next, entry)) = consumer.read_as(wants, position, head, &mut bytes) {
+        while let Some((next, entry)) = consumer.read_as(wants, position, end, &mut bytes) {
             position = next;
             if each(next, entry) == Reading::Stop {
                 break;
@@ -278,7 +298,7 @@ impl Slot {
     }
 
     /// Positions of the sample ring: what may still be read, and where the next sample will stand. Empty without a ring.
-    pub fn samples(&self) -> std::ops::Range<Position> {
+    pub fn samples(&self) -> Range<Position> {
         SampleRing::new(self.view.sections.samples).map_or(0..0, |ring| {
             let head = SampleRing::head(&self.view.map);
             head.saturating_sub(ring.entries())..head

@@ -72,22 +72,21 @@ impl<T: Send + 'static> Output<T> {
         Ok(Self { shared })
     }
 
-    /// Queues a chunk, or gives it back when the queue is full.
-    pub(crate) fn offer(&self, chunk: Chunk<T>) -> Result<(), Chunk<T>> {
+    /// Queues chunks from the first, and leaves those for which the queue is too full.
+    pub(crate) fn offer(&self, chunks: &mut VecDeque<Chunk<T>>) {
         let mut state = self.shared.lock();
-        if state.queued_bytes > 0 && state.queued_bytes + chunk.bytes.len() > QUEUE_BYTES {
-            return Err(chunk);
+        while let Some(chunk) = chunks.pop_front_if(|chunk| state.has_room_for(chunk)) {
+            state.queued_bytes += chunk.bytes.len();
+            state.queued_lines += chunk.levels.len();
+            state.queue.push_back(chunk);
         }
-        state.queued_bytes += chunk.bytes.len();
-        state.queued_lines += chunk.levels.len();
-        state.queue.push_back(chunk);
-        // A wake-up is a system call; a thread that is writing looks again by itself.
-        let is_waiting = std::mem::take(&mut state.is_waiting);
+        // A wake-up is a system call, and the thread would be asleep again before the next chunk: it gets all of them at
+        // once. While it is writing it looks again by itself.
+        let is_waiting = !state.queue.is_empty() && std::mem::take(&mut state.is_waiting);
         drop(state);
         if is_waiting {
             self.shared.wake.notify_one();
         }
-        Ok(())
     }
 
     /// The chunks that were done with since the last call, in the order they were offered.
@@ -151,6 +150,25 @@ struct State<T> {
     is_given_up: bool,
 }
 
+impl<T> State<T> {
+    /// The first chunk has room whatever its size.
+    fn has_room_for(&self, chunk: &Chunk<T>) -> bool {
+        self.queued_bytes == 0 || self.queued_bytes + chunk.bytes.len() <= QUEUE_BYTES
+    }
+
+    /// Accounts for a chunk that is done with; says whether half of the queue is free, for whoever waits for room is
+    /// woken for many chunks, not for each.
+    fn finish(&mut self, done: Finished<T>) -> bool {
+        if self.is_given_up {
+            return false;
+        }
+        self.queued_bytes -= done.chunk.bytes.len();
+        self.queued_lines -= done.chunk.levels.len();
+        self.finished.push(done);
+        self.queued_bytes <= QUEUE_BYTES / 2
+    }
+}
+
 impl<T> Default for State<T> {
     fn default() -> Self {
         Self {
@@ -175,7 +193,8 @@ struct Writer<T> {
 
 impl<T> Writer<T> {
     fn run(mut self, done: impl Fn(&T)) {
-        while let Some(chunk) = self.next() {
+        let mut last = None;
+        while let Some(chunk) = self.next(last.take()) {
             // After a panic the chunk counts as not written, and the next attempt is a second later (O11).
             let written = catch_unwind(AssertUnwindSafe(|| {
                 let written = self.write(&chunk);
@@ -186,22 +205,18 @@ impl<T> Writer<T> {
                 self.broken = Some((Instant::now(), Failure::WriteError));
                 (0, Some(Failure::WriteError))
             });
-            let mut state = self.shared.lock();
-            if state.is_given_up {
-                continue;
-            }
-            state.queued_bytes -= chunk.bytes.len();
-            state.queued_lines -= chunk.levels.len();
-            state.finished.push(Finished { chunk, written, failure });
-            // Whoever waits for room is woken for many chunks, not for each.
-            if state.queued_bytes <= QUEUE_BYTES / 2 {
-                self.shared.progress.notify_one();
-            }
+            last = Some(Finished { chunk, written, failure });
         }
     }
 
-    fn next(&self) -> Option<Chunk<T>> {
+    /// Accounts for the last chunk, and waits for one.
+    fn next(&self, last: Option<Finished<T>>) -> Option<Chunk<T>> {
         let mut state = self.shared.lock();
+        if let Some(last) = last
+            && state.finish(last)
+        {
+            self.shared.progress.notify_one();
+        }
         loop {
             if let Some(chunk) = state.queue.pop_front() {
                 return Some(chunk);
@@ -299,6 +314,13 @@ mod tests {
         Chunk { bytes: text.into(), levels, tag }
     }
 
+    /// Whether the queue takes it.
+    fn is_taken(output: &Output<usize>, chunk: Chunk<usize>) -> bool {
+        let mut chunks = VecDeque::from([chunk]);
+        output.offer(&mut chunks);
+        chunks.is_empty()
+    }
+
     /// Collects finished chunks until `count` have come.
     fn finished(output: &Output<usize>, count: usize) -> Vec<Finished<usize>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -325,9 +347,7 @@ mod tests {
     /// Fills the queue until it refuses; says how many chunks it took.
     fn fill(output: &Output<usize>) -> usize {
         let line = format!("{}\n", "x".repeat(4_095));
-        (0..1_000)
-            .find(|tag| output.offer(chunk(*tag, &line)).is_err())
-            .expect("the queue is bounded")
+        (0..1_000).find(|tag| !is_taken(output, chunk(*tag, &line))).expect("the queue is bounded")
     }
 
     #[test]
@@ -335,7 +355,7 @@ mod tests {
         let (read, write) = pipe().unwrap();
         let output = Output::start(write, |_| ()).unwrap();
         for tag in 0..100 {
-            output.offer(chunk(tag, &format!("line {tag}\n"))).unwrap();
+            assert!(is_taken(&output, chunk(tag, &format!("line {tag}\n"))));
         }
         let all = finished(&output, 100);
         assert!(all.iter().enumerate().all(|(at, done)| done.chunk.tag == at && done.written == 1));
@@ -400,7 +420,7 @@ mod tests {
         drop(read);
         let output = Output::start(write, |_| ()).unwrap();
         for tag in 0..3 {
-            output.offer(chunk(tag, "a\nb\n")).unwrap();
+            assert!(is_taken(&output, chunk(tag, "a\nb\n")));
         }
         for done in finished(&output, 3) {
             assert_eq!((done.written, done.failure), (0, Some(Failure::Closed)));
@@ -411,7 +431,7 @@ mod tests {
     fn a_panic_costs_the_chunks_of_a_second() {
         let (read, write) = pipe().unwrap();
         let output = Output::start(write, |tag| assert_ne!(*tag, 0, "a panic on purpose")).unwrap();
-        output.offer(chunk(0, "a\nb\n")).unwrap();
+        assert!(is_taken(&output, chunk(0, "a\nb\n")));
         let done = &finished(&output, 1)[0];
         assert_eq!((done.written, done.failure), (0, Some(Failure::WriteError)));
         // The thread lives: it takes what comes, and writes again when the second is over.
@@ -419,7 +439,7 @@ mod tests {
         let by = Instant::now() + Duration::from_secs(10);
         let written = loop {
             tag += 1;
-            output.offer(chunk(tag, "c\n")).unwrap();
+            assert!(is_taken(&output, chunk(tag, "c\n")));
             let done = &finished(&output, 1)[0];
             if done.failure.is_none() || Instant::now() > by {
                 break done.written;
@@ -434,7 +454,7 @@ mod tests {
     fn a_full_device_is_counted() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = Output::start(full.into(), |_| ()).unwrap();
-        output.offer(chunk(0, "a\n")).unwrap();
+        assert!(is_taken(&output, chunk(0, "a\n")));
         assert_eq!(finished(&output, 1)[0].failure, Some(Failure::WriteError));
     }
 }

@@ -10,14 +10,14 @@ mod open;
 mod rings;
 mod stacks;
 
-use std::collections::VecDeque;
-use std::ops::Range;
-
-use saola_observability::closed::Level;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 pub(crate) use files::{Files, Lag, LogCursors, News};
 pub(crate) use lines::Lines;
 
+use crate::logfmt::Origin;
 use crate::lost::LostLines;
 use crate::otlp::Traces;
 use crate::profile::{Profiles, Symbols};
@@ -44,23 +44,23 @@ pub(crate) struct Reader<R: Rings> {
     pub(crate) profiles: Profiles,
     /// For the stacks of hung workers.
     symbols: Symbols,
-    /// Per source: what was read for lines and is not yet on its way to stdout.
-    pending: Vec<VecDeque<Pending<R::Position>>>,
-    /// The lines of these. A record becomes its line as soon as it is read: it is large, and its texts are memory of their own.
-    drafts: Vec<u8>,
-    /// The order in which they go: by time, with the source of each.
-    order: VecDeque<(u64, usize)>,
+    /// Per source: what this pass reads of it.
+    turns: Vec<Turn<R::Position>>,
+    /// The sources that have something to read, by the time of their next record: the earliest is read first.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
     /// Per source: the last record read for lines, and the cursor as it was last stored.
     marks: Vec<Marks<R::Position>>,
     /// Per source: what was read for spans whose fate is open.
     open: Vec<Open<R::Position>>,
 }
 
-/// A record that was read for lines.
-struct Pending<P> {
-    position: P,
-    /// The level of its line and where that stands among the drafts; `None` if it has none.
-    line: Option<(Level, Range<usize>)>,
+/// What one pass reads of a source.
+struct Turn<P> {
+    origin: Origin,
+    /// Records that may still be read.
+    left: usize,
+    /// If spans have read it as far as lines: that far. What is behind is read for both.
+    spans_at: Option<P>,
 }
 
 impl<R: Rings> Reader<R> {
@@ -76,9 +76,8 @@ impl<R: Rings> Reader<R> {
             traces,
             profiles,
             symbols: Symbols::default(),
-            pending: Vec::new(),
-            drafts: Vec::new(),
-            order: VecDeque::new(),
+            turns: Vec::new(),
+            next: BinaryHeap::new(),
             marks: Vec::new(),
             open: Vec::new(),
         }
@@ -116,8 +115,7 @@ impl<R: Rings> Reader<R> {
 
     /// Whether every record was read, turned into a line and written.
     pub(crate) fn has_written_all(&mut self) -> bool {
-        self.order.is_empty()
-            && self.lines.is_idle()
+        self.lines.is_idle()
             && (0..self.rings.sources()).all(|source| self.rings.unread(source, Stage::Log) == 0)
     }
 
@@ -129,15 +127,11 @@ impl<R: Rings> Reader<R> {
     /// At the end: counts what no longer becomes a line. Returns how many lines that is.
     pub(crate) fn give_up_lines(&mut self) -> u64 {
         let mut count = self.lines.give_up();
-        self.order.clear();
-        let pending = std::mem::take(&mut self.pending).into_iter().flatten();
-        let drafts = pending.filter(|pending| pending.line.is_some()).count();
-        self.lines.count_lost(LostLines::Shutdown, drafts);
-        count += u64::try_from(drafts).unwrap_or(u64::MAX);
         for source in 0..self.rings.sources() {
             while self.rings.unread(source, Stage::Log) > 0 {
                 let mut read = 0;
                 let (rings, lines) = (&mut self.rings, &mut self.lines);
+                rings.look(source);
                 rings.read(source, PER_PASS, |_, record| {
                     read += 1;
                     count += u64::from(lines.lose(LostLines::Shutdown, &record));
@@ -165,76 +159,96 @@ impl<R: Rings> Reader<R> {
     /// Says too whether the rings were read: not while lines are held up.
     fn pass_lines(&mut self) -> (Found, bool) {
         let has_room = self.lines.has_room();
-        let is_read = has_room && self.order.is_empty();
-        if is_read {
-            self.fill();
-        }
         let mut found = Found::Nothing;
-        while self.lines.has_room()
-            && let Some((_, source)) = self.order.pop_front()
-        {
-            found = Found::Some;
-            let Some(next) = self.pending[source].pop_front() else { continue };
-            let line = next.line.map(|(level, draft)| (level, &self.drafts[draft]));
-            self.lines.take(source, next.position, line);
+        if has_room {
+            self.begin_turns();
+            while self.lines.has_room()
+                && let Some(earliest) = self.next.peek()
+            {
+                found = Found::Some;
+                let Reverse((time, source)) = *earliest;
+                self.read_next(source);
+                self.go_on(time, source);
+            }
+            self.end_turns();
         }
         // While the output is full the last chunk is not, and more lines for it are waiting.
-        if has_room && self.order.is_empty() {
+        if has_room && self.next.is_empty() {
             self.lines.flush();
         }
         self.relieve(has_room);
-        (found, is_read)
+        (found, has_room)
     }
 
-    /// Reads a part of each ring, and merges by time what different slots wrote. A ring that spans have read as far as lines
-    /// is read for both at once.
-    fn fill(&mut self) {
+    /// Gives each source a part of this pass, and looks when its first record was written down.
+    fn begin_turns(&mut self) {
         let sources = self.rings.sources();
-        let most = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
-        let (order, drafts, lines) = (&mut self.order, &mut self.drafts, &self.lines);
-        drafts.clear();
-        drafts.shrink_to(DRAFT_BYTES);
-        self.pending.resize_with(sources, VecDeque::new);
+        let left = (PER_PASS / sources.max(1)).clamp(PER_RING.0, PER_RING.1);
+        self.turns.clear();
+        self.next.clear();
         for source in 0..sources {
-            // Never smaller than the one before in the same source: sorting keeps the order of each.
-            let mut time = 0;
-            let origin = self.rings.origin(source);
+            self.rings.look(source);
             let spans_at = self.rings.read_to(source, Stage::Otlp);
-            let lines_at = self.rings.read_to(source, Stage::Log);
-            let is_together = spans_at >= lines_at;
-            let traces = self.traces.as_ref().filter(|_| is_together);
-            let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
-            let (pending, open) = (&mut self.pending[source], &mut self.open[source]);
-            self.rings.read(source, most, |position, mut record| {
-                time = record.wall_ns().max(time);
-                mark.reached = Some(position);
-                stacks::name(&mut record, symbols);
-                let begin = drafts.len();
-                let level = lines.draft(drafts, origin, &record);
-                let line = level.map(|level| (level, begin..drafts.len()));
-                order.push_back((time, source));
-                pending.push_back(Pending { position, line });
-                if let Some(traces) = traces.filter(|_| position > spans_at) {
-                    let fate = traces.record(origin.worker, record, &mut self.profiles);
-                    open.read(position, fate);
-                }
-            });
+            let is_together = spans_at >= self.rings.read_to(source, Stage::Log);
+            let origin = self.rings.origin(source);
+            self.turns.push(Turn { origin, left, spans_at: is_together.then_some(spans_at) });
+            if let Some(time) = self.rings.next_wall_ns(source) {
+                self.next.push(Reverse((time, source)));
+            }
+        }
+    }
+
+    /// A record becomes its line, and its span where both are read together.
+    fn read_next(&mut self, source: usize) {
+        let (mark, symbols) = (&mut self.marks[source], &mut self.symbols);
+        let (turn, open) = (&mut self.turns[source], &mut self.open[source]);
+        let (lines, profiles) = (&mut self.lines, &mut self.profiles);
+        let traces = &self.traces;
+        turn.left -= 1;
+        let mut is_record = false;
+        self.rings.read(source, 1, |position, mut record| {
+            is_record = true;
+            mark.reached = Some(position);
+            stacks::name(&mut record, symbols);
+            lines.add(source, position, turn.origin, &record);
+            if let Some(traces) = traces
+                && turn.spans_at.is_some_and(|spans_at| position > spans_at)
+            {
+                let fate = traces.record(turn.origin.worker, record, profiles);
+                open.read(position, fate);
+            }
+        });
+        if !is_record {
             // What cannot be read is done with, too: a cursor in front of it would keep the ring full.
             let end = self.rings.read_to(source, Stage::Log);
-            if Some(end) > mark.reached.max(Some(lines_at)) {
-                mark.reached = Some(end);
-                order.push_back((time, source));
-                pending.push_back(Pending { position: end, line: None });
-                if is_together {
-                    open.read(end, None);
-                }
+            mark.reached = Some(end);
+            lines.reached(source, end);
+            if turn.spans_at.is_some_and(|spans_at| end > spans_at) {
+                open.read(end, None);
             }
-            if let Some(reached) = mark.reached.filter(|_| is_together) {
+        }
+    }
+
+    /// Puts the source whose turn it was where its next record belongs.
+    fn go_on(&mut self, time: u64, source: usize) {
+        let Some(mut earliest) = self.next.peek_mut() else { return };
+        let time_of_next = self.rings.next_wall_ns(source).filter(|_| self.turns[source].left > 0);
+        match time_of_next {
+            // Never before the one that was read: each source keeps its own order, whatever its clock did.
+            Some(next) => *earliest = Reverse((next.max(time), source)),
+            None => _ = PeekMut::pop(earliest),
+        }
+    }
+
+    /// What was read for both is not to be read for spans once more.
+    fn end_turns(&mut self) {
+        for (source, turn) in self.turns.iter().enumerate() {
+            if turn.spans_at.is_some()
+                && let Some(reached) = self.marks[source].reached
+            {
                 self.rings.skip_to(source, Stage::Otlp, reached);
             }
         }
-        // Stable; and what is sorted is small: the lines stay where they are.
-        order.make_contiguous().sort_by_key(|(time, _)| *time);
     }
 
     /// Keeps each cursor within half a ring; while nobody reads stdout that costs the oldest lines.
@@ -244,6 +258,7 @@ impl<R: Rings> Reader<R> {
             if self.rings.uncommitted(source, Stage::Log) <= half {
                 continue;
             }
+            self.rings.look(source);
             while !has_room && self.rings.unread(source, Stage::Log) > half {
                 let before = self.rings.read_to(source, Stage::Log);
                 let (rings, lines, mark) =
@@ -327,8 +342,6 @@ impl<R: Rings> Reader<R> {
 const PER_RING: (usize, usize) = (32, 256);
 /// Records whose lines wait for those that are older.
 const PER_PASS: usize = 2_048;
-/// Room for such lines that is kept from pass to pass: only hostile ones want more.
-const DRAFT_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
 use crate::ids::{SpanId, TraceId};
-use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, REQUEST_FIXED, SPAN};
+use crate::record::encode::{
+    EVENT, HEADER, LOST, MOST_FIELDS, PANIC, REQUEST, REQUEST_FIXED, SPAN,
+};
 use crate::record::{
     EventRecord, Kind, LostRecord, OwnedValue, PanicRecord, Record, RequestRecord, SpanRecord,
 };
@@ -58,6 +60,26 @@ pub(crate) fn unkept(kind: u8, payload: &[u8]) -> Option<SpanId> {
     input.take::<{ 8 + 8 + 8 + 16 + 4 + 3 * 2 + 3 }>()?;
     (Sampling::from_number(input.u8()?)? == Sampling::Dropped).then_some(span)
 }
+
+/// [`Record::wall_ns`] of a payload of which only the beginning may be there.
+pub(crate) fn wall_ns(kind: u8, payload: &[u8]) -> Option<u64> {
+    let mut input = Input::new(payload);
+    match kind {
+        REQUEST | SPAN => input.end_ns(),
+        EVENT | PANIC => input.u64(),
+        LOST => {
+            input.take::<LOST_FIXED>()?;
+            input.end_ns()
+        }
+        _ => None,
+    }
+}
+
+/// The times of a record are within its first so many bytes, header included.
+pub(crate) const TIMES_WITHIN: usize = (HEADER + LOST_FIXED + 2 * 8).next_multiple_of(8);
+
+/// Bytes in front of the request of a lost one.
+const LOST_FIXED: usize = 8 + 4 * 4 + 1;
 
 /// Says whether this version knows records of a kind; others are skipped by their length, without complaint.
 pub(crate) fn is_known(kind: u8) -> bool {
@@ -179,6 +201,11 @@ impl<'a> Input<'a> {
         Some(fields)
     }
 
+    /// Of a beginning and a duration.
+    fn end_ns(&mut self) -> Option<u64> {
+        Some(self.u64()?.saturating_add(self.u64()?))
+    }
+
     fn address(&mut self) -> Option<Maybe<IpAddr>> {
         let address = Ipv6Addr::from(*self.take::<16>()?);
         Some(
@@ -267,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::record::Value;
-    use crate::record::encode::{Encoder, Ended, Event, HEADER, Lost, Span};
+    use crate::record::encode::{Encoder, Ended, Event, Lost, PAD, Panic, Span};
 
     fn request<'a>(path: &'a str, agent: &'a [u8]) -> Ended<'a> {
         Ended {
@@ -359,6 +386,56 @@ mod tests {
         Encoder::lost(&mut bytes, &lost);
         let Some(Record::Lost(read)) = decode(LOST, &bytes[HEADER..]) else { panic!() };
         assert_eq!((read.slot, read.pid, read.signal, read.exit_code), (3, 4, Some(9), None));
+    }
+
+    #[test]
+    fn the_beginning_of_a_record_tells_its_time() {
+        let (trace, span) = (TraceId([1; 16]), SpanId([2; 8]));
+        let mut records = [const { Vec::new() }; 5];
+        let [ended, lost, child, event, panic] = &mut records;
+        Encoder::request(ended, &request("/", b""));
+        let (signal, exit_code, reason) = (None, None, LostReason::Crash);
+        let request = request("/", b"");
+        Encoder::lost(
+            lost,
+            &Lost { request, slot: 3, pid: 4, signal, exit_code, reason, count: 1 },
+        );
+        Encoder::span(
+            child,
+            &Span {
+                start_ns: 20,
+                duration_ns: 3,
+                trace,
+                span,
+                parent: span,
+                request: span,
+                kind: SpanKind::Client,
+                status: SpanStatus::Unset,
+                status_text: "",
+                name: "n",
+                attributes: &[],
+            },
+        );
+        let (level, fields) = (Level::Info, &[]);
+        let (target, message, request_id) = ("t", "m", "");
+        Encoder::event(
+            event,
+            &Event { wall_ns: 31, level, target, message, trace, span, request_id, fields },
+        );
+        let (route, location, backtrace) = ("r", "l", "b");
+        Encoder::panic(
+            panic,
+            &Panic { wall_ns: 47, trace, span, route, message, location, backtrace },
+        );
+        let kinds = [REQUEST, LOST, SPAN, EVENT, PANIC];
+        for ((kind, bytes), time) in kinds.into_iter().zip(&records).zip([15, 15, 23, 31, 47]) {
+            let record = decode(kind, &bytes[HEADER..]).unwrap();
+            assert_eq!(record.wall_ns(), time, "{record:?}");
+            let beginning = &bytes[HEADER..TIMES_WITHIN.min(bytes.len())];
+            assert_eq!(wall_ns(kind, beginning), Some(time), "{record:?}");
+            assert_eq!(wall_ns(kind, &beginning[..7]), None, "{record:?}");
+        }
+        assert_eq!(wall_ns(PAD, &[0; 64]), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn event(number: usize, length: usize) -> Vec<u8> {
 pub(super) fn event_of(message: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let event = Event {
-        wall_ns: 0,
+        wall_ns: long(message.len()),
         level: Level::Info,
         target: "t",
         message,
@@ -104,12 +104,18 @@ proptest! {
         let (mut position, head) = consumer.start(start);
         let mut bytes = Vec::new();
         let mut turns = 0;
-        while let Some((next, _)) = consumer.read(position, head, &mut bytes) {
+        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+            let time = consumer.next_wall_ns(position, head);
+            prop_assert!(time.is_some());
+            if let Entry::Record(record) = entry {
+                prop_assert_eq!(time, Some(record.wall_ns()));
+            }
             prop_assert!(next > position);
             position = next;
             turns += 1;
             prop_assert!(turns < 100_000);
         }
+        prop_assert_eq!(consumer.next_wall_ns(position, head), None);
     }
 }
 

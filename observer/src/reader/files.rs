@@ -74,6 +74,8 @@ struct Source {
     ring: RingName,
     read: [Position; 2],
     committed: [Position; 2],
+    /// How far it was written at the last look.
+    head: Position,
     /// Whether no good record has come since a rest of it could not be read.
     is_bad: bool,
     /// Such rests that nobody was told of.
@@ -222,12 +224,23 @@ impl Rings for Files {
         }
     }
 
+    fn look(&mut self, source: usize) {
+        if let Some((source, slot)) = self.slot(source) {
+            source.head = slot.head(source.ring);
+        }
+    }
+
+    fn next_wall_ns(&mut self, source: usize) -> Option<u64> {
+        let (source, slot) = self.slot(source)?;
+        slot.next_wall_ns(source.ring, source.read[Stage::Log.index()]..source.head)
+    }
+
     fn read(&mut self, source: usize, most: usize, mut take: impl FnMut(Position, Record<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
         let mut left = most;
         let (mut has_good, mut unreadable) = (false, None);
         let read = &mut source.read[Stage::Log.index()];
-        *read = slot.read(source.ring, *read, |position, entry| {
+        *read = slot.read_within(source.ring, *read..source.head, |position, entry| {
             match entry {
                 Entry::Record(record) => {
                     has_good = true;
@@ -365,6 +378,7 @@ fn sources_of(
             ring,
             read: starts,
             committed: starts,
+            head: 0,
             is_bad: slot.is_bad(ring),
             untold: 0,
             told: Reminder::default(),

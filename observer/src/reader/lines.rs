@@ -26,9 +26,8 @@ pub(crate) struct Lines<P> {
     chunk: Chunk<Cursors<P>>,
     /// Chunks that are done with, for their buffers.
     spare: Vec<Chunk<Cursors<P>>>,
-    /// Full chunks that the output does not have yet: they go to it together, for its thread may have to be woken for each.
+    /// Full chunks that the output does not have yet: they go to it together, and its thread is woken once.
     held: VecDeque<Chunk<Cursors<P>>>,
-    line: Vec<u8>,
     untold: [Untold; LostLines::ALL.len()],
     written: u64,
     lost: u64,
@@ -56,7 +55,6 @@ impl<P: Copy + Send + 'static> Lines<P> {
             chunk: empty_chunk(),
             spare: Vec::new(),
             held: VecDeque::new(),
-            line: Vec::with_capacity(LINE_BYTES),
             untold: [Untold::default(); LostLines::ALL.len()],
             written: 0,
             lost: 0,
@@ -66,47 +64,44 @@ impl<P: Copy + Send + 'static> Lines<P> {
     /// Whether a record may be taken now.
     pub(crate) fn has_room(&mut self) -> bool {
         if self.held.len() >= TOGETHER {
-            self.offer_held();
+            self.output.offer(&mut self.held);
         }
         self.held.len() < TOGETHER
     }
 
-    /// Appends the line of a record, if it has one, and says its level.
-    pub(crate) fn draft(
-        &self,
-        out: &mut Vec<u8>,
-        origin: Origin,
-        record: &Record<'_>,
-    ) -> Option<Level> {
-        let level = self.level(record)?;
-        match record {
-            Record::Request(request) => self.encoder.request(out, origin, request),
-            Record::Lost(lost) => self.encoder.lost(out, lost),
-            Record::Event(event) => self.encoder.event_record(out, origin, event),
-            Record::Panic(panic) => self.encoder.panic(out, origin, panic),
-            Record::Span(_) => {}
+    /// Appends the line of a record, if it has one. The cursor of its source follows when that is written.
+    pub(crate) fn add(&mut self, source: usize, position: P, origin: Origin, record: &Record<'_>) {
+        self.say_what_was_lost(&[LostLines::Blocked]);
+        if let Some(level) = self.level(record) {
+            let begin = self.chunk.bytes.len();
+            let (out, encoder) = (&mut self.chunk.bytes, &self.encoder);
+            match record {
+                Record::Request(request) => encoder.request(out, origin, request),
+                Record::Lost(lost) => encoder.lost(out, lost),
+                Record::Event(event) => encoder.event_record(out, origin, event),
+                Record::Panic(panic) => encoder.panic(out, origin, panic),
+                Record::Span(_) => {}
+            }
+            self.appended(level, begin);
         }
-        Some(level)
+        self.reached(source, position);
     }
 
-    /// Takes what a record became: its line, or nothing. Its cursor follows when that is written.
-    pub(crate) fn take(&mut self, slot: usize, position: P, line: Option<(Level, &[u8])>) {
-        self.say_what_was_lost(&[LostLines::Blocked]);
-        if let Some((level, line)) = line {
-            self.append(level, line);
-        }
-        match self.chunk.tag.iter_mut().find(|(other, _)| *other == slot) {
+    /// Everything up to here is done with as soon as the lines before it are written.
+    pub(crate) fn reached(&mut self, source: usize, position: P) {
+        match self.chunk.tag.iter_mut().find(|(other, _)| *other == source) {
             Some((_, reached)) => *reached = position,
-            None => self.chunk.tag.push((slot, position)),
+            None => self.chunk.tag.push((source, position)),
         }
     }
 
     /// Hands out what was taken, also when it does not fill a chunk.
     pub(crate) fn flush(&mut self) {
         if !self.chunk.bytes.is_empty() || !self.chunk.tag.is_empty() {
-            self.hold_chunk();
+            let chunk = self.take_chunk();
+            self.held.push_back(chunk);
         }
-        self.offer_held();
+        self.output.offer(&mut self.held);
     }
 
     /// Accounts for the chunks that are done with.
@@ -161,8 +156,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
 
     /// Adds a line of the observer itself, past the rings.
     pub(crate) fn say(&mut self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
+        let begin = self.chunk.bytes.len();
         let event = Event {
             wall_ns: wall_ns(),
             level,
@@ -173,9 +167,8 @@ impl<P: Copy + Send + 'static> Lines<P> {
             request_id: "",
             fields,
         };
-        self.encoder.event(&mut line, self.own, &event);
-        self.append(level, &line);
-        self.line = line;
+        self.encoder.event(&mut self.chunk.bytes, self.own, &event);
+        self.appended(level, begin);
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -210,12 +203,14 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
     }
 
-    /// Moves an encoded line into the chunk; a full chunk goes first.
-    fn append(&mut self, level: Level, line: &[u8]) {
-        if self.chunk.bytes.len() + line.len() > LINE_BYTES {
-            self.hold_chunk();
+    /// A line was encoded behind those of the chunk; if there is no room for it, it begins the next one.
+    fn appended(&mut self, level: Level, begin: usize) {
+        if begin > 0 && self.chunk.bytes.len() > LINE_BYTES {
+            let mut full = self.take_chunk();
+            self.chunk.bytes.extend_from_slice(&full.bytes[begin..]);
+            full.bytes.truncate(begin);
+            self.held.push_back(full);
         }
-        self.chunk.bytes.extend_from_slice(line);
         self.chunk.levels.push(level);
     }
 
@@ -269,20 +264,6 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
     }
 
-    fn offer_held(&mut self) {
-        while let Some(chunk) = self.held.pop_front() {
-            if let Err(refused) = self.output.offer(chunk) {
-                self.held.push_front(refused);
-                return;
-            }
-        }
-    }
-
-    fn hold_chunk(&mut self) {
-        let chunk = self.take_chunk();
-        self.held.push_back(chunk);
-    }
-
     fn take_chunk(&mut self) -> Chunk<Cursors<P>> {
         // There are never more than the output's queue holds.
         let next = self.spare.pop().unwrap_or_else(empty_chunk);
@@ -294,5 +275,5 @@ impl<P: Copy + Send + 'static> Lines<P> {
 const TOGETHER: usize = 16;
 
 fn empty_chunk<P>() -> Chunk<Cursors<P>> {
-    Chunk { bytes: Vec::with_capacity(LINE_BYTES), levels: Vec::new(), tag: Vec::new() }
+    Chunk { bytes: Vec::with_capacity(2 * LINE_BYTES), levels: Vec::new(), tag: Vec::new() }
 }

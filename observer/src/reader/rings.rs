@@ -31,6 +31,12 @@ pub(crate) trait Rings {
     /// Who writes there.
     fn origin(&mut self, source: usize) -> Origin;
 
+    /// Looks how far the source is written: until the next look nothing behind that is read for lines.
+    fn look(&mut self, source: usize);
+
+    /// When the next entry to be read for lines was written down; 0 if it cannot be read, none if there is none.
+    fn next_wall_ns(&mut self, source: usize) -> Option<u64>;
+
     /// Hands out at most `most` records that have not been read for lines, in order.
     fn read(&mut self, source: usize, most: usize, take: impl FnMut(Self::Position, Record<'_>));
 

@@ -24,6 +24,7 @@ const RECORD_BYTES: usize = 256;
 #[derive(Default)]
 struct FakeSlot {
     records: Vec<Record<'static>>,
+    head: usize,
     read: [usize; 2],
     committed: [usize; 2],
 }
@@ -79,6 +80,16 @@ impl Rings for FakeRings {
 
     fn origin(&mut self, slot: usize) -> Origin {
         Origin { worker: u32::try_from(slot).ok(), pid: None }
+    }
+
+    fn look(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.head = slot.records.len();
+    }
+
+    fn next_wall_ns(&mut self, slot: usize) -> Option<u64> {
+        let slot = &self.slots[slot];
+        slot.records[..slot.head].get(slot.read[number(Stage::Log)]).map(Record::wall_ns)
     }
 
     fn read(&mut self, slot: usize, most: usize, take: impl FnMut(usize, Record<'_>)) {
@@ -225,6 +236,21 @@ fn slots_are_merged_by_time_and_each_keeps_its_own_order() {
     until(&mut reader, "all are written", Reader::has_written_all);
     drop(reader);
     assert_eq!(ids(&text.join().unwrap()), [3, 0, 1, 4, 2, 5]);
+}
+
+#[test]
+fn a_clock_that_runs_ahead_holds_up_nobody() {
+    let (_read, write) = pipe().unwrap();
+    let mut reader = reader(2, 10_000, write);
+    for id in 0..10 {
+        reader.rings.push(0, record(id, u64::MAX));
+    }
+    for id in 10..2_000 {
+        reader.rings.push(1, record(id, 1_000));
+    }
+    reader.pass();
+    let read = [0, 1].map(|slot| reader.rings.slots[slot].read[number(Stage::Log)]);
+    assert_eq!(read, [10, PER_RING.1]);
 }
 
 #[test]

@@ -141,12 +141,13 @@ proptest! {
         let traces = Traces::new(crate::OtlpSettings::from_env(&lookup).unwrap().unwrap());
         let (mut profiles, mut symbols) = (Profiles::new(0, None), Symbols::default());
         let (_read, stdout) = pipe().unwrap();
-        let lines = lines(stdout);
-        let encoders = [Format::Json, Format::Pretty].map(|format| Encoder::new(format, "shop"));
-        for mut record in all.into_iter().map(Anything::record) {
+        let mut lines = lines(stdout);
+        let formats = [Format::Logfmt, Format::Json, Format::Pretty];
+        let encoders = formats.map(|format| Encoder::new(format, "shop"));
+        for (position, mut record) in all.into_iter().map(Anything::record).enumerate() {
             stacks::name(&mut record, &mut symbols);
+            lines.add(0, position, Origin::default(), &record);
             let mut all = Vec::new();
-            lines.draft(&mut all, Origin::default(), &record);
             for encoder in &encoders {
                 match &record {
                     Record::Request(request) => encoder.request(&mut all, Origin::default(), request),
