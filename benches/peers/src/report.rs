@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::goals::{self, Verdict};
 use crate::instructions::Counted;
-use crate::rounds::{SetResult, Spread, TargetResult};
+use crate::rounds::{ROUNDS_OF_A_START, SetResult, Spread, TargetResult};
 use crate::{Options, chart};
 
 /// Counts, or why there are none.
@@ -104,7 +104,7 @@ fn head(text: &mut String, options: &Options) -> anyhow::Result<()> {
     writeln!(text, "| rustc | {} |", said("rustc", &["--version"]))?;
     writeln!(
         text,
-        "| run | {} rounds of {} s, {} connections, {} workers, generator wrk with {} threads on the same cores |",
+        "| run | {} rounds of {} s, started anew every {ROUNDS_OF_A_START}, {} connections, {} workers, generator wrk with {} threads on the same cores |",
         options.rounds,
         options.seconds,
         options.connections,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::measure::{self, Memory, TreeTime, load, machine_busy_ns, ratio};
 use crate::sink::Sink;
-use crate::targets::{self, Running};
+use crate::targets::{self, Running, Target};
 use crate::{Options, Set};
 
 /// What a set has shown.
@@ -46,28 +46,23 @@ pub(crate) struct Round {
 
 pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> {
     let sink = Sink::start()?;
-    let mut skipped = Vec::new();
+    let (found, skipped) = found(set, options);
+    let start = || -> anyhow::Result<Vec<Running>> {
+        let start_one = |target: &Target| Running::start(*target, options.workers, &sink);
+        let running: Vec<Running> = found.iter().map(start_one).collect::<Result<_, _>>()?;
+        for server in &running {
+            load(server.address, options, 1)?;
+        }
+        Ok(running)
+    };
     let mut running = Vec::new();
-    for (at, target) in targets::of(set).into_iter().enumerate() {
-        let is_control = at < 2;
-        if !is_control
-            && !options.only.is_empty()
-            && !options.only.iter().any(|only| only == target.name())
-        {
-            continue;
-        }
-        if let Some(missing) = targets::missing(target) {
-            eprintln!("{}: {missing}", target.name());
-            skipped.push((target.name().to_owned(), missing));
-            continue;
-        }
-        running.push(Running::start(target, options.workers, &sink)?);
-    }
-    for server in &running {
-        load(server.address, options, 1)?;
-    }
-    let mut rounds: Vec<Vec<Round>> = running.iter().map(|_| Vec::new()).collect();
+    let mut rounds: Vec<Vec<Round>> = found.iter().map(|_| Vec::new()).collect();
     for number in 0..options.rounds {
+        if number % ROUNDS_OF_A_START == 0 {
+            // The old ones end before the new ones begin.
+            running.clear();
+            running = start()?;
+        }
         for at in order(running.len(), number) {
             let (Some(server), Some(kept)) = (running.get(at), rounds.get_mut(at)) else {
                 continue;
@@ -88,6 +83,32 @@ pub(crate) fn measure(set: Set, options: &Options) -> anyhow::Result<SetResult> 
         .collect();
     Ok(SetResult { set: set.name(), targets, skipped })
 }
+
+/// The targets of a set that were asked for and are there, and why the others are not.
+fn found(set: Set, options: &Options) -> (Vec<Target>, Vec<(String, String)>) {
+    let is_asked_for = |at: usize, target: Target| {
+        let is_control = at < 2;
+        is_control
+            || options.only.is_empty()
+            || options.only.iter().any(|only| only == target.name())
+    };
+    let (mut found, mut skipped) = (Vec::new(), Vec::new());
+    let all = targets::of(set).into_iter().enumerate();
+    for (_, target) in all.filter(|(at, target)| is_asked_for(*at, *target)) {
+        match targets::missing(target) {
+            None => found.push(target),
+            Some(missing) => {
+                eprintln!("{}: {missing}", target.name());
+                skipped.push((target.name().to_owned(), missing));
+            }
+        }
+    }
+    (found, skipped)
+}
+
+/// Where its memory lies and which worker has which connection is the luck of a server's start, and makes some percent: after
+/// so many rounds all are started anew.
+pub(crate) const ROUNDS_OF_A_START: u32 = 5;
 
 /// Who is loaded when in a round: the base first and once more in the middle, so that the others stand near one of the two;
 /// every other round the other way round.
