@@ -53,12 +53,12 @@ pub(crate) fn init() {
     }
 }
 
-pub(crate) fn lines_written(level: Level, count: u64) {
-    LINES.with([level.as_str()]).add(count);
+pub(crate) fn lines_written(level: Level, count: usize) {
+    LINES.with([level.as_str()]).add(u64::try_from(count).unwrap_or(0));
 }
 
-pub(crate) fn lines_dropped(reason: LostLines, count: u64) {
-    LINES_DROPPED.with([reason.as_str()]).add(count);
+pub(crate) fn lines_dropped(reason: LostLines, count: usize) {
+    LINES_DROPPED.with([reason.as_str()]).add(u64::try_from(count).unwrap_or(0));
 }
 
 pub(crate) fn spans_exported(count: u64) {

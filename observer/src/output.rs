@@ -17,6 +17,9 @@ use nix::unistd::write;
 use saola_observability::closed::Level;
 use tokio::sync::Notify;
 
+use crate::lost::LostLines;
+use crate::metrics;
+
 /// Encoded lines may wait here in this many bytes; whoever offers more keeps it.
 const QUEUE_BYTES: usize = 192 * 1024;
 
@@ -40,12 +43,21 @@ pub(crate) enum Failure {
     WriteError,
 }
 
+impl From<Failure> for LostLines {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Closed => Self::Closed,
+            Failure::WriteError => Self::WriteError,
+        }
+    }
+}
+
 /// A chunk that is done with.
 #[derive(Debug)]
 pub(crate) struct Finished<T> {
     /// The chunk; its buffers may be used again.
     pub(crate) chunk: Chunk<T>,
-    /// Lines of it that were written whole, from the first.
+    /// Lines of it that were written whole, from the first. They are counted in the metrics, as are the others.
     pub(crate) written: usize,
     /// Why the others were not.
     pub(crate) failure: Option<Failure>,
@@ -196,16 +208,37 @@ impl<T> Writer<T> {
         let mut last = None;
         while let Some(chunk) = self.next(last.take()) {
             // After a panic the chunk counts as not written, and the next attempt is a second later (O11).
+            let mut is_counted = false;
             let written = catch_unwind(AssertUnwindSafe(|| {
-                let written = self.write(&chunk);
+                let (written, failure) = self.write(&chunk);
+                // Before the cursors move: a count that waited for the reader would be lost with it.
+                self.count(&chunk, written, failure);
+                is_counted = true;
                 done(&chunk.tag);
-                written
+                (written, failure)
             }));
             let (written, failure) = written.unwrap_or_else(|_| {
                 self.broken = Some((Instant::now(), Failure::WriteError));
+                if !is_counted {
+                    self.count(&chunk, 0, Some(Failure::WriteError));
+                }
                 (0, Some(Failure::WriteError))
             });
             last = Some(Finished { chunk, written, failure });
+        }
+    }
+
+    /// Counts the lines of a chunk as written or dropped, unless they were given up and are counted so.
+    fn count(&self, chunk: &Chunk<T>, written: usize, failure: Option<Failure>) {
+        if self.shared.lock().is_given_up {
+            return;
+        }
+        let (written, unwritten) = chunk.levels.split_at(written);
+        for alike in written.chunk_by(|level, next| level == next) {
+            metrics::lines_written(alike[0], alike.len());
+        }
+        if let Some(failure) = failure {
+            metrics::lines_dropped(failure.into(), unwritten.len());
         }
     }
 

@@ -12,7 +12,7 @@ use crate::filter::LineFilter;
 use crate::logfmt::{Encoder, LINE_BYTES, Origin, time};
 use crate::lost::LostLines;
 use crate::metrics;
-use crate::output::{Chunk, Failure, Output};
+use crate::output::{Chunk, Output};
 
 /// Where the cursors may go once a chunk is done with.
 type Cursors<P> = Vec<(usize, P)>;
@@ -107,24 +107,13 @@ impl<P: Copy + Send + 'static> Lines<P> {
     /// Accounts for the chunks that are done with.
     pub(crate) fn finish(&mut self, commit: &mut dyn FnMut(usize, P)) {
         for mut done in self.output.finished() {
-            let (written, unwritten) = done.chunk.levels.split_at(done.written);
-            for alike in written.chunk_by(|level, next| level == next) {
-                let count = u64::try_from(alike.len()).unwrap_or(0);
-                metrics::lines_written(alike[0], count);
-            }
-            self.written += u64::try_from(written.len()).unwrap_or(0);
-            let reason = match done.failure {
-                None => {
-                    if !done.chunk.levels.is_empty() {
-                        self.say_what_was_lost(&[LostLines::Closed, LostLines::WriteError]);
-                    }
-                    None
+            self.written += u64::try_from(done.written).unwrap_or(0);
+            match done.failure {
+                None if done.chunk.levels.is_empty() => {}
+                None => self.say_what_was_lost(&[LostLines::Closed, LostLines::WriteError]),
+                Some(failure) => {
+                    self.note_lost(failure.into(), done.chunk.levels.len() - done.written);
                 }
-                Some(Failure::Closed) => Some(LostLines::Closed),
-                Some(Failure::WriteError) => Some(LostLines::WriteError),
-            };
-            if let Some(reason) = reason {
-                self.count_lost(reason, unwritten.len());
             }
             for (slot, position) in done.chunk.tag.drain(..) {
                 commit(slot, position);
@@ -241,7 +230,13 @@ impl<P: Copy + Send + 'static> Lines<P> {
     }
 
     /// Counts lines that nobody will get.
-    pub(crate) fn count_lost(&mut self, reason: LostLines, count: usize) {
+    fn count_lost(&mut self, reason: LostLines, count: usize) {
+        metrics::lines_dropped(reason, count);
+        self.note_lost(reason, count);
+    }
+
+    /// Remembers such lines, to tell of them.
+    fn note_lost(&mut self, reason: LostLines, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         if count == 0 {
             return;
@@ -252,7 +247,6 @@ impl<P: Copy + Send + 'static> Lines<P> {
         }
         untold.count += count;
         self.lost += count;
-        metrics::lines_dropped(reason, count);
     }
 
     fn untold(&mut self, reason: LostLines) -> &mut Untold {
