@@ -340,7 +340,7 @@ impl<R: Rings> Reader<R> {
 
 /// Records of one ring in one pass, at least and at most.
 const PER_RING: (usize, usize) = (32, 256);
-/// Records whose lines wait for those that are older.
+/// Records of all rings in one pass, if the parts of each allow.
 const PER_PASS: usize = 2_048;
 
 #[cfg(test)]

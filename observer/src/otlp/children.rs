@@ -180,7 +180,7 @@ struct Kept {
 
 impl Kept {
     fn worth(&mut self, request: SpanId) -> Option<Worth> {
-        // They are the first, and at least so many.
+        // They are the first; an id that came twice is counted once and looked at again.
         self.known.extend(self.order.range(self.known.len()..).copied());
         self.known.get(&request).copied()
     }
