@@ -36,9 +36,11 @@ impl Clock {
     /// The present to a few milliseconds, for 6 ns; an exact look costs 28.
     pub(crate) fn coarse(&self) -> Instant {
         // The clock exists on every Linux, and is a late copy of the monotonic one.
-        let coarse = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from);
-        let since = coarse.unwrap_or_default().saturating_sub(Duration::from_nanos(self.origin_ns));
-        self.origin + since
+        let Ok(coarse) = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE) else { return self.origin };
+        let (seconds, below) = (coarse.tv_sec().cast_unsigned(), coarse.tv_nsec().cast_unsigned());
+        // As one number of nanoseconds, which is faster than two durations.
+        let coarse_ns = seconds.wrapping_mul(1_000_000_000).wrapping_add(below);
+        self.origin + Duration::from_nanos(coarse_ns.saturating_sub(self.origin_ns))
     }
 
     /// Compares the clocks again: the wall clock may have been set. To be called now and then.

@@ -26,6 +26,7 @@ use http::{Method, Version};
 use tokio::time::Instant;
 
 use crate::accept::Stream;
+use crate::branch::unlikely;
 use crate::metrics;
 use crate::request::answer::Refusal;
 use crate::request::facts::Head;
@@ -142,10 +143,14 @@ impl Connection {
     }
 
     pub(crate) fn ends(&self, running: &Rc<Running>, now: Instant) {
-        self.open.borrow_mut().retain(|open| !Rc::ptr_eq(open, running));
+        let mut open = self.open.borrow_mut();
+        if let Some(at) = open.iter().position(|open| Rc::ptr_eq(open, running)) {
+            open.swap_remove(at);
+        }
+        drop(open);
         self.idle_since.set(now);
         self.ended_at.set(Some(now));
-        if self.worker.is_draining() {
+        if unlikely(self.worker.is_draining()) {
             self.look();
         }
     }
@@ -253,7 +258,7 @@ impl Connection {
     }
 
     /// A refused head is a request: it is counted, recorded and identified like any other.
-    pub(crate) fn refuse(self: &Rc<Self>, refusal: Refusal) -> Bytes {
+    pub(crate) fn refuse(self: &Rc<Self>, refusal: &'static Refusal) -> Bytes {
         if let Some(reason) = refusal.reason {
             metrics::REJECTED.with([reason]).inc();
         }
@@ -283,8 +288,3 @@ impl Connection {
 
 #[cfg(test)]
 pub(crate) use serve::LocalExecutor;
-#[cfg(test)]
-pub(crate) use streamed::Streamed;
-
-#[cfg(test)]
-mod streamed;

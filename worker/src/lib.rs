@@ -5,6 +5,7 @@
 
 mod accept;
 mod birth;
+mod branch;
 mod chain;
 mod charset;
 mod clock;
@@ -20,7 +21,6 @@ mod readiness;
 mod request;
 mod run;
 mod serve;
-mod timer;
 mod tls;
 mod trust;
 mod worker;

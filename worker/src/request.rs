@@ -15,6 +15,7 @@ pub(crate) mod sampling;
 pub(crate) mod scope;
 
 use std::future::Future;
+use std::hint::cold_path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -29,6 +30,7 @@ use saola_observability::closed::Level;
 use tokio::task::JoinHandle;
 
 use crate::BoxError;
+use crate::branch::{rare, unlikely};
 use crate::connection::Connection;
 use crate::metrics;
 use crate::worker::Worker;
@@ -63,7 +65,7 @@ where
         let reading = Reading::of(request.body(), self.worker.config.limit_request_body);
         let mut fields = Fields::read(request.headers());
         let (mut peer, mut forwarded) = (None, Ok(()));
-        if fields.marks.has_forwarding {
+        if unlikely(fields.marks.has_forwarding) {
             (peer, forwarded) = self.forwarded(request.headers_mut());
             fields = Fields::read(request.headers());
         }
@@ -79,9 +81,10 @@ where
         }
         running.can_upgrade.set(request.extensions().get::<OnUpgrade>().is_some());
         let state = match verdict {
-            Err(refusal) => State::Refused { refusal },
+            Err(refusal) => rare(State::Refused { refusal }),
             Ok(()) => match self.metrics(&request) {
                 Some(join) => {
+                    cold_path();
                     running.set_route("/metrics");
                     running.waiting.set(Waiting::Response);
                     State::Metrics { join }
@@ -95,9 +98,13 @@ where
 }
 
 /// Limits and policy, before anything of the service is touched.
-fn admit<B>(worker: &Worker, marks: Marks, request: &mut Request<B>) -> Result<(), Refusal> {
+fn admit<B>(
+    worker: &Worker,
+    marks: Marks,
+    request: &mut Request<B>,
+) -> Result<(), &'static Refusal> {
     check::check(request, marks, worker.config.header_map)?;
-    if worker.open_requests() > worker.config.limit_concurrency {
+    if unlikely(worker.open_requests() > worker.config.limit_concurrency) {
         return Err(Refusal::OVERLOAD);
     }
     Ok(())
@@ -106,7 +113,10 @@ fn admit<B>(worker: &Worker, marks: Marks, request: &mut Request<B>) -> Result<(
 impl<S> Front<S> {
     /// Whom proxies name; nobody when what they say cannot be.
     #[inline(never)] // a frame of its own: most requests have no use for it
-    fn forwarded(&self, fields: &mut HeaderMap) -> (Option<Box<Peer>>, Result<(), Refusal>) {
+    fn forwarded(
+        &self,
+        fields: &mut HeaderMap,
+    ) -> (Option<Box<Peer>>, Result<(), &'static Refusal>) {
         let direct = self.connection.peer.borrow().clone();
         match forwarded::read(fields, direct, &self.worker.config.forwarded_allow_ips) {
             Ok(peer) => (Some(Box::new(peer)), Ok(())),
@@ -120,6 +130,7 @@ impl<S> Front<S> {
         if request.uri().path() != "/metrics" || !is_asked {
             return None;
         }
+        cold_path();
         let (answer, fields, method) =
             (std::sync::Arc::clone(answer), request.headers().clone(), request.method().clone());
         Some(tokio::task::spawn_blocking(move || answer(&fields, &method)))
@@ -139,6 +150,7 @@ pin_project_lite::pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(running) = this.holder.as_ref().map(|holder| Rc::clone(&holder.0)) {
+                cold_path();
                 // Given up: its destructors run as this request, and a panic in one is caught like any other.
                 // The panic is marked on the record, and nobody is left to be told.
                 running.takes_loop();
@@ -151,7 +163,7 @@ pin_project_lite::pin_project! {
 pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S, F> {
-        Refused { refusal: Refusal },
+        Refused { refusal: &'static Refusal },
         // `None` only for the moment of the call.
         Uncalled { service: S, request: Option<Request<Incoming>> },
         Called { #[pin] future: F },
@@ -169,14 +181,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(holder) = this.holder.take() else { return Poll::Pending };
+        let Some(holder) = this.holder.take() else { return rare(Poll::Pending) };
         let running = &holder.0;
         running.remember(cx.waker());
         let mut polled = Poll::Pending;
         running.takes_loop();
         let is_caught = caught(running, || {
             polled = match running.expired.take() {
-                Some(late) => Poll::Ready(Err(Own::Refusal(running.refuses_late(late)))),
+                Some(late) => rare(Poll::Ready(Err(Own::Refusal(running.refuses_late(late))))),
                 None => step(this.state.as_mut(), running, cx),
             };
             if polled.is_ready() {
@@ -184,7 +196,7 @@ where
                 this.state.set(State::Over);
             }
         });
-        if is_caught.is_err() {
+        if unlikely(is_caught.is_err()) {
             polled = Poll::Ready(Err(Own::Refusal(Refusal::FAILED)));
             // What has panicked is dropped now, and may panic once more.
             let _ = caught(running, || this.state.set(State::Over));
@@ -205,9 +217,7 @@ where
                 let ends = (body.is_end_stream(), body.size_hint().exact());
                 return Poll::Ready(Ok(respond(holder, response, ends, Source::service)));
             }
-            Err(Own::Metrics(response)) if !is_too_large => response,
-            Err(Own::Refusal(refusal)) if !is_too_large => refused(running, refusal),
-            _ => refused(running, Refusal::BODY_TOO_LARGE),
+            answer => own(running, answer.err().filter(|_| !is_too_large)),
         };
         let length = own.body().len();
         let ends = (length == 0, u64::try_from(length).ok());
@@ -217,8 +227,18 @@ where
 
 /// What the worker says in the service's place.
 enum Own {
-    Refusal(Refusal),
+    Refusal(&'static Refusal),
     Metrics(Response<Bytes>),
+}
+
+/// What is said in the service's place; nothing in particular of a body that is too large.
+#[cold]
+fn own(running: &Running, own: Option<Own>) -> Response<Bytes> {
+    match own {
+        Some(Own::Metrics(response)) => response,
+        Some(Own::Refusal(refusal)) => refused(running, refusal),
+        None => refused(running, Refusal::BODY_TOO_LARGE),
+    }
 }
 
 /// Goes as far as it can; runs the service's code, so it may panic.
@@ -233,10 +253,11 @@ where
     loop {
         let polled = match state.as_mut().project() {
             StateProjection::Refused { refusal } => {
-                return Poll::Ready(Err(Own::Refusal(*refusal)));
+                return rare(Poll::Ready(Err(Own::Refusal(refusal))));
             }
-            StateProjection::Over => return Poll::Pending,
+            StateProjection::Over => return rare(Poll::Pending),
             StateProjection::Metrics { join } => {
+                cold_path();
                 let joined = ready!(Pin::new(join).poll(cx));
                 return Poll::Ready(
                     Err(joined.map_or(Own::Refusal(Refusal::FAILED), Own::Metrics)),
@@ -244,7 +265,7 @@ where
             }
             StateProjection::Uncalled { service, request } => match service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {
-                    let Some(request) = request.take() else { return Poll::Pending };
+                    let Some(request) = request.take() else { return rare(Poll::Pending) };
                     let reading = running.reading.clone();
                     let future =
                         service.call(request.map(|incoming| RequestBody::new(incoming, reading)));
@@ -256,6 +277,7 @@ where
                     return Poll::Ready(Err(Own::Refusal(unready(running, error))));
                 }
                 Poll::Pending => {
+                    cold_path();
                     running.connection.look();
                     return Poll::Pending;
                 }
@@ -263,6 +285,7 @@ where
             StateProjection::Called { future } => ready!(future.poll(cx)),
         };
         return Poll::Ready(polled.map_err(|error| {
+            cold_path();
             running.failed("the service failed", &error.into());
             running.exception.set(Some("service"));
             Own::Refusal(Refusal::FAILED)
@@ -272,13 +295,13 @@ where
 
 /// The service will never take this request.
 #[cold]
-fn unready(running: &Running, error: impl Into<BoxError>) -> Refusal {
+fn unready(running: &Running, error: impl Into<BoxError>) -> &'static Refusal {
     running.failed("the service is not ready", &error.into());
     Refusal::OVERLOAD
 }
 
 #[cold]
-fn refused(running: &Running, refusal: Refusal) -> Response<Bytes> {
+fn refused(running: &Running, refusal: &'static Refusal) -> Response<Bytes> {
     if let Some(reason) = refusal.reason {
         metrics::REJECTED.with([reason]).inc();
     }
@@ -306,6 +329,7 @@ fn respond<T, B: HttpBody>(
 
 /// Adds what every response carries. The body is known to be empty, and to have a length, or not; says how many bytes the
 /// client is promised.
+#[inline] // so that it is compiled with the service, and shares its copy of what puts fields into a map
 fn dress(
     running: &Running,
     status: StatusCode,
@@ -317,18 +341,19 @@ fn dress(
     if let Some(server) = &running.worker.config.server_header
         && let Some(own) = fields.insert(SERVER, server.clone())
     {
+        cold_path();
         // The service's word counts. One look-up more for it is one less for all others.
         fields.insert(SERVER, own);
     }
     let is_alone = !running.is_stream();
     // An early answer: what the client still sends is read and thrown away after the answer (W60).
-    if is_alone && running.is_body_unread() {
+    if unlikely(is_alone && running.is_body_unread()) {
         running.connection.last_request.set(true);
         running.connection.linger.set(true);
     }
-    if status == StatusCode::SWITCHING_PROTOCOLS && running.can_upgrade.get() {
+    if unlikely(status == StatusCode::SWITCHING_PROTOCOLS && running.can_upgrade.get()) {
         running.connection.upgrades();
-    } else if is_alone && running.connection.is_last(&running.worker) {
+    } else if unlikely(is_alone && running.connection.is_last(&running.worker)) {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let has_no_body = running.facts.method == Method::HEAD

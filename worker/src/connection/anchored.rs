@@ -5,49 +5,46 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use fragile::Fragile;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::gate::Gate;
-use crate::accept::Stream;
+/// A stream that panics when it is used on another thread than the one it was made on.
+pub(super) struct Anchored<I>(Fragile<I>);
 
-/// A gate that panics when it is used on another thread than the one it was made on.
-pub(super) struct Anchored<I: Stream>(Fragile<Gate<I>>);
-
-impl<I: Stream> Anchored<I> {
-    pub(super) fn new(gate: Gate<I>) -> Self {
-        Self(Fragile::new(gate))
+impl<I: Unpin> Anchored<I> {
+    pub(super) fn new(io: I) -> Self {
+        Self(Fragile::new(io))
     }
 
-    fn gate(self: Pin<&mut Self>) -> Pin<&mut Gate<I>> {
+    fn io(self: Pin<&mut Self>) -> Pin<&mut I> {
         Pin::new(self.get_mut().0.get_mut())
     }
 }
 
-impl<I: Stream> Read for Anchored<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for Anchored<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        out: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.gate().poll_read(cx, out)
+        self.io().poll_read(cx, buffer)
     }
 }
 
-impl<I: Stream> Write for Anchored<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Anchored<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.gate().poll_write(cx, bytes)
+        self.io().poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.gate().poll_flush(cx)
+        self.io().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.gate().poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -59,6 +56,6 @@ impl<I: Stream> Write for Anchored<I> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.gate().poll_write_vectored(cx, parts)
+        self.io().poll_write_vectored(cx, parts)
     }
 }

@@ -1,6 +1,7 @@
 //! A part of a connection's life under the timer of its deadlines.
 
 use std::future::Future;
+use std::hint::cold_path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -75,6 +76,7 @@ impl<S: Stage> Future for Drive<S> {
                     return Poll::Pending;
                 }
             }
+            cold_path();
             *this.is_armed = false;
             if connection.worker.is_draining() && stage.goodbye() {
                 connection.attention.set(true);

@@ -3,13 +3,14 @@
 
 mod outgoing;
 
+use std::hint::cold_path;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 use super::Connection;
 use super::head::{Body, Scan, Verdict};
@@ -17,6 +18,7 @@ use super::opening::Speaks;
 use super::scratch::{poll_scratch, scratched};
 use super::serve::Place;
 use crate::accept::Stream;
+use crate::branch::{rare, unlikely};
 use crate::request::answer::Refusal;
 
 /// What a new connection turned out to speak.
@@ -116,10 +118,10 @@ impl<I: Stream> Gate<I> {
 
     /// Looks whether what is held is a complete head, and sets the mode accordingly.
     fn judge(&mut self) {
-        if self.connection.is_head_late.take() {
+        if unlikely(self.connection.is_head_late.take()) {
             return self.refuse(Refusal::HEAD_TIMEOUT);
         }
-        if !self.held.is_empty() || self.empty_lines > 0 {
+        if unlikely(!self.held.is_empty() || self.empty_lines > 0) {
             self.judge_held();
         }
     }
@@ -161,6 +163,7 @@ impl<I: Stream> Gate<I> {
             }
             // No head is ever looked for behind a chunked body.
             Body::Chunked => {
+                cold_path();
                 self.connection.last_request.set(true);
                 self.mode = Mode::Through;
                 there
@@ -168,31 +171,35 @@ impl<I: Stream> Gate<I> {
         }
     }
 
-    /// Takes what came while a head is due and nothing is held. A head that comes whole, as most do, goes straight on.
-    fn take(&mut self, bytes: &[u8], out: &mut ReadBufCursor<'_>) {
+    /// Looks at what came behind `before` while a head is due and nothing is held. A head that comes whole, as most do, stays
+    /// where hyper has its bytes; what it may not have yet is taken back.
+    fn look(&mut self, out: &mut ReadBuf<'_>, before: usize) {
+        let bytes = out.filled().get(before..).unwrap_or_default();
         let mut count = 0;
         // An empty line before a head is so rare that it may be held.
         if !bytes.starts_with(b"\r") {
             let mut scan = Scan::default();
             match scan.advance(bytes, &self.connection.worker.config) {
                 Verdict::Incomplete => {
+                    cold_path();
                     self.scan = Some(Box::new(scan));
                     self.connection.head_begins();
                 }
-                Verdict::Refused(refusal) => return self.refuse(refusal),
-                Verdict::Complete { end, body } => {
-                    let passed = self.accept(end, body, bytes.len());
-                    count = passed.min(out.remaining());
-                    self.passed = passed - count;
+                Verdict::Refused(refusal) => {
+                    cold_path();
+                    out.set_filled(before);
+                    return self.refuse(refusal);
                 }
+                Verdict::Complete { end, body } => count = self.accept(end, body, bytes.len()),
             }
         }
-        let (now, later) = bytes.split_at(count);
-        out.put_slice(now);
-        self.held.extend_from_slice(later);
+        if unlikely(count < bytes.len()) {
+            self.held.extend_from_slice(bytes.get(count..).unwrap_or_default());
+            out.set_filled(before + count);
+        }
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
+    fn refuse(&mut self, refusal: &'static Refusal) {
         self.refusal = Some(self.connection.refuse(refusal));
         self.connection.linger.set(true);
         self.held = BytesMut::new();
@@ -201,56 +208,52 @@ impl<I: Stream> Gate<I> {
 
     /// Reads into what is held. `Ok(0)` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let count = ready!(poll_scratch(&mut self.io, cx, usize::MAX))?;
+        let count = ready!(poll_scratch(&mut self.io, cx))?;
         scratched(count, |bytes| self.held.extend_from_slice(bytes));
         Poll::Ready(Ok(count))
     }
 
     /// Gets on with a head; says whether hyper is to look at what it has got: the head, or the end of the stream.
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut ReadBufCursor<'_>,
-    ) -> Poll<io::Result<bool>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         self.judge();
         if self.mode != Mode::Head {
             return Poll::Ready(Ok(false));
         }
-        if !self.held.is_empty() {
+        if unlikely(!self.held.is_empty()) {
             return self.poll_fill(cx).map_ok(|count| count == 0);
         }
-        let (room, count) = (out.remaining(), ready!(poll_scratch(&mut self.io, cx, usize::MAX))?);
-        if count > 0 {
-            scratched(count, |bytes| self.take(bytes, out));
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        let is_end = out.filled().len() == before;
+        if !is_end {
+            self.look(out, before);
         }
-        Poll::Ready(Ok(count == 0 || out.remaining() < room))
+        Poll::Ready(Ok(is_end || out.filled().len() > before))
     }
 
-    /// Reads for hyper, at most `limit` bytes.
-    fn poll_direct(
-        &mut self,
-        cx: &mut Context<'_>,
-        limit: u64,
-        out: &mut ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(out.remaining());
-        let count = ready!(poll_scratch(&mut self.io, cx, limit))?;
-        let is_fine = scratched(count, |bytes| {
-            out.put_slice(bytes);
-            self.connection.counts_frames(bytes)
-        });
-        if !is_fine {
+    /// Reads what hyper may have unseen: the rest of a body of known length, or all there is.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        match self.mode {
+            Mode::Body(left) => {
+                ready!(Pin::new(&mut (&mut self.io).take(left)).poll_read(cx, out))?;
+            }
+            _ => ready!(Pin::new(&mut self.io).poll_read(cx, out))?,
+        }
+        let bytes = out.filled().get(before..).unwrap_or_default();
+        if unlikely(!self.connection.counts_frames(bytes)) {
             return Poll::Ready(Err(flood()));
         }
         if let Mode::Body(left) = self.mode {
-            self.mode = Mode::Body(left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX)));
+            let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            self.mode = Mode::Body(left.saturating_sub(count));
         }
         Poll::Ready(Ok(()))
     }
 
     /// Behind an upgrade everything passes, until the drain's deadline.
     fn upgraded(&mut self, cx: &Context<'_>) -> io::Result<()> {
-        if self.connection.is_upgraded.get() {
+        if unlikely(self.connection.is_upgraded.get()) {
             self.mode = Mode::Through;
             self.connection.remember(cx);
             if self.connection.worker.is_forced.get() {
@@ -286,7 +289,7 @@ impl<I: Stream> Gate<I> {
         }
         // A close with unread input resets the connection, and the client loses the answer with it.
         while self.connection.linger.get() {
-            match ready!(poll_scratch(&mut self.io, cx, usize::MAX)) {
+            match ready!(poll_scratch(&mut self.io, cx)) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.connection.linger_byte(),
             }
@@ -295,16 +298,16 @@ impl<I: Stream> Gate<I> {
     }
 }
 
-impl<I: Stream> hyper::rt::Read for Gate<I> {
+impl<I: Stream> AsyncRead for Gate<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut out: ReadBufCursor<'_>,
+        out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.upgraded(cx)?;
         loop {
-            if this.passed > 0 {
+            if unlikely(this.passed > 0) {
                 let count = this.passed.min(out.remaining());
                 out.put_slice(this.held.get(..count).unwrap_or_default());
                 this.held.advance(count);
@@ -317,19 +320,17 @@ impl<I: Stream> hyper::rt::Read for Gate<I> {
             match this.mode {
                 Mode::Body(0) => this.mode = Mode::Head,
                 Mode::Body(left) if !this.held.is_empty() => {
+                    cold_path();
                     this.passed = usize::try_from(left).unwrap_or(usize::MAX).min(this.held.len());
                     this.mode =
                         Mode::Body(left.saturating_sub(u64::try_from(this.passed).unwrap_or(left)));
                 }
-                Mode::Body(left) => return this.poll_direct(cx, left, &mut out),
-                Mode::Through if this.held.is_empty() => {
-                    return this.poll_direct(cx, u64::MAX, &mut out);
-                }
-                Mode::Through => this.passed = this.held.len(),
+                Mode::Through if !this.held.is_empty() => this.passed = this.held.len(),
+                Mode::Body(_) | Mode::Through => return this.poll_direct(cx, out),
                 // To hyper a refusal is the end of the stream between two requests.
-                Mode::Refused => return Poll::Ready(Ok(())),
+                Mode::Refused => return rare(Poll::Ready(Ok(()))),
                 Mode::Head => {
-                    if ready!(this.poll_head(cx, &mut out))? {
+                    if ready!(this.poll_head(cx, out))? {
                         return Poll::Ready(Ok(()));
                     }
                 }

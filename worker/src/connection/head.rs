@@ -1,9 +1,12 @@
 //! Whether an HTTP/1 head is complete, well-formed and unambiguous (RFC 9112 sections 2 to 6). Pure; bytes in, verdict out.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::hint::cold_path;
+
+use crate::branch::{rare, unlikely};
 use crate::charset;
 use crate::config::Config;
-use crate::request::answer::Refusal;
+use crate::request::answer::{Refusal, bad};
 
 /// How far the bytes of a head have been read, so that no line is read twice, however slowly a head comes.
 #[derive(Debug, Default)]
@@ -16,7 +19,7 @@ pub(crate) struct Scan {
     version: Option<Version>,
     fields: Fields,
     /// The first mistake. It is told when the head is complete, so that one which is too large is told so.
-    mistake: Option<Refusal>,
+    mistake: Option<&'static Refusal>,
 }
 
 /// What stands behind an accepted head.
@@ -31,7 +34,7 @@ pub(crate) enum Body {
 pub(crate) enum Verdict {
     Incomplete,
     Complete { end: usize, body: Body },
-    Refused(Refusal),
+    Refused(&'static Refusal),
 }
 
 impl Scan {
@@ -42,6 +45,7 @@ impl Scan {
             // A line is seldom cut, and seldom holds a tab: then its end is the first control character in it.
             let plain = if self.seen == 0 { plain_line(unread) } else { None };
             let Some((line, rest)) = plain.or_else(|| any_line(unread, self.seen)) else {
+                cold_path();
                 self.line_start = bytes.len().saturating_sub(unread.len());
                 self.seen = unread.len();
                 // The first half of a line end does not count, whether or not the second has come.
@@ -52,12 +56,12 @@ impl Scan {
             };
             let end = bytes.len().saturating_sub(rest.len());
             if let Some(refusal) = self.too_long(line.text.len(), end, config) {
-                return Verdict::Refused(refusal);
+                return rare(Verdict::Refused(refusal));
             }
             if self.mistake.is_none()
                 && let Err(mistake) = self.read(&line)
             {
-                self.mistake = Some(mistake);
+                self.mistake = rare(Some(mistake));
             }
             if line.text.is_empty() {
                 return self.complete(end);
@@ -68,9 +72,9 @@ impl Scan {
     }
 
     /// Reads a complete line; `Err` is the answer to a head that must not be served.
-    fn read(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
-        if line.kind == Kind::Unended {
-            return Err(Refusal::bad("a line must end with CR LF"));
+    fn read(&mut self, line: &Line<'_>) -> Result<(), &'static Refusal> {
+        if unlikely(line.kind == Kind::Unended) {
+            return Err(bad!("a line must end with CR LF"));
         }
         match self.version {
             // `complete` says what a head without a request line is.
@@ -83,14 +87,14 @@ impl Scan {
 
     fn complete(&self, end: usize) -> Verdict {
         let framing = match (self.mistake, self.version) {
-            (Some(mistake), _) => Err(mistake),
+            (Some(mistake), _) => rare(Err(mistake)),
             (None, Some(version)) => self.fields.framing(version),
-            (None, None) => Err(MALFORMED),
+            (None, None) => rare(Err(MALFORMED)),
         };
         framing.map_or_else(Verdict::Refused, |body| Verdict::Complete { end, body })
     }
 
-    fn too_long(&self, line: usize, head: usize, config: &Config) -> Option<Refusal> {
+    fn too_long(&self, line: usize, head: usize, config: &Config) -> Option<&'static Refusal> {
         match self.lines {
             0 if line > config.limit_request_line || head > config.limit_request_head => {
                 Some(Refusal::URI_TOO_LONG)
@@ -163,16 +167,16 @@ fn uncontrolled(bytes: &[u8]) -> usize {
 
 /// Refuses what another reader could take for a line end.
 #[cold]
-fn printable(bytes: &[u8]) -> Result<(), Refusal> {
+fn printable(bytes: &[u8]) -> Result<(), &'static Refusal> {
     // Without a way out in the middle: so the compiler looks at many bytes at once.
     let is_bad = |byte: u8| (byte < 32 && byte != b'\t') || byte == 127;
     if bytes.iter().fold(false, |found, byte| found | is_bad(*byte)) {
-        return Err(Refusal::bad("a control character in the request head"));
+        return Err(bad!("a control character in the request head"));
     }
     Ok(())
 }
 
-const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
+const MALFORMED: &Refusal = bad!("the request line is malformed");
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 enum Version {
@@ -180,7 +184,7 @@ enum Version {
     Http11,
 }
 
-fn request_line(line: &[u8]) -> Result<Version, Refusal> {
+fn request_line(line: &[u8]) -> Result<Version, &'static Refusal> {
     let (method, rest) = charset::TOKEN.split(line);
     let rest = rest.strip_prefix(b" ").unwrap_or_default();
     let (target, version) = charset::PLAIN.split(rest);
@@ -192,7 +196,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
 }
 
 #[cold]
-fn unusual_request_line(line: &[u8]) -> Result<Version, Refusal> {
+fn unusual_request_line(line: &[u8]) -> Result<Version, &'static Refusal> {
     printable(line)?;
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -205,12 +209,12 @@ fn unusual_request_line(line: &[u8]) -> Result<Version, Refusal> {
     }
     if target.contains(&b'#') {
         // RFC 9112 section 3.2: no form of target has a fragment. hyper cuts it off, so nobody behind us could tell.
-        return Err(Refusal::bad("the target has a fragment"));
+        return Err(bad!("the target has a fragment"));
     }
     let is_plain = target.starts_with(b"/") && charset::PLAIN.is_all_of(target);
     if !is_plain && http::Uri::try_from(target).is_err() {
         // hyper would answer for itself, and nobody would hear of it.
-        return Err(Refusal::bad("the target is malformed"));
+        return Err(bad!("the target is malformed"));
     }
     if method.len() > 32 {
         return Err(Refusal::METHOD);
@@ -243,25 +247,25 @@ enum Coding {
 }
 
 impl Fields {
-    fn take(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+    fn take(&mut self, line: &Line<'_>) -> Result<(), &'static Refusal> {
         let (name, rest) = charset::TOKEN.split(line.text);
-        if line.kind != Kind::Plain {
+        if unlikely(line.kind != Kind::Plain) {
             printable(rest)?;
         }
         let value = match rest {
             [b':', value @ ..] if !name.is_empty() => value,
             // A token has no space: this also refuses folded lines and a space before the colon (section 5.1, 5.2).
-            rest if rest.contains(&b':') => return Err(Refusal::bad("a field name is malformed")),
-            _ => return Err(Refusal::bad("a field line without a colon")),
+            rest if rest.contains(&b':') => return Err(bad!("a field name is malformed")),
+            _ => return Err(bad!("a field line without a colon")),
         };
         if is_host(name) {
             self.hosts = self.hosts.saturating_add(1);
         } else if name.eq_ignore_ascii_case(b"content-length") {
             if self.length.is_some() {
-                return Err(Refusal::bad("Content-Length more than once"));
+                return Err(bad!("Content-Length more than once"));
             }
             let value = length(value.trim_ascii());
-            self.length = Some(value.ok_or(Refusal::bad("Content-Length is malformed"))?);
+            self.length = Some(value.ok_or(bad!("Content-Length is malformed"))?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             let value = value.trim_ascii();
             self.coding = Some(match self.coding {
@@ -274,20 +278,20 @@ impl Fields {
         Ok(())
     }
 
-    fn framing(&self, version: Version) -> Result<Body, Refusal> {
+    fn framing(&self, version: Version) -> Result<Body, &'static Refusal> {
         match (version, self.hosts) {
             (_, 1) | (Version::Http10, 0) => {}
-            (Version::Http11, 0) => return Err(Refusal::bad("Host is missing")),
-            _ => return Err(Refusal::bad("Host more than once")),
+            (Version::Http11, 0) => return Err(bad!("Host is missing")),
+            _ => return Err(bad!("Host more than once")),
         }
         match (self.coding, self.length) {
             (None, length) => Ok(Body::Length(length.unwrap_or(0))),
-            (Some(_), Some(_)) => Err(Refusal::bad("Transfer-Encoding beside Content-Length")),
+            (Some(_), Some(_)) => Err(bad!("Transfer-Encoding beside Content-Length")),
             (Some(_), None) if version == Version::Http10 => {
-                Err(Refusal::bad("Transfer-Encoding in HTTP/1.0"))
+                Err(bad!("Transfer-Encoding in HTTP/1.0"))
             }
             (Some(Coding::Chunked), None) => Ok(Body::Chunked),
-            (Some(Coding::Malformed), None) => Err(Refusal::bad("Transfer-Encoding is malformed")),
+            (Some(Coding::Malformed), None) => Err(bad!("Transfer-Encoding is malformed")),
             (Some(Coding::Unknown), None) => Err(Refusal::CODING),
         }
     }

@@ -1,5 +1,5 @@
-//! Where the bytes of a socket are read to, and small pieces gathered: one buffer a thread, so that a silent connection
-//! owns none.
+//! Where bytes are read to while nobody knows what they are, and small pieces gathered: one buffer a thread, so that a silent
+//! connection owns none.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -12,15 +12,13 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 32_768].into_boxed_slice());
 }
 
-/// Reads at most `limit` bytes. `Ok(0)` is the end of the stream.
+/// Reads what there is and fits. `Ok(0)` is the end of the stream.
 pub(super) fn poll_scratch<I: AsyncRead + Unpin>(
     io: &mut I,
     cx: &mut Context<'_>,
-    limit: usize,
 ) -> Poll<io::Result<usize>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let length = limit.min(scratch.len());
-        let mut buffer = ReadBuf::new(scratch.get_mut(..length).unwrap_or_default());
+        let mut buffer = ReadBuf::new(scratch);
         ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     })

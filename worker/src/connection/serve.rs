@@ -10,6 +10,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use saola_observability::closed::Level;
 use tokio::time::Instant;
 
@@ -23,7 +24,6 @@ use crate::BoxError;
 use crate::accept::{Accepted, Permit, Stream};
 use crate::request::Front;
 use crate::request::body::RequestBody;
-use crate::timer::TokioTimer;
 use crate::worker::Worker;
 
 /// Serves one connection to its end. The permit, the deadlines and every request of it end here.
@@ -49,11 +49,12 @@ where
             Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
         let ended = match opening {
             Opening::Http1 => {
-                let served = http1(&worker).serve_connection(Anchored::new(gate), front);
+                let served =
+                    http1(&worker).serve_connection(TokioIo::new(Anchored::new(gate)), front);
                 drive(&connection, Http1(served.with_upgrades())).await
             }
             Opening::Http2 => {
-                let served = http2(&worker).serve_connection(gate, front);
+                let served = http2(&worker).serve_connection(TokioIo::new(gate), front);
                 Box::pin(drive(&connection, Http2 { served, goodbye: None })).await
             }
             // Its answer has been written and recorded, or the client left.
@@ -98,7 +99,7 @@ fn http1(worker: &Worker) -> http1::Builder {
     let config = &worker.config;
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer)
+        .timer(TokioTimer::new())
         // It would also run while a connection is idle, and hyper would answer nothing.
         .header_read_timeout(None)
         .half_close(true)
@@ -115,7 +116,7 @@ fn http1(worker: &Worker) -> http1::Builder {
 fn http2(worker: &Worker) -> http2::Builder<LocalExecutor> {
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
-        .timer(TokioTimer)
+        .timer(TokioTimer::new())
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(1024)
         .max_header_list_size(65_536)
@@ -172,7 +173,7 @@ where
         + Clone,
     B: HttpBody<Error: Into<BoxError>>,
 {
-    served: http2::Connection<Gate<I>, Front<S>, LocalExecutor>,
+    served: http2::Connection<TokioIo<Gate<I>>, Front<S>, LocalExecutor>,
     goodbye: Option<Instant>,
 }
 

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
-/// Why the worker answers instead of the service.
+/// Why the worker answers instead of the service. All of them are constants, so they are handed on as references, which are
+/// small: nearly every request passes many places that could refuse it, and is not refused.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -14,43 +15,44 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) const URI_TOO_LONG: Self =
-        Self::new(StatusCode::URI_TOO_LONG, "the request line is too long", "uri_too_long");
-    pub(crate) const FIELDS_TOO_LARGE: Self = Self::new(
+    pub(crate) const URI_TOO_LONG: &Self =
+        &Self::new(StatusCode::URI_TOO_LONG, "the request line is too long", "uri_too_long");
+    pub(crate) const FIELDS_TOO_LARGE: &Self = &Self::new(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "the request head is too large",
         "headers_too_large",
     );
-    pub(crate) const VERSION: Self = Self::new(
+    pub(crate) const VERSION: &Self = &Self::new(
         StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         "this version of HTTP is not supported",
         "version",
     );
-    pub(crate) const METHOD: Self =
-        Self::new(StatusCode::NOT_IMPLEMENTED, "this method is not supported", "not_implemented");
-    pub(crate) const CODING: Self = Self::new(
+    pub(crate) const METHOD: &Self =
+        &Self::new(StatusCode::NOT_IMPLEMENTED, "this method is not supported", "not_implemented");
+    pub(crate) const CODING: &Self = &Self::new(
         StatusCode::NOT_IMPLEMENTED,
         "this transfer coding is not supported",
         "not_implemented",
     );
-    pub(crate) const EXPECTATION: Self = Self::new(
+    pub(crate) const EXPECTATION: &Self = &Self::new(
         StatusCode::EXPECTATION_FAILED,
         "only 100-continue can be expected",
         "expectation",
     );
-    pub(crate) const BODY_TOO_LARGE: Self =
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large", "too_large");
-    pub(crate) const OVERLOAD: Self =
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is overloaded", "overload");
-    pub(crate) const HEAD_TIMEOUT: Self =
-        Self::plain(StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time");
-    pub(crate) const BODY_TIMEOUT: Self =
-        Self::plain(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time");
-    pub(crate) const TIMEOUT: Self =
-        Self::plain(StatusCode::GATEWAY_TIMEOUT, "the request took too long");
-    pub(crate) const FAILED: Self =
-        Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal server error");
+    pub(crate) const BODY_TOO_LARGE: &Self =
+        &Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large", "too_large");
+    pub(crate) const OVERLOAD: &Self =
+        &Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is overloaded", "overload");
+    pub(crate) const HEAD_TIMEOUT: &Self =
+        &Self::plain(StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time");
+    pub(crate) const BODY_TIMEOUT: &Self =
+        &Self::plain(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time");
+    pub(crate) const TIMEOUT: &Self =
+        &Self::plain(StatusCode::GATEWAY_TIMEOUT, "the request took too long");
+    pub(crate) const FAILED: &Self =
+        &Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal server error");
 
+    /// See [`bad!`].
     pub(crate) const fn bad(text: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text, "bad_request")
     }
@@ -111,6 +113,14 @@ impl Refusal {
         )
     }
 }
+
+/// A constant [`Refusal`] of a malformed request, and why it is one.
+macro_rules! bad {
+    ($text:literal) => {
+        const { &$crate::request::answer::Refusal::bad($text) }
+    };
+}
+pub(crate) use bad;
 
 /// The text of a field value; empty when it is not ASCII.
 pub(crate) fn text(value: &HeaderValue) -> &str {

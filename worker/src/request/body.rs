@@ -1,5 +1,6 @@
 //! The bodies of a request and of its response: counted, limited, and tied to the record.
 
+use std::hint::cold_path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use super::reading::Reading;
 use super::scope::{Holder, caught};
 use crate::BoxError;
+use crate::branch::{rare, unlikely};
 
 /// The body of a request as the service gets it: hyper's, with the limit of the settings and a count.
 ///
@@ -149,28 +151,31 @@ pub(crate) enum Piece<D> {
 impl<D: Buf> Buf for Piece<D> {
     fn remaining(&self) -> usize {
         match self {
-            Self::Own(bytes) => bytes.remaining(),
+            Self::Own(bytes) => rare(bytes.remaining()),
             Self::Service(data) => data.remaining(),
         }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
-            Self::Own(bytes) => bytes.chunk(),
+            Self::Own(bytes) => rare(bytes.chunk()),
             Self::Service(data) => data.chunk(),
         }
     }
 
     fn advance(&mut self, count: usize) {
         match self {
-            Self::Own(bytes) => bytes.advance(count),
+            Self::Own(bytes) => {
+                cold_path();
+                bytes.advance(count);
+            }
             Self::Service(data) => data.advance(count),
         }
     }
 
     fn chunks_vectored<'a>(&'a self, parts: &mut [std::io::IoSlice<'a>]) -> usize {
         match self {
-            Self::Own(bytes) => bytes.chunks_vectored(parts),
+            Self::Own(bytes) => rare(bytes.chunks_vectored(parts)),
             Self::Service(data) => data.chunks_vectored(parts),
         }
     }
@@ -185,15 +190,16 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        let Some(holder) = this.holder.as_ref() else { return Poll::Ready(None) };
+        let Some(holder) = this.holder.as_ref() else { return rare(Poll::Ready(None)) };
         let running = std::rc::Rc::clone(&holder.0);
-        if running.expired.get().is_some() {
+        if unlikely(running.expired.get().is_some()) {
             // The head has gone: only a cut tells the client.
             return Poll::Ready(Some(Err(running.cut_short().into())));
         }
         running.remember(cx.waker());
         let mut body = match this.source.project() {
             SourceProjection::Own { bytes } => {
+                cold_path();
                 let frame = bytes
                     .take()
                     .filter(|bytes| !bytes.is_empty())
@@ -210,6 +216,7 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             is_last = body.is_end_stream();
         });
         if let Err(panicked) = is_caught {
+            cold_path();
             // The connection is cut: the head has gone, nothing else can tell the client.
             return Poll::Ready(Some(Err(panicked.into())));
         }
@@ -239,6 +246,7 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
+                cold_path();
                 running.body_failed();
                 Poll::Ready(Some(Err(error.into())))
             }

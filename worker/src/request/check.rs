@@ -5,7 +5,8 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
-use super::answer::Refusal;
+use super::answer::{Refusal, bad};
+use crate::branch::{rare, unlikely};
 use crate::charset;
 use crate::config::HeaderMapping;
 
@@ -30,29 +31,29 @@ pub(crate) fn check<B>(
     request: &mut Request<B>,
     marks: Marks,
     mapping: HeaderMapping,
-) -> Result<(), Refusal> {
-    if marks.has_underscore {
+) -> Result<(), &'static Refusal> {
+    if unlikely(marks.has_underscore) {
         underscores(request.headers_mut(), mapping)?;
     }
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    if unlikely(matches!(*request.method(), Method::CONNECT | Method::TRACE)) {
         return Err(Refusal::METHOD);
     }
     target(request)?;
-    if marks.has_many_hosts {
-        return Err(Refusal::bad("Host more than once"));
+    if unlikely(marks.has_many_hosts) {
+        return Err(bad!("Host more than once"));
     }
     authority(request, marks)?;
-    if marks.expects_the_unknown && request.version() != Version::HTTP_10 {
+    if unlikely(marks.expects_the_unknown && request.version() != Version::HTTP_10) {
         return Err(Refusal::EXPECTATION);
     }
     Ok(())
 }
 
 /// `X_Forwarded_For` is `X-Forwarded-For` to every reader that makes variables of field names, as CGI does.
-fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Refusal> {
+fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), &'static Refusal> {
     match mapping {
         HeaderMapping::Pass => {}
-        HeaderMapping::Refuse => return Err(Refusal::bad("a field name with an underscore")),
+        HeaderMapping::Refuse => return Err(bad!("a field name with an underscore")),
         HeaderMapping::Drop => {
             let has_one = |name: &&HeaderName| name.as_str().contains('_');
             let names: Vec<_> = fields.keys().filter(has_one).cloned().collect();
@@ -64,16 +65,16 @@ fn underscores(fields: &mut HeaderMap, mapping: HeaderMapping) -> Result<(), Ref
     Ok(())
 }
 
-fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn target<B>(request: &Request<B>) -> Result<(), &'static Refusal> {
     let (method, uri) = (request.method(), request.uri());
     let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
     match uri.scheme_str() {
         None | Some("http" | "https") => {}
-        Some(_) => return Err(Refusal::bad("the scheme of the target is not http")),
+        Some(_) => return Err(bad!("the scheme of the target is not http")),
     }
-    if path == "*" {
+    if unlikely(path == "*") {
         let allowed = *method == Method::OPTIONS && uri.scheme().is_none();
-        return if allowed { Ok(()) } else { Err(Refusal::bad("the target * is for OPTIONS")) };
+        return if allowed { Ok(()) } else { Err(bad!("the target * is for OPTIONS")) };
     }
     // RFC 3986 section 3: behind an authority the path may be empty, which means `/`. In HTTP/2 it may not.
     let may_be_empty = uri.scheme().is_some() && request.version() != Version::HTTP_2;
@@ -81,43 +82,48 @@ fn target<B>(request: &Request<B>) -> Result<(), Refusal> {
     let bytes = path.as_bytes();
     let is_broken =
         bytes.iter().any(|byte| matches!(byte, b'#' | 0x80..=0xff)) || !is_escaped(bytes);
-    if is_rooted && !is_broken { Ok(()) } else { Err(Refusal::bad("the target is malformed")) }
+    if is_rooted && !is_broken { Ok(()) } else { rare(Err(bad!("the target is malformed"))) }
 }
 
 /// Says whether each `%` begins an escape (RFC 3986 section 2.1).
 fn is_escaped(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'%', bytes).all(|at| {
-        let digits = bytes.get(at.saturating_add(1)..at.saturating_add(3));
-        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    })
+    // Most have none, and most are too short for a search that is fast in long ones.
+    !bytes.contains(&b'%')
+        || memchr::memchr_iter(b'%', bytes).all(|at| {
+            let digits = bytes.get(at.saturating_add(1)..at.saturating_add(3));
+            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })
 }
 
 /// Settles who is addressed: exactly one valid authority, which ends up in `Host`.
-fn authority<B>(request: &mut Request<B>, marks: Marks) -> Result<(), Refusal> {
-    if marks.has_bad_host {
-        return Err(Refusal::bad("Host is malformed"));
+fn authority<B>(request: &mut Request<B>, marks: Marks) -> Result<(), &'static Refusal> {
+    if unlikely(marks.has_bad_host) {
+        return Err(bad!("Host is malformed"));
     }
-    let named = request.uri().authority().map(Authority::as_str).map(str::to_owned);
-    let Some(named) = named else {
-        let is_required = request.version() != Version::HTTP_10;
-        return if !marks.has_host && is_required {
-            Err(Refusal::bad("Host is missing"))
-        } else {
-            Ok(())
-        };
-    };
+    match request.uri().authority() {
+        Some(_) => named(request),
+        None if !marks.has_host && request.version() != Version::HTTP_10 => {
+            rare(Err(bad!("Host is missing")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The target names an authority: in HTTP/2 it always does.
+#[inline(never)] // a frame of its own: an origin has none
+fn named<B>(request: &mut Request<B>) -> Result<(), &'static Refusal> {
+    let named = request.uri().authority().map_or("", Authority::as_str).to_owned();
     if !is_host(named.as_bytes()) {
-        return Err(Refusal::bad("the authority is malformed"));
+        return Err(bad!("the authority is malformed"));
     }
     let host = request.headers().get(HOST);
     let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
     if request.version() == Version::HTTP_2 && differs {
-        return Err(Refusal::bad("Host and :authority differ"));
+        return Err(bad!("Host and :authority differ"));
     }
     if host.is_none() || differs {
         // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
-        let value =
-            HeaderValue::try_from(named).map_err(|_| Refusal::bad("the authority is malformed"))?;
+        let value = HeaderValue::try_from(named).map_err(|_| bad!("the authority is malformed"))?;
         request.headers_mut().insert(HOST, value);
     }
     if request.version() != Version::HTTP_2
@@ -128,12 +134,12 @@ fn authority<B>(request: &mut Request<B>, marks: Marks) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn rooted(path: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+fn rooted(path: PathAndQuery) -> Result<PathAndQuery, &'static Refusal> {
     if path.as_str().starts_with('/') {
         return Ok(path);
     }
     let rooted = PathAndQuery::try_from(format!("/{}", path.as_str()));
-    rooted.map_err(|_| Refusal::bad("the target is malformed"))
+    rooted.map_err(|_| bad!("the target is malformed"))
 }
 
 /// `reg-name`, IPv4 or `[IPv6]`, with an optional port (RFC 3986 section 3.2.2). User information is refused.
@@ -173,7 +179,10 @@ mod tests {
     use super::*;
     use crate::request::fields::Fields;
 
-    fn read_and_check(request: &mut Request<()>, mapping: HeaderMapping) -> Result<(), Refusal> {
+    fn read_and_check(
+        request: &mut Request<()>,
+        mapping: HeaderMapping,
+    ) -> Result<(), &'static Refusal> {
         let marks = Fields::read(request.headers()).marks;
         check(request, marks, mapping)
     }

@@ -62,7 +62,7 @@ impl Running {
     }
 
     /// The answer to a request that is late before it has one.
-    pub(super) fn refuses_late(&self, late: Late) -> Refusal {
+    pub(super) fn refuses_late(&self, late: Late) -> &'static Refusal {
         let refusal = match late {
             Late::Service => return Refusal::OVERLOAD,
             Late::Handler => Refusal::TIMEOUT,

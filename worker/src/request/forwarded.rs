@@ -10,7 +10,7 @@ use http::header::FORWARDED;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::answer::Refusal;
+use super::answer::{Refusal, bad};
 use super::check::is_host;
 use crate::trust::Trusted;
 
@@ -55,7 +55,7 @@ pub(crate) fn read(
     fields: &mut HeaderMap,
     mut peer: Peer,
     trusted: &Trusted,
-) -> Result<Peer, Refusal> {
+) -> Result<Peer, &'static Refusal> {
     if !trusted.includes(peer.client) {
         let names: Vec<_> =
             fields.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
@@ -66,13 +66,13 @@ pub(crate) fn read(
     }
     // A quote that a client left open would swallow what its proxy wrote behind it.
     if !fields.get_all(FORWARDED).iter().all(closes_its_quotes) {
-        return Err(Refusal::bad("Forwarded is malformed"));
+        return Err(bad!("Forwarded is malformed"));
     }
     let (standard, older) =
         (entries(fields, &FORWARDED, Entry::standard), entries(fields, &FOR, Entry::older));
     let (first, second) = (walk(&standard, trusted), walk(&older, trusted));
     if !standard.is_empty() && !older.is_empty() && first.client != second.client {
-        return Err(Refusal::bad("Forwarded and X-Forwarded-For disagree"));
+        return Err(bad!("Forwarded and X-Forwarded-For disagree"));
     }
     peer.client = first.client.or(second.client).or(peer.client);
     if let Some(scheme) = scheme(fields, first.proto)? {
@@ -169,7 +169,10 @@ fn walk<'f>(entries: &[Entry<'f>], trusted: &Trusted) -> Word<'f> {
 }
 
 /// `http` or `https`, said once or several times alike. Anything else is not for us.
-fn scheme(fields: &HeaderMap, standard: Option<Cow<'_, str>>) -> Result<Option<Scheme>, Refusal> {
+fn scheme(
+    fields: &HeaderMap,
+    standard: Option<Cow<'_, str>>,
+) -> Result<Option<Scheme>, &'static Refusal> {
     let older = fields.get_all(PROTO).iter().filter_map(|value| value.to_str().ok());
     let older = older.flat_map(|text| text.split(',')).map(str::trim).map(Cow::Borrowed);
     let mut found = None;
@@ -180,7 +183,7 @@ fn scheme(fields: &HeaderMap, standard: Option<Cow<'_, str>>) -> Result<Option<S
             _ => continue,
         };
         if found.as_ref().is_some_and(|found| *found != scheme) {
-            return Err(Refusal::bad("the forwarded schemes disagree"));
+            return Err(bad!("the forwarded schemes disagree"));
         }
         found = Some(scheme);
     }

@@ -9,6 +9,7 @@ use saola_observability::closed::Level;
 use tokio::time::Instant;
 
 use super::scope::Running;
+use crate::branch::likely;
 
 /// What is longer is work for the blocking pool.
 const LONG: Duration = Duration::from_millis(10);
@@ -41,7 +42,7 @@ impl Running {
     pub(super) fn leaves_loop_at(&self, now: Instant) {
         let Some(since) = self.holds_since.take() else { return };
         let said = &self.worker.last_long_poll;
-        if now < since + LONG || said.get().is_some_and(|said| now < said + SELDOM) {
+        if likely(now < since + LONG) || said.get().is_some_and(|said| now < said + SELDOM) {
             return;
         }
         said.set(Some(now));

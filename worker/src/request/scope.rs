@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::hint::cold_path;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::forwarded::Peer;
 use super::ids;
 use super::reading::Reading;
 use super::sampling::Ended;
+use crate::branch::unlikely;
 use crate::clock::nanoseconds;
 use crate::connection::Connection;
 use crate::worker::Worker;
@@ -192,7 +194,7 @@ impl Running {
         let now = self.worker.clock.now();
         self.leaves_loop_at(now);
         let outcome = self.outcome.get().unwrap_or(Outcome::Aborted);
-        if outcome == Outcome::Aborted && self.worker.is_forced.get() {
+        if unlikely(outcome == Outcome::Aborted && self.worker.is_forced.get()) {
             self.exception.set(Some("drain_deadline"));
         }
         if let Some(entry) = self.entry.borrow_mut().take() {
@@ -288,6 +290,7 @@ pub(crate) fn caught<T>(running: &Rc<Running>, call: impl FnOnce() -> T) -> Resu
     let _entered = enter(running);
     // May be asserted: what the closure touched is the request's own and is dropped after a panic, never called again.
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        cold_path();
         running.outcome.set(Some(Outcome::Panic));
         running.exception.set(Some("panic"));
         Panicked::from(payload)

@@ -8,9 +8,9 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::connection::Streamed;
 use crate::{BoxError, RequestBody};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -139,7 +139,7 @@ fn with_trailers(response: Response<Body>) -> Response<Body> {
 fn upgrade(mut request: Request<RequestBody>) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::task::spawn_local(async move {
-        let mut stream = Streamed(upgraded.await.expect("an upgrade"));
+        let mut stream = TokioIo::new(upgraded.await.expect("an upgrade"));
         let (mut byte, mut is_told) = ([0], false);
         loop {
             tokio::select! {

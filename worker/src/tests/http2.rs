@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
 use saola_observability::Outcome;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -13,13 +14,13 @@ use tokio::time::Instant;
 use super::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Peer, fields, frame};
 use super::{Server, config, late, test};
 use crate::Order;
-use crate::connection::{LocalExecutor, Streamed};
+use crate::connection::LocalExecutor;
 
 pub(super) async fn connect(
     server: &Server,
 ) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
     let stream = server.connect().0;
-    let (sender, connection) = handshake(LocalExecutor, Streamed(stream)).await.unwrap();
+    let (sender, connection) = handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
     (sender, tokio::task::spawn_local(connection))
 }
 

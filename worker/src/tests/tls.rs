@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -18,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{Server, config, late, test_speaking};
-use crate::connection::{LocalExecutor, Streamed};
+use crate::connection::LocalExecutor;
 use crate::{ClientAuth, Config, Pair, ProxyProtocol, Speech, TlsError, TlsSettings, TlsVersion};
 
 const SPEECH: Speech = Speech { tls: true, proxy: ProxyProtocol::Off };
@@ -137,7 +138,7 @@ fn both_protocols_are_offered_and_no_choice_is_http1() {
         }
         let stream = connect(&server, &authority.client(&["h2"], None), "one.test").await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let handshake = hyper::client::conn::http2::handshake(LocalExecutor, Streamed(stream));
+        let handshake = hyper::client::conn::http2::handshake(LocalExecutor, TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.unwrap();
         let driver = tokio::task::spawn_local(connection);
         let request = http::Request::get("https://one.test/").body(Empty::<bytes::Bytes>::new());

@@ -4,11 +4,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::AsyncWrite;
+
 use super::super::scratch::gathered;
 use super::Gate;
 use crate::accept::Stream;
 
-impl<I: Stream> hyper::rt::Write for Gate<I> {
+impl<I: Stream> AsyncWrite for Gate<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

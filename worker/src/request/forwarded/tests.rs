@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use super::*;
 
 /// 127.0.0.1 and 10.0.0.0/8 are our own.
-fn read_from(socket: &str, lines: &[(&'static str, &str)]) -> (Result<Peer, Refusal>, HeaderMap) {
+fn read_from(
+    socket: &str,
+    lines: &[(&'static str, &str)],
+) -> (Result<Peer, &'static Refusal>, HeaderMap) {
     let mut fields = HeaderMap::new();
     for (name, value) in lines {
         fields.append(*name, HeaderValue::from_str(value).unwrap());
