@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     speaks: Cell<Speaks>,
     /// HTTP is over: the application has the stream.
     pub(crate) is_upgraded: Cell<bool>,
+    /// Bodies are copied behind their heads.
+    pub(crate) copies_bodies: Cell<bool>,
     /// The next response is the last one of this connection.
     pub(crate) last_request: Cell<bool>,
     /// What comes in after the last answer is read and thrown away.
@@ -101,6 +103,7 @@ impl Connection {
             peer: RefCell::new(Peer::direct(peer, Scheme::HTTP)),
             speaks: Cell::new(Speaks::Either),
             is_upgraded: Cell::new(false),
+            copies_bodies: Cell::new(false),
             last_request: Cell::new(false),
             linger: Cell::new(false),
             is_head_late: Cell::new(false),

@@ -9,6 +9,7 @@ pub(crate) mod facts;
 pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod ids;
+mod large;
 mod long;
 pub(crate) mod reading;
 pub(crate) mod sampling;

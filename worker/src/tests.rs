@@ -9,6 +9,7 @@ mod floods;
 mod frames;
 mod http1;
 mod http2;
+mod large;
 mod proxies;
 mod queues;
 mod sockets;

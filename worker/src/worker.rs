@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     /// Work beside the requests, which a drain waits for.
     pub(crate) background: TaskTracker,
     pub(crate) last_long_poll: Cell<Option<Instant>>,
+    /// When the last request with a large response began.
+    pub(crate) large_at: Cell<Option<Instant>>,
     pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
     open: Cell<usize>,
@@ -128,6 +130,7 @@ impl Worker {
             upgraded: Cell::new(0),
             background,
             last_long_poll: Cell::default(),
+            large_at: Cell::default(),
             flood_event: RefCell::default(),
             recycle: RefCell::new(Recycle { left, ask: ask_recycle }),
             open: Cell::new(0),

@@ -49,8 +49,11 @@ where
             Front { service, worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
         let ended = match opening {
             Opening::Http1 => {
-                let served =
-                    http1(&worker).serve_connection(TokioIo::new(Anchored::new(gate)), front);
+                let copies = worker.copies_bodies(Instant::now());
+                connection.copies_bodies.set(copies);
+                let mut http1 = http1(&worker);
+                let io = TokioIo::new(Anchored::new(gate));
+                let served = http1.writev(!copies).serve_connection(io, front);
                 drive(&connection, Http1(served.with_upgrades())).await
             }
             Opening::Http2 => {

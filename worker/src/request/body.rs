@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::large::{LARGE, Rest};
 use super::reading::Reading;
-use super::scope::{Holder, caught};
+use super::scope::{Holder, Running, caught};
 use crate::BoxError;
 use crate::branch::{rare, unlikely};
 
@@ -114,6 +115,8 @@ pin_project_lite::pin_project! {
         promised: Option<u64>,
         // Ends the record when hyper drops the body.
         holder: Option<Holder>,
+        // Of a frame too large to be given to hyper as it is.
+        rest: Option<Box<Rest>>,
     }
 }
 
@@ -137,7 +140,7 @@ impl<B> Source<B> {
 
 impl<B: HttpBody> ResponseBody<B> {
     pub(crate) fn new(source: Source<B>, promised: Option<u64>, holder: Holder) -> Self {
-        Self { source, promised, holder: Some(holder) }
+        Self { source, promised, holder: Some(holder), rest: None }
     }
 }
 
@@ -197,16 +200,11 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             return Poll::Ready(Some(Err(running.cut_short().into())));
         }
         running.remember(cx.waker());
+        if unlikely(this.rest.is_some()) {
+            return gives_part(&running, this.rest, *this.promised);
+        }
         let mut body = match this.source.project() {
-            SourceProjection::Own { bytes } => {
-                cold_path();
-                let frame = bytes
-                    .take()
-                    .filter(|bytes| !bytes.is_empty())
-                    .map(|bytes| Frame::data(Piece::Own(bytes)));
-                running.sent(frame.as_ref().map_or(0, length), *this.promised, true);
-                return Poll::Ready(frame.map(Ok));
-            }
+            SourceProjection::Own { bytes } => return gives_own(&running, bytes, *this.promised),
             SourceProjection::Service { body } => body,
         };
         let (mut polled, mut is_last) = (Poll::Pending, false);
@@ -236,14 +234,17 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
                 }
                 Poll::Ready(None)
             }
-            Some(Ok(frame)) => {
-                let frame = frame.map_data(Piece::Service);
-                running.gave_frame(true);
-                running.connection.sends(length(&frame));
+            Some(Ok(mut frame)) => {
                 // hyper does not ask again behind these.
                 let is_end = is_last || frame.is_trailers();
-                running.sent(length(&frame), *this.promised, is_end);
-                Poll::Ready(Some(Ok(frame)))
+                if let Some(data) = frame.data_mut()
+                    && unlikely(data.remaining() > LARGE)
+                    && running.sends_large()
+                {
+                    *this.rest = Some(Box::new(Rest::of(data, is_end)));
+                    return gives_part(&running, this.rest, *this.promised);
+                }
+                gives(&running, frame.map_data(Piece::Service), *this.promised, is_end)
             }
             Some(Err(error)) => {
                 cold_path();
@@ -254,10 +255,11 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own { bytes } => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Source::Service { body } => body.is_end_stream(),
-        }
+        self.rest.is_none()
+            && match &self.source {
+                Source::Own { bytes } => bytes.as_ref().is_none_or(Bytes::is_empty),
+                Source::Service { body } => body.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -268,6 +270,49 @@ impl<B: HttpBody<Error: Into<BoxError>>> HttpBody for ResponseBody<B> {
             Source::Service { body } => body.size_hint(),
         }
     }
+}
+
+/// What becomes of one call for a frame.
+type Given<D> = Poll<Option<Result<Frame<Piece<D>>, BoxError>>>;
+
+/// Gives hyper a frame, and keeps the books of it.
+fn gives<D: Buf>(
+    running: &Running,
+    frame: Frame<Piece<D>>,
+    promised: Option<u64>,
+    is_end: bool,
+) -> Given<D> {
+    running.gave_frame(true);
+    running.connection.sends(length(&frame));
+    running.sent(length(&frame), promised, is_end);
+    Poll::Ready(Some(Ok(frame)))
+}
+
+/// Gives hyper all of an answer of the worker's own.
+#[cold]
+fn gives_own<D: Buf>(
+    running: &Running,
+    bytes: &mut Option<Bytes>,
+    promised: Option<u64>,
+) -> Given<D> {
+    if let Some(bytes) = bytes.take().filter(|bytes| !bytes.is_empty()) {
+        return gives(running, Frame::data(Piece::Own(bytes)), promised, true);
+    }
+    running.sent(0, promised, true);
+    Poll::Ready(None)
+}
+
+/// Gives hyper the next part of a large frame.
+#[cold]
+fn gives_part<D: Buf>(
+    running: &Running,
+    left: &mut Option<Box<Rest>>,
+    promised: Option<u64>,
+) -> Given<D> {
+    let Some(rest) = left else { return Poll::Ready(None) };
+    let (part, is_end) = rest.next();
+    left.take_if(|rest| rest.is_over());
+    gives(running, Frame::data(Piece::Own(part)), promised, is_end)
 }
 
 fn length<D: Buf>(frame: &Frame<D>) -> u64 {

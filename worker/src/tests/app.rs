@@ -27,6 +27,11 @@ fn frames(frames: Vec<Result<&'static str, &'static str>>) -> Response<Body> {
     Response::new(BodyExt::boxed_unsync(Frames(frames.collect())))
 }
 
+fn large_frames() -> Response<Body> {
+    let frames = [40_000, 10, 20_000].map(|size| Ok(Frame::data(Bytes::from(vec![b'y'; size]))));
+    Response::new(BodyExt::boxed_unsync(Frames(frames.into())))
+}
+
 /// A body of ready frames.
 struct Frames(std::collections::VecDeque<Result<Frame<Bytes>, BoxError>>);
 
@@ -104,6 +109,7 @@ pub(crate) async fn app(request: Request<RequestBody>) -> Result<Response<Body>,
             text("")
         }
         "/large" => text("x".repeat(100_000)),
+        "/large/stream" => large_frames(),
         "/empty" => text(""),
         "/204" => status(
             StatusCode::NO_CONTENT,
