@@ -169,6 +169,11 @@ impl InFlight {
         }
     }
 
+    /// The name of a route template: itself, cut to 128 bytes, or `other` when there are too many or the slot has no space.
+    pub fn route(&self, template: &str) -> &'static str {
+        self.endings.route(template).text
+    }
+
     pub(crate) fn push(&self, kind: Kind, encode: impl FnOnce(&mut Vec<u8>)) {
         let (producer, bytes) = &mut *self.producer.borrow_mut();
         encode(bytes);

@@ -1,7 +1,7 @@
 //! What the connections of a worker share: settings, slot, ids, the drain, and who is open. One thread, plain cells.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ pub(crate) struct Worker {
     pub(crate) flood_event: RefCell<Seldom>,
     recycle: RefCell<Recycle>,
     open: Cell<usize>,
-    routes: RefCell<HashSet<Rc<str>>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
     alive: Cell<usize>,
@@ -94,8 +93,6 @@ struct Recycle {
 
 /// A connection that is idle for less than this is not closed for another.
 const LEAST_IDLE: Duration = Duration::from_secs(5);
-/// Templates that are told apart (W92); the rest share a name.
-const ROUTES: usize = 200;
 
 impl Worker {
     pub(crate) fn new(
@@ -134,7 +131,6 @@ impl Worker {
             flood_event: RefCell::default(),
             recycle: RefCell::new(Recycle { left, ask: ask_recycle }),
             open: Cell::new(0),
-            routes: RefCell::new(HashSet::new()),
             connections: RefCell::new(HashMap::new()),
             next_connection: Cell::new(0),
             alive: Cell::new(0),
@@ -207,18 +203,6 @@ impl Worker {
         if let Some((_, connection)) = idle.max_by_key(|(idle, _)| *idle) {
             connection.evict();
         }
-    }
-
-    /// The one copy of a template that panics refer to.
-    pub(crate) fn route(&self, template: &str) -> Rc<str> {
-        let mut routes = self.routes.borrow_mut();
-        if let Some(known) = routes.get(template) {
-            return Rc::clone(known);
-        }
-        let name = if routes.len() < ROUTES && template.len() <= 128 { template } else { "other" };
-        let name = Rc::<str>::from(name);
-        routes.insert(Rc::clone(&name));
-        name
     }
 
     pub(crate) fn event(&self, level: Level, message: &'static str, fields: &[(&str, &str)]) {

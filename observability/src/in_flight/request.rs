@@ -36,10 +36,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// Names the route template: the label `http_route`. The last call wins; until then it is `unmatched`.
-    pub fn set_route(&mut self, template: &str) {
+    /// Names the route template: the label `http_route`. The last call wins; until then it is `unmatched`. Gives the name that
+    /// the request has now, as [`InFlight::route`].
+    pub fn set_route(&mut self, template: &str) -> &'static str {
         self.route = self.in_flight.endings.route(template);
         self.publish_kind();
+        self.route.text
     }
 
     /// The route template named last.

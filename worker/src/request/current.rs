@@ -179,14 +179,14 @@ pub(crate) fn record_panics(slot: &'static Slot) {
             let running = scope::current();
             let trace = trace();
             let slot = running.as_ref().map_or(slot, |running| running.worker.slot);
-            let route = running.as_ref().and_then(|running| running.route());
+            let route = running.as_ref().and_then(|running| running.route.get());
             let location = info.location().map(ToString::to_string).unwrap_or_default();
             let message = info.payload_as_str().unwrap_or("(no message)");
             slot.records().panic(&Panic {
                 wall_ns: wall_ns(),
                 trace: trace.as_ref().map_or(TraceId::NONE, |trace| trace.trace_id),
                 span: trace.as_ref().map_or(SpanId::NONE, |trace| trace.span_id),
-                route: route.as_deref().unwrap_or(""),
+                route: route.unwrap_or(""),
                 message: message.get(..message.floor_char_boundary(1024)).unwrap_or(message),
                 location: &location,
                 backtrace: "",

@@ -41,7 +41,8 @@ pub(crate) struct Running {
     pub(crate) expired: Cell<Option<Late>>,
     /// The last frame of its response, while nobody has asked for the next: it waits for the client.
     frame_at: Cell<Option<Instant>>,
-    route: RefCell<Option<Rc<str>>>,
+    /// The template named last.
+    pub(crate) route: Cell<Option<&'static str>>,
     entry: RefCell<Option<Request>>,
     /// What samples of its polls are taken under.
     label: Cell<Option<Label>>,
@@ -84,7 +85,7 @@ impl Running {
             waiting: Cell::new(Waiting::Service),
             expired: Cell::new(None),
             frame_at: Cell::new(None),
-            route: RefCell::new(None),
+            route: Cell::new(None),
             entry: RefCell::new(None),
             label: Cell::new(None),
             response_bytes: Cell::new(0),
@@ -124,14 +125,11 @@ impl Running {
     }
 
     pub(crate) fn set_route(&self, template: &str) {
-        *self.route.borrow_mut() = Some(self.worker.route(template));
-        if let Some(entry) = self.entry.borrow_mut().as_mut() {
-            entry.set_route(template);
-        }
-    }
-
-    pub(crate) fn route(&self) -> Option<Rc<str>> {
-        self.route.borrow().clone()
+        let named = match self.entry.borrow_mut().as_mut() {
+            Some(entry) => entry.set_route(template),
+            None => self.worker.slot.in_flight().route(template),
+        };
+        self.route.set(Some(named));
     }
 
     pub(crate) fn responds(&self, status: u16) {
@@ -206,7 +204,7 @@ impl Running {
             outcome,
             exception: self.exception.get(),
             request_id: super::answer::text(&self.facts.request_id).to_owned(),
-            route: self.route().map(|route| route.to_string()),
+            route: self.route.get().map(str::to_owned),
         });
         self.worker.request_ends();
         self.connection.ends(self, now);
