@@ -252,10 +252,15 @@ impl<R: Rings> Reader<R> {
     }
 
     /// Keeps each cursor within half a ring; while nobody reads stdout that costs the oldest lines.
+    ///
+    /// While lines find room the cursor waits for them, until the ring is nearly full: if it went ahead of them, a death would
+    /// take lines that nobody has counted, and after a death rings are full.
     fn relieve(&mut self, has_room: bool) {
         for source in 0..self.rings.sources() {
-            let half = self.rings.capacity(source) / 2;
-            if self.rings.uncommitted(source, Stage::Log) <= half {
+            let capacity = self.rings.capacity(source);
+            let half = capacity / 2;
+            let most = if has_room { capacity / 8 * 7 } else { half };
+            if self.rings.uncommitted(source, Stage::Log) <= most {
                 continue;
             }
             self.rings.look(source);
