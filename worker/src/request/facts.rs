@@ -11,7 +11,6 @@ use super::answer::text;
 use super::fields::Fields;
 use super::forwarded::Peer;
 use super::ids::{self, Origin};
-use crate::branch::rare;
 use crate::connection::Connection;
 use crate::worker::Worker;
 
@@ -55,7 +54,7 @@ impl Facts {
         let worker = &connection.worker;
         let start = connection.begin_of(version);
         let mut ids = worker.ids.borrow_mut();
-        let trace = parent.map_or_else(|| ids.trace(), |parent| rare(parent.trace));
+        let trace = parent.map_or_else(|| ids.trace(), |parent| parent.trace);
         let (request_id, id_origin) = ids.keep_or_make(&fields.request_id);
         // What only the record says is not kept for nobody.
         let detail = worker.slot.in_flight().detail();

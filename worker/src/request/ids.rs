@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use saola_observability::ids::{SpanId, TraceId};
 
 use super::fields::Single;
-use crate::branch::{rare, unlikely};
+use crate::branch::unlikely;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -97,7 +97,7 @@ impl Ids {
     /// The caller's request id if it sent exactly one well-formed, else a new one.
     pub(super) fn keep_or_make(&mut self, sent: &Single<'_>) -> (HeaderValue, Origin) {
         match sent.get() {
-            Some(id) if is_request_id(id.as_bytes()) => rare((id.clone(), Origin::Kept)),
+            Some(id) if is_request_id(id.as_bytes()) => (id.clone(), Origin::Kept),
             _ => (self.request(), Origin::Made),
         }
     }
@@ -127,7 +127,7 @@ pub(super) fn parent(sent: &Single<'_>) -> Option<Parent> {
     sent.get().and_then(|value| read_parent(value.as_bytes()))
 }
 
-#[cold] // few requests come with one
+#[inline(never)] // a frame of its own: few requests come with one
 fn read_parent(value: &[u8]) -> Option<Parent> {
     let (head, tail) = value.split_at_checked(55)?;
     let [v1, v2, b'-', rest @ ..] = head else { return None };
