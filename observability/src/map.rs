@@ -93,6 +93,21 @@ impl Map {
         std::ptr::from_ref(word).addr().wrapping_sub(self.raw.as_ptr().addr())
     }
 
+    /// Fetches the cache lines of some words, for whoever is going to store there: lines that another processor has read since
+    /// take long to come back, and a store that waits for one holds up those behind it. Changes nothing.
+    pub(crate) fn fetch_to_write(&self, offset: usize, words: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for word in self.words(offset, words).iter().step_by(LINE_WORDS) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            #[expect(unsafe_code, reason = "the standard library has no safe function for it")]
+            // SAFETY: a hint, which reads and writes nothing and is allowed for any address; processors that do not know it
+            // do nothing (Intel SDM, PREFETCHW).
+            unsafe {
+                _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(word).cast());
+            }
+        }
+    }
+
     /// Copies bytes in at an aligned offset; the last word is filled up with zeros.
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
         copy_into(self.words(offset, bytes.len().div_ceil(8)), bytes);
@@ -108,6 +123,10 @@ impl Map {
         bytes.truncate(length);
     }
 }
+
+/// Words of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE_WORDS: usize = 8;
 
 /// Copies bytes into words as far as these go; the last word is filled up with zeros.
 pub(crate) fn copy_into(words: &[AtomicU64], bytes: &[u8]) {

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod history;
+mod raw;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,10 @@ use crate::layout::{
     SHARED_DROPPED_AT, SHARED_HEAD_AT, Section, Sections, UNREADABLE_AT, long, size, wide,
 };
 use crate::map::Map;
-use crate::record::decode::{Header, TIMES_WITHIN, decode, is_known, unkept, wall_ns};
+use crate::record::decode::Header;
 use crate::record::encode::{HEADER, LONGEST, PAD};
 use crate::record::{Kind, Record};
+pub use crate::ring::raw::RawEntry;
 use crate::sync::fence;
 
 /// Which of the two rings of a slot.
@@ -201,6 +203,7 @@ impl Producer {
         record.get_mut(8..HEADER)?.copy_from_slice(&position.to_ne_bytes());
         map.copy_in(self.ring.offset(position), record);
         self.head = end;
+        self.fetch_next(map, record.len());
         Some(end)
     }
 
@@ -216,6 +219,15 @@ impl Producer {
             map.store(cell, map.load(cell).wrapping_add(1));
             false
         }
+    }
+
+    /// Fetches the place of the next record, which is mostly as long as this one: the observer has read what stood there
+    /// before, and who writes would wait for each line of it.
+    fn fetch_next(&self, map: &Map, length: usize) {
+        let Section { offset, capacity } = self.ring.section;
+        let next = self.ring.within(self.head);
+        let bytes = length.min(capacity.saturating_sub(next));
+        map.fetch_to_write(offset.saturating_add(next), bytes / 8);
     }
 
     fn write_pad(&self, map: &Map, pad: u64) {
@@ -252,14 +264,6 @@ pub(crate) enum Wants {
     Kept,
 }
 
-/// A record in the file, as far as its header tells.
-struct Place {
-    at: usize,
-    header: Header,
-    /// The position behind it.
-    next: u64,
-}
-
 /// Reads one ring from a position on. Trusts no byte (F47).
 pub(crate) struct Consumer<'m> {
     pub(crate) map: &'m Map,
@@ -281,77 +285,43 @@ impl Consumer<'_> {
         &self,
         position: u64,
         head: u64,
-        bytes: &'b mut Vec<u8>,
+        raw: &'b mut RawEntry,
     ) -> Option<(u64, Entry<'b>)> {
-        self.read_as(Wants::All, position, head, bytes)
+        self.copy(position, head, raw).then(|| raw.decode())
     }
 
-    /// As [`Consumer::read`], for who does not want all of it.
-    pub(crate) fn read_as<'b>(
-        &self,
-        wants: Wants,
-        position: u64,
-        head: u64,
-        bytes: &'b mut Vec<u8>,
-    ) -> Option<(u64, Entry<'b>)> {
-        let Place { at, header, next } = match self.place(position, head)? {
-            Ok(place) => place,
-            Err(kind) => return Some((head, Entry::Damaged(kind))),
-        };
-        self.map.copy_out(at, wide(header.length), bytes);
-        fence(Acquire);
-        let payload = bytes.get(HEADER..).unwrap_or_default();
-        if wants == Wants::Kept
-            && let Some(span) = unkept(header.kind, payload)
-        {
-            return Some((next, Entry::Unkept(span)));
-        }
-        match decode(header.kind, payload) {
-            Some(record) => Some((next, Entry::Record(record))),
-            None if is_known(header.kind) => Some((head, Entry::Damaged(header.counted_as()))),
-            None => Some((next, Entry::Unknown)),
-        }
-    }
-
-    /// When the record that [`Consumer::read`] gives next was written down; 0 if it gives no record.
-    pub(crate) fn next_wall_ns(&self, position: u64, head: u64) -> Option<u64> {
-        let Ok(Place { at, header, .. }) = self.place(position, head)? else { return Some(0) };
-        let mut begin = [[0; 8]; TIMES_WITHIN / 8];
-        let length = wide(header.length).min(TIMES_WITHIN);
-        for (copy, word) in begin.iter_mut().zip(self.map.words(at, length.div_ceil(8))) {
-            *copy = word.load(Relaxed).to_ne_bytes();
-        }
-        let payload = begin.as_flattened().get(HEADER..length).unwrap_or_default();
-        Some(wall_ns(header.kind, payload).unwrap_or(0))
-    }
-
-    /// Where the next record from `position` on stands, or what cannot be read instead. `None`: nothing is published there.
-    fn place(&self, mut position: u64, head: u64) -> Option<Result<Place, Kind>> {
+    /// Copies the entry at `position`. False: nothing is published there yet.
+    pub(crate) fn copy(&self, mut position: u64, head: u64, raw: &mut RawEntry) -> bool {
+        raw.head = head;
         loop {
             if position >= head {
-                return None;
+                return false;
             }
+            raw.end = head;
             if !position.is_multiple_of(8) {
-                return Some(Err(Kind::Event)); // behind a damaged head
+                raw.found = Err(Kind::Event); // behind a damaged head
+                return true;
             }
             let at = self.ring.offset(position);
             let header = Header::read(self.map.load(at));
-            let damaged = Some(Err(header.counted_as()));
+            raw.found = Err(header.counted_as());
             let length = u64::from(header.length);
             let left = self.ring.capacity().saturating_sub(long(self.ring.within(position)));
-            let Some(next) = position.checked_add(length) else { return damaged };
+            let Some(next) = position.checked_add(length) else { return true };
             if length < 8 || !length.is_multiple_of(8) || length > left || next > head {
-                return damaged;
+                return true;
             }
             if header.kind == PAD {
                 position = next;
                 continue;
             }
             let longest = wide(header.length) <= LONGEST && length >= long(HEADER);
-            if !longest || self.map.load(at.saturating_add(8)) != position {
-                return damaged;
+            if longest && self.map.load(at.saturating_add(8)) == position {
+                self.map.copy_out(at, wide(header.length), &mut raw.bytes);
+                fence(Acquire);
+                (raw.found, raw.end) = (Ok(header), next);
             }
-            return Some(Ok(Place { at, header, next }));
+            return true;
         }
     }
 

@@ -14,6 +14,7 @@ pub use self::slot::{Cursor, Position, Reading, Slot};
 use crate::bell::Bell;
 use crate::closed::Role;
 use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};
+pub use crate::ring::RawEntry;
 use crate::view::{View, file_name};
 
 /// The rings of one epoch.

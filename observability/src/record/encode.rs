@@ -213,6 +213,11 @@ impl<'b> Encoder<'b> {
         encoder.finish(PANIC);
     }
 
+    #[expect(
+        clippy::inline_always,
+        reason = "a call of it fetches a line of code that is cold each time"
+    )]
+    #[inline(always)]
     fn put_request(&mut self, request: &Ended<'_>) {
         // Put together first, at offsets the compiler knows: one check of the buffer's room instead of one a field.
         let mut fixed = [0; REQUEST_FIXED];

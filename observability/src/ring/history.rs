@@ -74,7 +74,7 @@ mod tests {
     use crate::layout::Shape;
     use crate::record::{Kind, Record};
     use crate::ring::tests::event_of;
-    use crate::ring::{Entry, Producer, RingName, Stage};
+    use crate::ring::{Entry, Producer, RawEntry, RingName, Stage};
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
@@ -102,8 +102,8 @@ mod tests {
             let consumer = Consumer { map: &map, ring };
             let (mut position, head) = (consumer.oldest_whole(), ring.head(&map));
             prop_assert!(position >= ring.floor(&map) || position == head);
-            let (mut found, mut bytes) = (Vec::new(), Vec::new());
-            while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+            let (mut found, mut raw) = (Vec::new(), RawEntry::default());
+            while let Some((next, entry)) = consumer.read(position, head, &mut raw) {
                 let Entry::Record(Record::Event(event)) = entry else { panic!("{entry:?}") };
                 found.push(event.message);
                 position = next;

@@ -54,7 +54,7 @@ proptest! {
         let mut producer = Producer::resume(&map, ring);
         let consumer = Consumer { map: &map, ring };
         let (mut expected, mut seen) = (Vec::new(), [const { Vec::new() }; 3]);
-        let mut bytes = Vec::new();
+        let mut raw = RawEntry::default();
         let mut dropped = 0;
         for (number, (length, reads, waiting)) in steps.into_iter().enumerate() {
             if producer.push(&map, &mut event(number, length), Kind::Event) {
@@ -65,7 +65,7 @@ proptest! {
             for (stage, seen) in STAGES.into_iter().zip(&mut seen) {
                 let (mut position, head) = consumer.start(ring.cursor(&map, stage));
                 for _ in 0..if stage.number() == waiting { 0 } else { reads } {
-                    let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
+                    let Some((next, entry)) = consumer.read(position, head, &mut raw) else { break };
                     let Entry::Record(Record::Event(event)) = entry else { panic!("{entry:?}") };
                     seen.push(event.message.split(':').next().unwrap().parse::<usize>().unwrap());
                     position = next;
@@ -76,7 +76,7 @@ proptest! {
         prop_assert_eq!(consumer.dropped(Kind::Event), dropped);
         for (stage, seen) in STAGES.into_iter().zip(&mut seen) {
             let (mut position, head) = consumer.start(ring.cursor(&map, stage));
-            while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+            while let Some((next, entry)) = consumer.read(position, head, &mut raw) {
                 let Entry::Record(Record::Event(event)) = entry else { panic!("{entry:?}") };
                 seen.push(event.message.split(':').next().unwrap().parse::<usize>().unwrap());
                 position = next;
@@ -102,20 +102,19 @@ proptest! {
         map.store(ring.head_at, head);
         let consumer = Consumer { map: &map, ring };
         let (mut position, head) = consumer.start(start);
-        let mut bytes = Vec::new();
+        let mut raw = RawEntry::default();
         let mut turns = 0;
-        while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
-            let time = consumer.next_wall_ns(position, head);
-            prop_assert!(time.is_some());
+        while consumer.copy(position, head, &mut raw) {
+            let time = raw.wall_ns();
+            let (next, entry) = raw.decode();
             if let Entry::Record(record) = entry {
-                prop_assert_eq!(time, Some(record.wall_ns()));
+                prop_assert_eq!(time, record.wall_ns());
             }
             prop_assert!(next > position);
             position = next;
             turns += 1;
             prop_assert!(turns < 100_000);
         }
-        prop_assert_eq!(consumer.next_wall_ns(position, head), None);
     }
 }
 
@@ -131,7 +130,7 @@ fn unknown(length: usize) -> Vec<u8> {
 fn records_wrap_at_every_offset() {
     let (_file, map, ring) = ring();
     let capacity = ring.capacity();
-    let mut read = Vec::new();
+    let mut raw = RawEntry::default();
     for left in (0..=long(LONGEST) + 8).step_by(8) {
         for length in [HEADER + 8, 240, LONGEST] {
             // Rounds before, so that positions are not offsets.
@@ -148,8 +147,9 @@ fn records_wrap_at_every_offset() {
             let consumer = Consumer { map: &map, ring };
             let (mut position, head) = consumer.start(start);
             for record in &records {
-                let found = consumer.read(position, head, &mut read);
+                let found = consumer.read(position, head, &mut raw);
                 let Some((next, Entry::Unknown)) = found else { panic!("{left} {length}") };
+                let read = &raw.bytes;
                 assert_eq!((&read[..8], &read[16..]), (&record[..8], &record[16..]));
                 position = next;
             }

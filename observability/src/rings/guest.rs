@@ -27,7 +27,7 @@ impl Slot {
         mut position: Position,
         mut each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> (Position, u64) {
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut raw = std::mem::take(&mut self.raw);
         let consumer = self.consumer(name);
         let mut left_out = 0;
         let head = self.head(name);
@@ -37,7 +37,7 @@ impl Slot {
                 left_out += oldest.saturating_sub(position);
                 position = oldest;
             }
-            let Some((next, entry)) = consumer.read(position, head, &mut bytes) else { break };
+            let Some((next, entry)) = consumer.read(position, head, &mut raw) else { break };
             if position < consumer.ring.floor(consumer.map) {
                 continue; // it may have been written over while it was copied
             }
@@ -46,7 +46,7 @@ impl Slot {
                 break;
             }
         }
-        self.bytes = bytes;
+        self.raw = raw;
         (position, left_out)
     }
 }

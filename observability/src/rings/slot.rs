@@ -7,7 +7,7 @@ use crate::in_flight::entry::InFlightEntry;
 use crate::layout::{HEADER_BYTES, SAMPLES_CURSOR_AT, TOLD_AT};
 use crate::map::Map;
 use crate::record::Kind;
-use crate::ring::{Consumer, Entry, Ring, RingName, Stage, Wants};
+use crate::ring::{Consumer, Entry, RawEntry, Ring, RingName, Stage, Wants};
 use crate::samples::{Found, SampleRing};
 use crate::view::{Seen, View};
 
@@ -15,7 +15,7 @@ use crate::view::{Seen, View};
 pub struct Slot {
     pub(super) view: View,
     rings: [(RingName, Ring); 2],
-    pub(super) bytes: Vec<u8>,
+    pub(super) raw: RawEntry,
 }
 
 /// A place in a ring: bytes since its beginning, never wrapping.
@@ -25,7 +25,7 @@ impl Slot {
     pub(super) fn new(view: View) -> Self {
         let rings =
             [RingName::Owner, RingName::Shared].map(|name| (name, Ring::new(&view.sections, name)));
-        Self { view, rings, bytes: Vec::new() }
+        Self { view, rings, raw: RawEntry::default() }
     }
 
     /// Whose slot it is.
@@ -87,25 +87,14 @@ impl Slot {
         position: Position,
         each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
-        let head = self.head(name);
-        self.read_as(Wants::All, name, position..head, each)
+        self.read_as(Wants::All, name, position, each)
     }
 
-    /// As [`Slot::read`], up to a [`Slot::head`] that was asked for before: with each question the writer has to fetch that
-    /// word back from the reader's processor.
-    pub fn read_within(
-        &mut self,
-        name: RingName,
-        positions: Range<Position>,
-        each: impl FnMut(Position, Entry<'_>) -> Reading,
-    ) -> Position {
-        self.read_as(Wants::All, name, positions, each)
-    }
-
-    /// When the first record within these positions was written down: [`Record::wall_ns`](crate::Record::wall_ns), without
-    /// reading all of it. 0 if an entry that is no record comes first; `None` if there is nothing.
-    pub fn next_wall_ns(&self, name: RingName, positions: Range<Position>) -> Option<u64> {
-        self.consumer(name).next_wall_ns(positions.start, positions.end)
+    /// Copies the next entry within these positions, for who has to choose between several rings; false if there is none. The end
+    /// is a [`Slot::head`] that was asked for before: with each question the writer has to fetch that word back from the
+    /// reader's processor.
+    pub fn copy(&self, name: RingName, positions: Range<Position>, raw: &mut RawEntry) -> bool {
+        self.consumer(name).copy(positions.start, positions.end, raw)
     }
 
     /// As [`Slot::read`], for spans: of a request whose trace is not kept only the end is told.
@@ -115,27 +104,27 @@ impl Slot {
         position: Position,
         each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
-        let head = self.head(name);
-        self.read_as(Wants::Kept, name, position..head, each)
+        self.read_as(Wants::Kept, name, position, each)
     }
 
     fn read_as(
         &mut self,
         wants: Wants,
         name: RingName,
-        positions: Range<Position>,
+        mut position: Position,
         mut each: impl FnMut(Position, Entry<'_>) -> Reading,
     ) -> Position {
-        let Range { start: mut position, end } = positions;
-        let mut bytes = std::mem::take(&mut self.bytes);
+        let head = self.head(name);
+        let mut raw = std::mem::take(&mut self.raw);
         let consumer = self.consumer(name);
-        while let Some((next, entry)) = consumer.read_as(wants, position, end, &mut bytes) {
+        while consumer.copy(position, head, &mut raw) {
+            let (next, entry) = raw.decode_as(wants);
             position = next;
             if each(next, entry) == Reading::Stop {
                 break;
             }
         }
-        self.bytes = bytes;
+        self.raw = raw;
         position
     }
 

@@ -56,7 +56,7 @@ use crate::layout::{
 use crate::map::Map;
 use crate::record::Kind;
 use crate::redo::Redo;
-use crate::ring::{Consumer, Entry, Producer, Ring, RingName, Stage};
+use crate::ring::{Consumer, Entry, Producer, RawEntry, Ring, RingName, Stage};
 use crate::samples::{Found, MOST_FRAMES, Sample, SampleRing};
 
 const PREEMPTIONS: usize = 2;
@@ -273,10 +273,10 @@ fn numbered(number: u64) -> Vec<u8> {
 fn consume(map: &Map, ring: Ring) -> Vec<u64> {
     let consumer = Consumer { map, ring };
     let (mut position, head) = consumer.start(ring.cursor(map, Stage::Log));
-    let (mut numbers, mut bytes) = (Vec::new(), Vec::new());
-    while let Some((next, entry)) = consumer.read(position, head, &mut bytes) {
+    let (mut numbers, mut raw) = (Vec::new(), RawEntry::default());
+    while let Some((next, entry)) = consumer.read(position, head, &mut raw) {
         assert!(matches!(entry, Entry::Unknown), "{entry:?}");
-        numbers.push(u64::from_ne_bytes(bytes[16..24].try_into().unwrap()));
+        numbers.push(u64::from_ne_bytes(raw.bytes[16..24].try_into().unwrap()));
         position = next;
     }
     ring.commit(map, Stage::Log, position);

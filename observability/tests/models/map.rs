@@ -64,6 +64,11 @@ impl Map {
         Ok(())
     }
 
+    /// A hint, which no model sees.
+    pub(crate) fn fetch_to_write(&self, offset: usize, words: usize) {
+        self.words(offset, words);
+    }
+
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
         let words = self.words(offset, bytes.len() / 8);
         for (word, chunk) in words.iter().zip(bytes.as_chunks().0) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
-use saola_observability::rings::{self, Alarm, Cursor, Position, Reading};
+use saola_observability::rings::{self, Alarm, Cursor, Position, RawEntry, Reading};
 use saola_observability::samples::Found;
 use saola_observability::{Entry, RingName, SpanId};
 
@@ -76,6 +76,10 @@ struct Source {
     committed: [Position; 2],
     /// How far it was written at the last look.
     head: Position,
+    /// What is read next for lines, if it was asked when that was written down.
+    ahead: RawEntry,
+    /// Where it stood.
+    ahead_at: Option<Position>,
     /// Whether no good record has come since a rest of it could not be read.
     is_bad: bool,
     /// Such rests that nobody was told of.
@@ -232,15 +236,23 @@ impl Rings for Files {
 
     fn next_wall_ns(&mut self, source: usize) -> Option<u64> {
         let (source, slot) = self.slot(source)?;
-        slot.next_wall_ns(source.ring, source.read[Stage::Log.index()]..source.head)
+        let read = source.read[Stage::Log.index()];
+        let is_there = slot.copy(source.ring, read..source.head, &mut source.ahead);
+        source.ahead_at = is_there.then_some(read);
+        is_there.then(|| source.ahead.wall_ns())
     }
 
     fn read(&mut self, source: usize, most: usize, mut take: impl FnMut(Position, Record<'_>)) {
         let Some((source, slot)) = self.slot(source) else { return };
-        let mut left = most;
         let (mut has_good, mut unreadable) = (false, None);
         let read = &mut source.read[Stage::Log.index()];
-        *read = slot.read_within(source.ring, *read..source.head, |position, entry| {
+        for _ in 0..most {
+            let is_copied = source.ahead_at.take() == Some(*read);
+            if !is_copied && !slot.copy(source.ring, *read..source.head, &mut source.ahead) {
+                break;
+            }
+            let (position, entry) = source.ahead.decode();
+            *read = position;
             match entry {
                 Entry::Record(record) => {
                     has_good = true;
@@ -250,8 +262,7 @@ impl Rings for Files {
                 // Nothing stands behind it: it takes all up to the head.
                 Entry::Damaged(kind) => unreadable = Some(kind),
             }
-            on(&mut left)
-        });
+        }
         if has_good && source.is_bad {
             source.is_bad = false;
             slot.set_good(source.ring);
@@ -379,6 +390,8 @@ fn sources_of(
             read: starts,
             committed: starts,
             head: 0,
+            ahead: RawEntry::default(),
+            ahead_at: None,
             is_bad: slot.is_bad(ring),
             untold: 0,
             told: Reminder::default(),
