@@ -94,7 +94,7 @@ impl Facts {
         let own = connection.peer.borrow();
         let peer = self.peer.as_deref().unwrap_or(&own);
         slot.in_flight().begin(&Begin {
-            method: closed::Method::parse(self.method.as_str()),
+            method: label(&self.method),
             protocol: protocol(self.version),
             start_ns,
             start_wall_ns: clock.wall_ns(start_ns),
@@ -117,7 +117,7 @@ impl Facts {
         }
         end.path = self.path.as_ref().map_or("", PathAndQuery::path);
         end.user_agent = self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes);
-        end.is_https = peer.scheme == Scheme::HTTPS;
+        end.is_https = peer.scheme.as_str() == Scheme::HTTPS.as_str();
         let host =
             peer.host.as_ref().or(self.host.as_ref()).map_or(&b""[..], HeaderValue::as_bytes);
         let port;
@@ -141,6 +141,20 @@ fn server(host: &[u8]) -> (&[u8], Option<u16>) {
     }
 }
 
+/// As [`closed::Method::parse`] of its name; every request asks, so without a look at names.
+fn label(method: &Method) -> closed::Method {
+    match *method {
+        Method::GET => closed::Method::Get,
+        Method::HEAD => closed::Method::Head,
+        Method::POST => closed::Method::Post,
+        Method::PUT => closed::Method::Put,
+        Method::PATCH => closed::Method::Patch,
+        Method::DELETE => closed::Method::Delete,
+        Method::OPTIONS => closed::Method::Options,
+        _ => closed::Method::Other,
+    }
+}
+
 fn protocol(version: Version) -> Protocol {
     match version {
         Version::HTTP_2 => Protocol::Http2,
@@ -151,7 +165,19 @@ fn protocol(version: Version) -> Protocol {
 
 #[cfg(test)]
 mod tests {
-    use super::server;
+    use http::Method;
+    use saola_observability::closed;
+
+    use super::{label, server};
+
+    #[test]
+    fn a_method_has_the_label_of_its_name() {
+        for name in closed::Method::ALL.iter().map(|method| method.as_str()).chain(["get", "TRACE"])
+        {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            assert_eq!(label(&method), closed::Method::parse(name), "{name}");
+        }
+    }
 
     #[test]
     fn the_port_of_a_host_is_what_stands_behind_its_last_colon() {
