@@ -207,6 +207,7 @@ impl<'a> Input<'a> {
         Some(self.u64()?.saturating_add(self.u64()?))
     }
 
+    #[inline]
     fn address(&mut self) -> Option<Maybe<IpAddr>> {
         let address = Ipv6Addr::from(*self.take::<16>()?);
         Some(
@@ -275,17 +276,20 @@ impl<'a> Texts<'a> {
         Self { bytes: Input::new(bytes), text: std::str::from_utf8(bytes).ok() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Cow<'a, str>> {
-        let Some(all) = self.text else {
-            return self.bytes.text().map(Cow::Borrowed);
-        };
+        let Some(all) = self.text else { return self.next_by_itself() };
         let (length, rest) = all.split_at_checked(2)?;
         let length = u16::from_ne_bytes(*length.as_bytes().first_chunk()?);
         // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
         let (text, rest) = rest.split_at_checked(usize::from(length))?;
         self.text = Some(rest);
         Some(Cow::Borrowed(text))
+    }
+
+    #[cold]
+    fn next_by_itself(&mut self) -> Option<Cow<'a, str>> {
+        self.bytes.text().map(Cow::Borrowed)
     }
 }
 

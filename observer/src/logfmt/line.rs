@@ -121,13 +121,19 @@ impl<'a> Line<'a> {
         self.printed(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 
+    #[inline(always)]
     fn shown(&mut self, value: &str, max_bytes: usize) {
         // What is bare does not grow.
         let bare_bytes = max_bytes.min(self.room.escaped_bytes());
         if self.syntax != Syntax::Json && value.len() <= bare_bytes && escape::is_bare(value) {
             self.out.extend_from_slice(value.as_bytes());
-            return;
+        } else {
+            self.quoted_text(value, max_bytes);
         }
+    }
+
+    #[inline(never)]
+    fn quoted_text(&mut self, value: &str, max_bytes: usize) {
         let kept = escape::cut(value, max_bytes, self.room.escaped_bytes());
         json::text(self.out, kept, kept.len() < value.len());
     }

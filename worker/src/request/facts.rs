@@ -133,12 +133,15 @@ fn server(host: &[u8]) -> (&[u8], Option<u16>) {
     // Digits behind the last colon: the colons of an IPv6 address stand in brackets.
     let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     match host.split_at_checked(host.len() - digits) {
-        Some(([name @ .., b':'], digits)) => {
-            let port = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-            (name, port)
-        }
+        Some(([name @ .., b':'], digits)) => (name, port(digits)),
         _ => (host, None),
     }
+}
+
+/// The number of some digits; none if there are none, or too many.
+fn port(digits: &[u8]) -> Option<u16> {
+    let add = |port: u16, digit: &u8| port.checked_mul(10)?.checked_add(u16::from(digit - b'0'));
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// As [`closed::Method::parse`] of its name; every request asks, so without a look at names.
