@@ -272,6 +272,7 @@ impl InFlight {
     }
 
     /// Publishes a staged record, or counts one that found no room.
+    #[inline]
     fn redo_head(
         &self,
         redo: &mut Redo<'static>,

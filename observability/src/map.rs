@@ -96,14 +96,17 @@ impl Map {
     /// Fetches the cache lines of some words, for whoever is going to store there: lines that another processor has read since
     /// take long to come back, and a store that waits for one holds up those behind it. Changes nothing.
     pub(crate) fn fetch_to_write(&self, offset: usize, words: usize) {
+        let lines = self.words(offset, words).as_chunks::<LINE_WORDS>().0;
+        #[cfg(not(target_arch = "x86_64"))]
+        let _: &[[AtomicU64; LINE_WORDS]] = lines;
         #[cfg(target_arch = "x86_64")]
-        for word in self.words(offset, words).iter().step_by(LINE_WORDS) {
+        for line in lines {
             use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
             #[expect(unsafe_code, reason = "the standard library has no safe function for it")]
             // SAFETY: a hint, which reads and writes nothing and is allowed for any address; processors that do not know it
             // do nothing (Intel SDM, PREFETCHW).
             unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(word).cast());
+                _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(line).cast());
             }
         }
     }
@@ -125,7 +128,6 @@ impl Map {
 }
 
 /// Words of a cache line.
-#[cfg(target_arch = "x86_64")]
 const LINE_WORDS: usize = 8;
 
 /// Copies bytes into words as far as these go; the last word is filled up with zeros.

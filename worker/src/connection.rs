@@ -32,6 +32,7 @@ use crate::request::answer::Refusal;
 use crate::request::facts::Head;
 use crate::request::fields::Fields;
 use crate::request::forwarded::Peer;
+use crate::request::host::Host;
 use crate::request::scope::{Holder, Running};
 use crate::worker::Worker;
 
@@ -45,6 +46,8 @@ use write::Unsent;
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) peer: RefCell<Peer>,
+    /// Whom the last request addressed.
+    pub(crate) host: RefCell<Option<Rc<Host>>>,
     speaks: Cell<Speaks>,
     /// HTTP is over: the application has the stream.
     pub(crate) is_upgraded: Cell<bool>,
@@ -101,6 +104,7 @@ impl Connection {
         Rc::new(Self {
             worker: Rc::clone(worker),
             peer: RefCell::new(Peer::direct(peer, Scheme::HTTP)),
+            host: RefCell::new(None),
             speaks: Cell::new(Speaks::Either),
             is_upgraded: Cell::new(false),
             copies_bodies: Cell::new(false),

@@ -8,6 +8,7 @@ pub(crate) mod deadline;
 pub(crate) mod facts;
 pub(crate) mod fields;
 pub(crate) mod forwarded;
+pub(crate) mod host;
 pub(crate) mod ids;
 mod large;
 mod long;
@@ -64,11 +65,12 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let reading = Reading::of(request.body(), self.worker.config.limit_request_body);
-        let mut fields = Fields::read(request.headers());
+        let known = &self.connection.host;
+        let mut fields = Fields::read(request.headers(), &mut known.borrow_mut());
         let (mut peer, mut forwarded) = (None, Ok(()));
         if unlikely(fields.marks.has_forwarding) {
             (peer, forwarded) = self.forwarded(request.headers_mut());
-            fields = Fields::read(request.headers());
+            fields = Fields::read(request.headers(), &mut known.borrow_mut());
         }
         let marks = fields.marks;
         let (method, uri) = (request.method(), Some(request.uri()));

@@ -91,6 +91,19 @@ impl Request {
         self.in_flight.finish(&self, end);
     }
 
+    #[cold]
+    fn abort(&mut self) {
+        self.ended = true;
+        let known = self.entry.map(|entry| self.in_flight.entries.texts(entry)).unwrap_or_default();
+        let end = End {
+            end_ns: monotonic_ns(),
+            path: &known.path,
+            request_id: known.request_id.as_bytes(),
+            ..End::default()
+        };
+        self.in_flight.finish(self, &end);
+    }
+
     fn publish_kind(&self) {
         if let Some(entry) = self.entry {
             let kind = entry::Kind {
@@ -105,18 +118,10 @@ impl Request {
 }
 
 impl Drop for Request {
+    #[inline]
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            self.abort();
         }
-        self.ended = true;
-        let known = self.entry.map(|entry| self.in_flight.entries.texts(entry)).unwrap_or_default();
-        let end = End {
-            end_ns: monotonic_ns(),
-            path: &known.path,
-            request_id: known.request_id.as_bytes(),
-            ..End::default()
-        };
-        self.in_flight.finish(self, &end);
     }
 }

@@ -183,7 +183,7 @@ mod tests {
         request: &mut Request<()>,
         mapping: HeaderMapping,
     ) -> Result<(), &'static Refusal> {
-        let marks = Fields::read(request.headers()).marks;
+        let marks = Fields::read(request.headers(), &mut None).marks;
         check(request, marks, mapping)
     }
 

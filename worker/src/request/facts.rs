@@ -1,6 +1,8 @@
 //! What is known of a request from its head: who asks what of whom, under which ids.
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use std::rc::Rc;
+
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Uri, Version};
 use saola_observability::closed::{self, Protocol, Sampling};
 use saola_observability::ids::{SpanId, TraceId};
@@ -10,6 +12,7 @@ use tokio::time::Instant;
 use super::answer::text;
 use super::fields::Fields;
 use super::forwarded::Peer;
+use super::host::{Host, server};
 use super::ids::{self, Origin};
 use crate::connection::Connection;
 use crate::worker::Worker;
@@ -31,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) version: Version,
     path: Option<PathAndQuery>,
     /// Who was addressed: `Host`, or the authority that HTTP/2 has in its place (RFC 9113 section 8.3.1).
-    host: Option<HeaderValue>,
+    host: Option<Rc<Host>>,
     user_agent: Option<HeaderValue>,
     pub(crate) request_id: HeaderValue,
     pub(crate) id_origin: Origin,
@@ -61,9 +64,11 @@ impl Facts {
         let path = uri.filter(|_| detail != Detail::Nothing).and_then(Uri::path_and_query);
         let (mut host, mut user_agent) = (None, None);
         if detail == Detail::Full {
-            let authority =
-                || HeaderValue::from_str(uri.and_then(Uri::authority).map(Authority::as_str)?).ok();
-            host = fields.host.cloned().or_else(authority);
+            let named = || {
+                let authority = uri?.authority()?.as_str();
+                Some(Host::find(&mut connection.host.borrow_mut(), authority.as_bytes()))
+            };
+            host = fields.host.clone().or_else(named);
             user_agent = fields.user_agent.cloned();
         }
         Self {
@@ -118,30 +123,16 @@ impl Facts {
         end.path = self.path.as_ref().map_or("", PathAndQuery::path);
         end.user_agent = self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes);
         end.is_https = peer.scheme.as_str() == Scheme::HTTPS.as_str();
-        let host =
-            peer.host.as_ref().or(self.host.as_ref()).map_or(&b""[..], HeaderValue::as_bytes);
         let port;
-        (end.server_address, port) = server(host);
+        (end.server_address, port) = match (&peer.host, &self.host) {
+            (Some(named), _) => server(named.as_bytes()),
+            (None, Some(host)) => host.server(),
+            (None, None) => (&b""[..], None),
+        };
         end.server_port = port.unwrap_or(if end.is_https { 443 } else { 80 });
         end.tracestate = self.tracestate.as_ref().map_or("", text);
         end.request_id = self.request_id.as_bytes();
     }
-}
-
-/// Who was addressed, and on which port if it is said (OpenTelemetry HTTP conventions, `server.address`).
-fn server(host: &[u8]) -> (&[u8], Option<u16>) {
-    // Digits behind the last colon: the colons of an IPv6 address stand in brackets.
-    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    match host.split_at_checked(host.len() - digits) {
-        Some(([name @ .., b':'], digits)) => (name, port(digits)),
-        _ => (host, None),
-    }
-}
-
-/// The number of some digits; none if there are none, or too many.
-fn port(digits: &[u8]) -> Option<u16> {
-    let add = |port: u16, digit: &u8| port.checked_mul(10)?.checked_add(u16::from(digit - b'0'));
-    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// As [`closed::Method::parse`] of its name; every request asks, so without a look at names.
@@ -171,7 +162,7 @@ mod tests {
     use http::Method;
     use saola_observability::closed;
 
-    use super::{label, server};
+    use super::label;
 
     #[test]
     fn a_method_has_the_label_of_its_name() {
@@ -179,25 +170,6 @@ mod tests {
         {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
             assert_eq!(label(&method), closed::Method::parse(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_port_of_a_host_is_what_stands_behind_its_last_colon() {
-        for (host, name, port) in [
-            ("shop.test", "shop.test", None),
-            ("shop.test:8000", "shop.test", Some(8000)),
-            ("shop1:65535", "shop1", Some(65_535)),
-            ("10.0.0.1", "10.0.0.1", None),
-            ("[::1]", "[::1]", None),
-            ("[::1]:80", "[::1]", Some(80)),
-            ("shop.test:", "shop.test", None),
-            ("shop.test:65536", "shop.test", None),
-            (":1", "", Some(1)),
-            ("7", "7", None),
-            ("", "", None),
-        ] {
-            assert_eq!(server(host.as_bytes()), (name.as_bytes(), port), "{host}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What the worker wants to know of a request's fields, found in one pass over them: each look-up by name would hash it.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, HeaderValue};
 
-use super::check::{self, Marks};
+use super::check::Marks;
+use super::host::Host;
 
 /// The fields that the worker itself reads.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'h> {
     /// The first of them.
-    pub(crate) host: Option<&'h HeaderValue>,
+    pub(crate) host: Option<Rc<Host>>,
     /// The first of them.
     pub(crate) user_agent: Option<&'h HeaderValue>,
     pub(crate) request_id: Single<'h>,
@@ -35,16 +38,17 @@ impl<'h> Single<'h> {
 }
 
 impl<'h> Fields<'h> {
-    pub(crate) fn read(all: &'h HeaderMap) -> Self {
+    /// `known` is the host that the connection keeps.
+    pub(crate) fn read(all: &'h HeaderMap, known: &mut Option<Rc<Host>>) -> Self {
         let mut fields = Self::default();
         let marks = &mut fields.marks;
         for (name, value) in all {
             match name.as_str() {
+                "host" if fields.host.is_some() => marks.has_many_hosts = true,
                 "host" => {
-                    marks.has_many_hosts = marks.has_host;
-                    marks.has_bad_host |= !marks.has_host && !check::is_host(value.as_bytes());
-                    marks.has_host = true;
-                    fields.host = fields.host.or(Some(value));
+                    let host = Host::find(known, value.as_bytes());
+                    (marks.has_host, marks.has_bad_host) = (true, !host.is_valid());
+                    fields.host = Some(host);
                 }
                 "expect" => {
                     let is_known = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
@@ -97,11 +101,8 @@ mod tests {
             ("traceparent", "2"),
             ("traceparent", "2"),
         ]);
-        let fields = Fields::read(&all);
-        assert_eq!(
-            (fields.host.unwrap(), fields.user_agent.unwrap()),
-            (&all["host"], &all["user-agent"])
-        );
+        let fields = Fields::read(&all, &mut None);
+        assert_eq!(fields.host.unwrap().server(), (&b"a"[..], None));
         assert_eq!(fields.user_agent.unwrap(), "first");
         assert_eq!(fields.request_id.get().unwrap(), "1");
         assert!(fields.traceparent.get().is_none(), "doubled");
@@ -110,7 +111,8 @@ mod tests {
 
     #[test]
     fn what_needs_a_closer_look_is_marked() {
-        let marks = |name, value| Fields::read(&all(&[("host", "a"), (name, value)])).marks;
+        let marks =
+            |name, value| Fields::read(&all(&[("host", "a"), (name, value)]), &mut None).marks;
         let quiet = marks("accept", "*/*");
         assert!(quiet.has_host && !quiet.has_many_hosts && !quiet.expects_the_unknown);
         assert!(!quiet.has_forwarding && !quiet.has_underscore);
