@@ -45,6 +45,7 @@ macro_rules! id {
             }
 
             /// Writes the id as lower-case hex into a caller's buffer, without allocating.
+            #[inline]
             pub fn hex(self) -> [u8; 2 * $bytes] {
                 let mut text = [0; 2 * $bytes];
                 for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {

@@ -181,6 +181,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     pub(crate) fn head_complete(&self) {
         self.head_since.set(None);
         self.has_head_byte.set(false);

@@ -45,6 +45,7 @@ impl RequestBody {
     }
 
     /// Without a [`Reading`] there is nothing to read.
+    #[inline]
     pub(crate) fn new(incoming: Incoming, reading: Option<Arc<Reading>>) -> Self {
         Self { incoming: reading.is_some().then_some(incoming), reading }
     }

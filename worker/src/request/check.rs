@@ -86,6 +86,7 @@ fn target<B>(request: &Request<B>) -> Result<(), &'static Refusal> {
 }
 
 /// Says whether each `%` begins an escape (RFC 3986 section 2.1).
+#[inline]
 fn is_escaped(bytes: &[u8]) -> bool {
     // Most have none, and most are too short for a search that is fast in long ones.
     !bytes.contains(&b'%')

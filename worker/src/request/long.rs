@@ -9,7 +9,7 @@ use saola_observability::closed::Level;
 use tokio::time::Instant;
 
 use super::scope::Running;
-use crate::branch::likely;
+use crate::branch::unlikely;
 
 /// What is longer is work for the blocking pool.
 const LONG: Duration = Duration::from_millis(10);
@@ -32,6 +32,7 @@ impl Running {
     }
 
     /// As [`Running::leaves_loop`], of one whose connection goes on with it at once. Streams go on in their own turns.
+    #[inline]
     pub(super) fn keeps_loop(&self) {
         if self.is_stream() {
             self.leaves_loop();
@@ -39,10 +40,19 @@ impl Running {
     }
 
     /// As [`Running::leaves_loop`], by a look at the clock that is there already.
+    #[inline]
     pub(super) fn leaves_loop_at(&self, now: Instant) {
-        let Some(since) = self.holds_since.take() else { return };
+        if let Some(since) = self.holds_since.take()
+            && unlikely(now >= since + LONG)
+        {
+            self.held_loop(since, now);
+        }
+    }
+
+    #[cold]
+    fn held_loop(&self, since: Instant, now: Instant) {
         let said = &self.worker.last_long_poll;
-        if likely(now < since + LONG) || said.get().is_some_and(|said| now < said + SELDOM) {
+        if said.get().is_some_and(|said| now < said + SELDOM) {
             return;
         }
         said.set(Some(now));

@@ -265,6 +265,7 @@ pub(crate) struct Entered {
     _label: profile::Entered<'static>,
 }
 
+#[inline]
 pub(crate) fn enter(running: &Rc<Running>) -> Entered {
     Entered {
         before: CURRENT.replace(Some(Rc::clone(running))),
@@ -278,6 +279,7 @@ pub(crate) fn own_label() -> Option<OwnLabel> {
 }
 
 impl Drop for Entered {
+    #[inline]
     fn drop(&mut self) {
         CURRENT.set(self.before.take());
     }
