@@ -1,6 +1,7 @@
 //! The rings of a run directory as the reader's sources: where each stage reads on, and where its cursor stands.
 
 mod news;
+mod samples;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,6 @@ use saola_observability::closed::Role;
 use saola_observability::reader::ReadError;
 use saola_observability::record::Record;
 use saola_observability::rings::{self, Alarm, Cursor, Position, RawEntry, Reading};
-use saola_observability::samples::Found;
 use saola_observability::{Entry, RingName, SpanId};
 
 use super::{Kept, Rings, Stage};
@@ -328,7 +328,7 @@ impl Rings for Files {
 
     fn samples(&mut self, profiles: &mut Profiles) {
         for slot in self.rings.slots() {
-            read_samples(slot, profiles);
+            samples::read(slot, profiles);
         }
     }
 }
@@ -337,33 +337,6 @@ impl Rings for Files {
 fn on(left: &mut usize) -> Reading {
     *left = left.saturating_sub(1);
     if *left == 0 { Reading::Stop } else { Reading::On }
-}
-
-/// Reads on in the sample ring of a slot.
-fn read_samples(slot: &mut rings::Slot, profiles: &mut Profiles) {
-    let (there, read) = (slot.samples(), slot.samples_read());
-    if read == there.end {
-        return;
-    }
-    // A cursor beyond the head is none of ours.
-    let first = if read > there.end { there.start } else { read.max(there.start) };
-    Profiles::overwritten(first.saturating_sub(read));
-    let mut next = first;
-    while next < there.end {
-        match slot.sample(next) {
-            Found::Sample(sample) => {
-                let route =
-                    if sample.route == 0 { String::new() } else { slot.string(sample.route) };
-                profiles.sample(slot.number(), &route, &sample);
-            }
-            // A handler is writing it at this moment; a dead one never will, and neither may one hold up the rest.
-            Found::Unfinished if slot.is_live() && there.end - next < UNFINISHED => break,
-            Found::Unfinished => {}
-            Found::Overwritten => Profiles::overwritten(1),
-        }
-        next += 1;
-    }
-    slot.commit_samples(next);
 }
 
 impl Stage {
@@ -404,8 +377,6 @@ const STAGES: [saola_observability::Stage; 2] =
     [saola_observability::Stage::Log, saola_observability::Stage::Otlp];
 /// A slot has so many sources, one behind the other.
 const RINGS: usize = 2;
-/// Entries that one unfinished sample may hold up.
-const UNFINISHED: u64 = 64;
 /// A line is to come out within 100 ms, also the first one of a new slot.
 const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// After that the supervisor has deleted them.
