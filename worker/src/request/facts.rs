@@ -122,6 +122,7 @@ impl Facts {
         }
         end.path = self.path.as_ref().map_or("", PathAndQuery::path);
         end.user_agent = self.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes);
+        // As texts, which is in line: two schemes are compared by a function that nothing else calls here.
         end.is_https = peer.scheme.as_str() == Scheme::HTTPS.as_str();
         let port;
         (end.server_address, port) = match (&peer.host, &self.host) {

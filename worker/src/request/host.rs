@@ -105,4 +105,24 @@ mod tests {
             "a running request keeps its own"
         );
     }
+
+    #[test]
+    fn an_idle_connection_keeps_no_long_host() {
+        let long = vec![b'a'; LONGEST_KNOWN + 1];
+        let mut known = None;
+        assert_eq!(Host::find(&mut known, &long).server(), (&*long, None));
+        assert!(known.is_none());
+        assert_eq!(Host::find(&mut known, &long[1..]).server(), (&long[1..], None));
+        assert!(known.is_some());
+    }
+
+    #[test]
+    fn a_bad_host_stays_bad() {
+        let mut known = None;
+        for _ in 0..2 {
+            assert!(!Host::find(&mut known, b"a b").is_valid());
+        }
+        assert!(Host::find(&mut known, b"a").is_valid());
+        assert!(!Host::find(&mut known, b"a b").is_valid());
+    }
 }
