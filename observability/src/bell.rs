@@ -6,10 +6,10 @@ use std::io;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
+use crate::barrier::Barrier;
 use crate::futex;
 use crate::layout::BELL_AT;
 use crate::map::Map;
-use crate::sync::fence;
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
@@ -17,11 +17,12 @@ const ASLEEP: u32 = 1;
 /// The bell's page, mapped by the one who rings or by the one who sleeps.
 pub(crate) struct Bell {
     map: Map,
+    barrier: Barrier,
 }
 
 impl Bell {
-    pub(crate) fn new(map: Map) -> Self {
-        Self { map }
+    pub(crate) fn new(map: Map, barrier: Barrier) -> Self {
+        Self { map, barrier }
     }
 
     /// Leaves its page out of children: each maps it afresh.
@@ -31,8 +32,8 @@ impl Bell {
 
     /// A writer has published. Wakes the observer if it sleeps.
     pub(crate) fn ring(&self) {
-        // Pairs with the fence of `set`: either we see it asleep, or it sees our head.
-        fence(SeqCst);
+        // Pairs with the one of `set`: either we see it asleep, or it sees our head.
+        self.barrier.cross();
         let word = self.map.half(BELL_AT);
         if word.load(Relaxed) == ASLEEP && word.swap(AWAKE, SeqCst) == ASLEEP {
             futex::wake(word);
@@ -40,10 +41,10 @@ impl Bell {
     }
 
     /// The observer is going to sleep: whoever publishes from now on rings. It looks at all heads once more before it does,
-    /// against the lost wake-up.
-    pub(crate) fn set(&self) {
+    /// against the lost wake-up. False if it must not sleep, since nobody might ring.
+    pub(crate) fn set(&self) -> bool {
         self.map.half(BELL_AT).store(ASLEEP, SeqCst);
-        fence(SeqCst);
+        self.barrier.make_all_cross()
     }
 
     /// Returns when somebody has rung since [`Self::set`], or after `timeout`; says whether somebody has.

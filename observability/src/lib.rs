@@ -33,6 +33,7 @@
 
 #![deny(missing_docs)]
 
+mod barrier;
 mod bell;
 mod bus;
 mod cells;

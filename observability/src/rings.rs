@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use self::guest::in_use;
 pub use self::heap::heap_file;
 pub use self::slot::{Cursor, Position, Reading, Slot};
+use crate::barrier::Barrier;
 use crate::bell::Bell;
 use crate::closed::Role;
 use crate::epoch_files::{BadSlot, ReadError, current, epochs, open_new};
@@ -98,7 +99,8 @@ impl Rings {
         if self.bell.is_none() && !self.is_guest {
             let path = self.directory.join(file_name(Role::Supervisor, 0));
             let supervisor = View::open(&path, self.epoch, Role::Supervisor, 0, true);
-            self.bell = supervisor.ok().map(|view| Arc::new(Bell::new(view.map)));
+            self.bell =
+                supervisor.ok().map(|view| Arc::new(Bell::new(view.map, Barrier::of_reader())));
         }
         Ok(bad)
     }
@@ -114,11 +116,13 @@ impl Rings {
     }
 
     /// Asks the workers to ring when they have finished a request. Whoever asks looks at all rings once more, and then waits
-    /// with the alarm. `None` while the file of the supervisor is not open: there is nothing to wait with.
+    /// with the alarm. `None` while the file of the supervisor is not open, or where the kernel does not let one process wait for
+    /// another's stores: there is nothing to wait with.
     pub fn alarm(&self) -> Option<Alarm> {
         let bell = Arc::clone(self.bell.as_ref()?);
-        bell.set();
-        Some(Alarm(bell))
+        let can_be_rung = bell.set();
+        // Dropped if it cannot: then nobody rings.
+        Some(Alarm(bell)).filter(|_| can_be_rung)
     }
 
     /// Number of the epoch.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::barrier::Barrier;
 use crate::bell::Bell;
 use crate::clock::{keep_wall_ns, monotonic_ns, wall_ns};
 use crate::closed::{Role, SlotState};
@@ -122,7 +123,9 @@ impl Slot {
         let place = Place { map: &map, file: &file, sections: &sections };
         let series = Series::take_over(place).map_err(|_| bad(WhyBad::Contents))?;
         let bell = bell
-            .map(|file| Map::writable(file, HEADER_BYTES).map(Bell::new))
+            .map(|file| {
+                Map::writable(file, HEADER_BYTES).map(|map| Bell::new(map, Barrier::of_writer()))
+            })
             .transpose()
             .map_err(mapped)?;
         let shared = Mutex::new(Shared::resume(&map, &sections));

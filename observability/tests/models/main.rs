@@ -12,6 +12,7 @@
     reason = "a test with its own main"
 )]
 
+mod barrier;
 mod futex;
 mod map;
 mod sync;
@@ -44,6 +45,7 @@ use loom::thread;
 
 pub(crate) use crate::source::{bell, cells, closed, ids, layout, record, redo, ring, samples};
 
+use crate::barrier::Barrier;
 use crate::bell::Bell;
 use crate::cells::exemplar::{self, EXEMPLAR_WORDS, Exemplar};
 use crate::cells::histogram::{BUCKET_WORDS, Histogram};
@@ -325,7 +327,7 @@ fn unpublished() {
 fn wake_ups() {
     const HEAD_AT: usize = 0;
     explore(|| {
-        let shared = Arc::new((Map::of(&[(HEAD_AT, 1)]), Bell::new(Map::of(&[]))));
+        let shared = Arc::new((Map::of(&[(HEAD_AT, 1)]), Bell::new(Map::of(&[]), Barrier)));
         let observer = beside(&shared, |(map, bell)| {
             bell.set();
             if map.word(HEAD_AT).load(Acquire) == 0 {
