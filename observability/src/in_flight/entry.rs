@@ -3,7 +3,7 @@
 //! state u32, serial u32 · start monotonic · start wall · trace (2) · span · parent · route u32, method, protocol, phase,
 //! flags u8 · samples u32, client port u16, two lengths u8 · client address (2) · request id (5) · path (16)
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
@@ -14,6 +14,7 @@ use crate::in_flight::{Begin, entries_in};
 use crate::layout::{BIRTHS_AT, Section, halves, join, wide};
 use crate::map::{Map, copy_into};
 
+use crate::record::decode;
 use crate::record::encode::{address, cut};
 
 const WORDS: usize = 32;
@@ -224,8 +225,6 @@ pub(crate) fn read(map: &Map, at: usize, route: impl Fn(u32) -> String) -> Optio
     let word = |offset: usize| words[offset / 8];
     let [r0, r1, r2, r3, method, protocol, phase, flags] = word(KIND).to_le_bytes();
     let [s0, s1, s2, s3, p0, p1, ..] = word(LENGTHS).to_le_bytes();
-    let client = Ipv6Addr::from(join(word(CLIENT), word(CLIENT + 8)));
-    let client = Some(client).filter(|address| !address.is_unspecified());
     let Texts { request_id, path } = texts(&words);
     Some(InFlightEntry {
         start_ns: word(START),
@@ -240,7 +239,7 @@ pub(crate) fn read(map: &Map, at: usize, route: impl Fn(u32) -> String) -> Optio
         protocol: Protocol::from_number(protocol).unwrap_or(Protocol::Http11),
         phase: Phase::from_number(phase).unwrap_or(Phase::Handler),
         cpu_samples: u32::from_le_bytes([s0, s1, s2, s3]),
-        client: client.map(|v6| v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)),
+        client: decode::address(join(word(CLIENT), word(CLIENT + 8))),
         client_port: u16::from_le_bytes([p0, p1]),
         request_id,
         path,

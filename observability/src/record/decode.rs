@@ -6,7 +6,7 @@
 )]
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
 use crate::ids::{SpanId, TraceId};
@@ -85,6 +85,20 @@ const LOST_FIXED: usize = 8 + 4 * 4 + 1;
 pub(crate) fn is_known(kind: u8) -> bool {
     matches!(kind, REQUEST | SPAN | EVENT | PANIC | LOST)
 }
+
+/// The address that [`encode::address`](super::encode::address) has written.
+#[inline]
+pub(crate) fn address(bytes: [u8; 16]) -> Option<IpAddr> {
+    let address = u128::from_be_bytes(bytes);
+    match u32::try_from(address ^ MAPPED) {
+        Ok(v4) => Some(IpAddr::V4(Ipv4Addr::from_bits(v4))),
+        Err(_) if address == 0 => None,
+        Err(_) => Some(IpAddr::V6(Ipv6Addr::from_bits(address))),
+    }
+}
+
+/// `::ffff:0:0`: what stands before an IPv4 address there.
+const MAPPED: u128 = 0xffff << 32;
 
 /// A fact that may be absent in a record that is whole; the outer option says whether the record is.
 type Maybe<T> = Option<T>;
@@ -207,14 +221,8 @@ impl<'a> Input<'a> {
         Some(self.u64()?.saturating_add(self.u64()?))
     }
 
-    #[inline]
     fn address(&mut self) -> Option<Maybe<IpAddr>> {
-        let address = Ipv6Addr::from(*self.take::<16>()?);
-        Some(
-            Some(address)
-                .filter(|address| !address.is_unspecified())
-                .map(|v6| v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)),
-        )
+        self.take().map(|bytes| address(*bytes))
     }
 
     fn optional_i32(&mut self) -> Option<Maybe<i32>> {

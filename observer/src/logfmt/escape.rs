@@ -3,7 +3,7 @@
 /// Appends `value` as the inside of a JSON string: nothing in it can end the string, the line or the screen row.
 pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
     let bytes = value.as_bytes();
-    if all_are(&PLAIN, bytes) {
+    if is_plain_text(value) {
         out.extend_from_slice(bytes);
         return;
     }
@@ -22,6 +22,11 @@ pub(super) fn inside(out: &mut Vec<u8>, value: &str) {
 /// Says whether logfmt may show `value` without quotes.
 pub(super) fn is_bare(value: &str) -> bool {
     !value.is_empty() && all_are(&BARE, value.as_bytes())
+}
+
+/// Says whether a JSON string can hold `value` as it is.
+pub(super) fn is_plain_text(value: &str) -> bool {
+    all_are(&PLAIN, value.as_bytes())
 }
 
 /// Looks at eight bytes before it decides: hardly ever one is found that a table does not have.
@@ -148,7 +153,7 @@ mod tests {
                     text[at] = byte;
                     let text = String::from_utf8(text).unwrap();
                     assert_eq!(is_bare(&text), is_listed(byte), "{text:?}");
-                    let is_written_as_it_is = all_are(&PLAIN, text.as_bytes());
+                    let is_written_as_it_is = is_plain_text(&text);
                     assert_eq!(is_written_as_it_is, is_plain(char::from(byte)), "{text:?}");
                 }
             }

@@ -123,10 +123,14 @@ impl<'a> Line<'a> {
 
     #[inline(always)]
     fn shown(&mut self, value: &str, max_bytes: usize) {
-        // What is bare does not grow.
-        let bare_bytes = max_bytes.min(self.room.escaped_bytes());
-        if self.syntax != Syntax::Json && value.len() <= bare_bytes && escape::is_bare(value) {
+        // What is bare or plain does not grow.
+        let most_bytes = max_bytes.min(self.room.escaped_bytes());
+        if self.syntax != Syntax::Json && value.len() <= most_bytes && escape::is_bare(value) {
             self.out.extend_from_slice(value.as_bytes());
+        } else if value.len() <= most_bytes && escape::is_plain_text(value) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
         } else {
             self.quoted_text(value, max_bytes);
         }
