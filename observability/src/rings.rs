@@ -116,13 +116,11 @@ impl Rings {
     }
 
     /// Asks the workers to ring when they have finished a request. Whoever asks looks at all rings once more, and then waits
-    /// with the alarm. `None` while the file of the supervisor is not open, or where the kernel does not let one process wait for
-    /// another's stores: there is nothing to wait with.
+    /// with the alarm. `None` while the file of the supervisor is not open, and if the kernel refuses what makes sure that the
+    /// workers see it: there is nothing to wait with.
     pub fn alarm(&self) -> Option<Alarm> {
-        let bell = Arc::clone(self.bell.as_ref()?);
-        let can_be_rung = bell.set();
-        // Dropped if it cannot: then nobody rings.
-        Some(Alarm(bell)).filter(|_| can_be_rung)
+        let alarm = Alarm(Arc::clone(self.bell.as_ref()?));
+        alarm.0.set().then_some(alarm)
     }
 
     /// Number of the epoch.

@@ -13,7 +13,6 @@ use crate::in_flight::label::{LABEL_WORDS, Label};
 use crate::in_flight::{Begin, entries_in};
 use crate::layout::{BIRTHS_AT, Section, halves, join, wide};
 use crate::map::{Map, copy_into};
-
 use crate::record::decode;
 use crate::record::encode::{address, cut};
 
