@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    const ROUNDS: usize = 200_000;
+    const ROUNDS: usize = 4_000;
 
     /// A word with a cache line of its own: of one line, its processor sees all of it or nothing.
     #[derive(Default)]
@@ -57,19 +57,31 @@ mod tests {
     /// What a writer had stored before it missed a reader's store, this reader sees.
     fn nothing_is_missed_by_both(writer: &Barrier, reader: &Barrier) {
         let (Line(published), Line(asked)) = &(Line::default(), Line::default());
+        // Lines that both write: the writer's store waits behind these, and its load does not unless something makes it.
+        let contended: [Line; 8] = Default::default();
+        let contend = || contended.iter().for_each(|Line(word)| word.store(1, Relaxed));
         // For each round of the reader: the first store of the writer after which it saw the reader's.
         let mut first_to_see = vec![usize::MAX; ROUNDS + 1];
         let mut seen = vec![0; ROUNDS + 1];
+        // The writer must have run since the last round: two that take turns on one processor prove nothing.
+        let wait_for_another_than = |seen: usize| {
+            while published.load(Relaxed) == seen {
+                thread::yield_now();
+            }
+        };
         thread::scope(|scope| {
             scope.spawn(|| {
-                for (round, seen) in seen.iter_mut().enumerate().skip(1) {
+                for round in 1..=ROUNDS {
+                    wait_for_another_than(seen[round - 1]);
+                    contend();
                     asked.store(round, Relaxed);
                     assert!(reader.make_all_cross());
-                    *seen = published.load(Relaxed);
+                    seen[round] = published.load(Relaxed);
                 }
             });
             let mut known = 0;
             for number in 1.. {
+                contend();
                 published.store(number, Relaxed);
                 writer.cross();
                 let round = asked.load(Relaxed);

@@ -329,7 +329,7 @@ fn wake_ups() {
     explore(|| {
         let shared = Arc::new((Map::of(&[(HEAD_AT, 1)]), Bell::new(Map::of(&[]), Barrier)));
         let observer = beside(&shared, |(map, bell)| {
-            bell.set();
+            assert!(bell.set());
             if map.word(HEAD_AT).load(Acquire) == 0 {
                 bell.wait(Duration::MAX); // for ever: nobody else would wake it
                 assert_eq!(map.word(HEAD_AT).load(Acquire), 1);
