@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use arrayvec::ArrayVec;
+
 use crate::cells::histogram::Histogram;
 use crate::layout::{
     HEADER_BYTES, KEYS_AT, PID_AT, REDO_AT, REDO_ITEM_BYTES, REDO_ITEMS, REDO_ITEMS_AT,
@@ -26,29 +28,23 @@ pub(crate) struct Redo<'m> {
     map: &'m Map,
     log: &'m [Item],
     /// What the log says, for the one who is sure of it: a successor reads the log and trusts nothing.
-    sets: [(&'m AtomicU64, u64); MOST_SETS],
-    count: usize,
+    sets: ArrayVec<(&'m AtomicU64, u64), MOST_SETS>,
 }
 
 impl<'m> Redo<'m> {
     pub(crate) fn begin(map: &'m Map) -> Self {
-        let log = log(map);
-        let nothing = (map.word(REDO_AT), 0);
-        Self { map, log, sets: [nothing; MOST_SETS], count: 0 }
+        Self { map, log: log(map), sets: ArrayVec::new() }
     }
 
     /// Sets a word, after those that were named before.
     #[inline]
     #[expect(clippy::panic, reason = "the number of words is a constant of each transaction")]
     pub(crate) fn set(&mut self, cell: &'m AtomicU64, value: u64) {
-        let Some((place, [offset, logged])) =
-            self.sets.get_mut(self.count).zip(self.log.get(self.count))
-        else {
+        let item = self.log.get(self.sets.len());
+        let (Some([offset, logged]), Ok(())) = (item, self.sets.try_push((cell, value))) else {
             // A transaction that did half of what it should would be worse than none.
             panic!("a transaction sets at most {MOST_SETS} words");
         };
-        *place = (cell, value);
-        self.count += 1;
         offset.store(long(self.map.offset_of(cell)), Relaxed);
         logged.store(value, Relaxed);
     }
@@ -72,9 +68,9 @@ impl<'m> Redo<'m> {
     #[inline]
     pub(crate) fn commit(self) {
         let commit = self.map.word(REDO_AT);
-        commit.store(long(self.count), Release);
+        commit.store(long(self.sets.len()), Release);
         fence(Release); // nothing is carried out before it is committed, not even by the compiler
-        for (cell, value) in self.sets.iter().take(self.count) {
+        for (cell, value) in &self.sets {
             // Release: a ring head or the state of an entry may be among them, and what it publishes came before.
             cell.store(*value, Release);
         }

@@ -1,9 +1,10 @@
 //! The series that requests count in, resolved once for each kind of request and then found without allocating.
 
 use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher as _;
 use std::sync::atomic::AtomicU64;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::cells::histogram::Histogram;
 use crate::cells::search::Search;
@@ -13,6 +14,7 @@ use crate::http_metrics::{
     DURATION, DURATION_BOUNDS, EXCEPTIONS, LOST, REQUEST_BYTES, RESPONSE_BYTES, STARTED,
 };
 use crate::keys::{Family, words_of};
+use crate::layout::size;
 use crate::series::OTHER;
 use crate::slot::Slot;
 
@@ -22,6 +24,8 @@ pub(crate) const UNMATCHED: &str = "unmatched";
 const MOST_ROUTES: usize = 200;
 /// Types of exceptions a process may name; further ones are `other`.
 const MOST_EXCEPTIONS: usize = 64;
+/// Kinds of requests whose cells are found without the table: a few make almost all of the load.
+const RECENT: usize = 16;
 
 /// A route template: its string in the slot, and its text for as long as the process lives.
 #[derive(Copy, Clone, Debug)]
@@ -74,6 +78,8 @@ pub(crate) struct Endings {
     ask_again_ns: Cell<u64>,
     routes: RefCell<FxHashMap<&'static str, Route>>,
     cells: RefCell<FxHashMap<u64, Known<Cells>>>,
+    /// Of these the final ones that were asked for lately, each at the place its key hashes to: one look finds it.
+    recent: [Cell<Option<(u64, Cells)>>; RECENT],
     exceptions: RefCell<FxHashMap<Thrown, Known<Limited<Count>>>>,
     exception_types: RefCell<FxHashMap<String, &'static str>>,
     unmatched: Route,
@@ -92,6 +98,7 @@ impl Endings {
             ask_again_ns: Cell::new(if is_worker { 0 } else { NEVER }),
             routes: RefCell::default(),
             cells: RefCell::default(),
+            recent: Default::default(),
             exceptions: RefCell::default(),
             exception_types: RefCell::default(),
             unmatched: named(UNMATCHED),
@@ -186,11 +193,27 @@ impl Endings {
     }
 
     /// Where a request that was counted as started is counted as finished; none for others.
+    #[inline]
     pub(crate) fn cells(&self, method: Method, route: Route, status: u16) -> Option<Cells> {
         let key = key(method, route, status);
+        match self.recent(key).get() {
+            Some((of, found)) if of == key => Some(found),
+            _ => self.known_cells(key, method, route, status),
+        }
+    }
+
+    fn recent(&self, key: u64) -> &Cell<Option<(u64, Cells)>> {
+        &self.recent[size(FxBuildHasher.hash_one(key)) % RECENT]
+    }
+
+    #[inline(never)]
+    fn known_cells(&self, key: u64, method: Method, route: Route, status: u16) -> Option<Cells> {
         if let Some(known) = self.cells.borrow().get(&key)
             && known.is_current()
         {
+            if known.is_final() {
+                self.recent(key).set(Some((key, known.found)));
+            }
             return Some(known.found);
         }
         let last_resort = self.last_resort.get()?.cells;
@@ -250,7 +273,11 @@ impl<T> Known<T> {
 
     /// Whether to count there, or to ask first; the clock is read only for a place of last resort.
     fn is_current(&self) -> bool {
-        self.ask_again_ns == NEVER || monotonic_ns() < self.ask_again_ns
+        self.is_final() || monotonic_ns() < self.ask_again_ns
+    }
+
+    fn is_final(&self) -> bool {
+        self.ask_again_ns == NEVER
     }
 }
 
@@ -280,4 +307,28 @@ static SEARCH: Search = Search::of(&DURATION_BOUNDS);
 )]
 pub(crate) fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn kinds_of_one_place_keep_each_its_own_cells() {
+        let endings = Endings::new(Slot::in_memory());
+        let routes = (0..4 * RECENT).map(|number| endings.route(&format!("/{number}")));
+        let routes: Vec<Route> = routes.collect();
+        let cells = |route: &Route| {
+            let cells = endings.cells(Method::Get, *route, 200).expect("a worker's slot has room");
+            std::ptr::from_ref(cells.request_bytes.cells)
+        };
+        let first: Vec<_> = routes.iter().map(cells).collect();
+        assert_eq!(first.iter().collect::<HashSet<_>>().len(), routes.len());
+        // Each twice at once: found in the table, then at its place.
+        for (route, first) in routes.iter().zip(&first) {
+            assert_eq!([cells(route), cells(route)], [*first; 2], "{route:?}");
+        }
+    }
 }
