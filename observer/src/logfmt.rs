@@ -87,13 +87,24 @@ impl Encoder {
 
     /// Appends the access line of a request.
     pub fn request(&self, out: &mut Vec<u8>, origin: Origin, request: &RequestRecord<'_>) {
-        self.access(out, origin, request, None);
+        self.request_of(self.level(request), out, origin, request);
+    }
+
+    /// The same, by who knows its level.
+    pub(crate) fn request_of(
+        &self,
+        level: Level,
+        out: &mut Vec<u8>,
+        origin: Origin,
+        request: &RequestRecord<'_>,
+    ) {
+        self.access(out, origin, level, request, None);
     }
 
     /// Appends the access line of a request that died with its worker.
     pub fn lost(&self, out: &mut Vec<u8>, lost: &LostRecord<'_>) {
         let origin = Origin { worker: Some(lost.slot), pid: Some(lost.pid) };
-        self.access(out, origin, &lost.request, Some(lost));
+        self.access(out, origin, self.level(&lost.request), &lost.request, Some(lost));
     }
 
     /// Appends the line of an event read from a ring.
@@ -169,10 +180,10 @@ impl Encoder {
         &self,
         out: &mut Vec<u8>,
         origin: Origin,
+        level: Level,
         request: &RequestRecord<'_>,
         lost: Option<&LostRecord<'_>>,
     ) {
-        let level = self.level(request);
         self.line(out, |line| {
             if self.format == Format::Pretty {
                 pretty::access(self, line, origin, level, request);
@@ -232,7 +243,7 @@ fn access_facts(line: &mut Line<'_>, request: &RequestRecord<'_>) {
     line.text_if_any(key!("path"), &request.path, PATH_BYTES);
     line.text_if_any(key!("route"), &request.route, VALUE_BYTES);
     if let Some(status) = request.status {
-        line.number(key!("status"), status);
+        line.status(key!("status"), status);
     }
     line.word(key!("outcome"), request.outcome.as_str());
     line.milliseconds(key!("duration_ms"), request.duration_ns);

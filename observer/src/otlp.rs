@@ -91,6 +91,7 @@ impl Traces {
 
     /// Queues the span of a record, or holds it until its request ends. `None` if the record has nothing to do with spans,
     /// or its trace is not kept.
+    #[inline]
     pub(crate) fn record(
         &self,
         worker: Option<u32>,
@@ -125,6 +126,7 @@ impl Traces {
         }
     }
 
+    #[inline]
     fn request(
         &self,
         worker: Option<u32>,
@@ -132,6 +134,8 @@ impl Traces {
         profiles: &mut Profiles,
     ) -> Option<Fate> {
         let worth = match record.sampling {
+            // Most of them, where not all are kept.
+            Sampling::Dropped if self.children.borrow().are_none() => return None,
             Sampling::Dropped => None,
             Sampling::Limited => {
                 self.tally.lose(LostSpans::RateLimit, 1);

@@ -1,6 +1,6 @@
 //! What every line begins with: when, how bad, what and who.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use saola_observability::closed::Level;
 use saola_observability::ids::{SpanId, TraceId};
@@ -110,24 +110,26 @@ pub(crate) fn time(out: &mut Vec<u8>, wall_ns: u64) {
         jiff::fmt::temporal::DateTimePrinter::new().precision(Some(0));
     thread_local! {
         /// The second printed last, and its text: thousands of lines are of the same one.
-        static SECOND: RefCell<(Option<u64>, Vec<u8>)> = const { RefCell::new((None, Vec::new())) };
+        static SECOND: Cell<(Option<u64>, [u8; SECOND_BYTES])> =
+            const { Cell::new((None, [b'0'; SECOND_BYTES])) };
     }
     let (second, rest_ns) = (wall_ns / 1_000_000_000, wall_ns % 1_000_000_000);
-    SECOND.with_borrow_mut(|(known, text)| {
-        if *known != Some(second) {
-            text.clear();
-            let printed = PRINTER.print_timestamp(&timestamp(wall_ns - rest_ns), &mut *text);
-            debug_assert!(printed.is_ok(), "a vector takes all bytes");
-            // The zone follows behind the fraction.
-            text.pop();
-            *known = Some(second);
-        }
-        out.extend_from_slice(text);
-    });
-    out.push(b'.');
-    digits::<6>(out, rest_ns / 1_000);
-    out.push(b'Z');
+    let (known, mut text) = SECOND.get();
+    if known != Some(second) {
+        let printed = PRINTER.timestamp_to_string(&timestamp(wall_ns - rest_ns));
+        // The zone follows behind the fraction.
+        debug_assert!(printed.len() == SECOND_BYTES + 1, "{printed} has a year of four digits");
+        text = printed.as_bytes().first_chunk().copied().unwrap_or(text);
+        SECOND.set((Some(second), text));
+    }
+    let mut whole = *b"yyyy-mm-ddThh:mm:ss.uuuuuuZ";
+    whole[..SECOND_BYTES].copy_from_slice(&text);
+    whole[SECOND_BYTES + 1..][..6].copy_from_slice(&digits::<6>(rest_ns / 1_000));
+    out.extend_from_slice(&whole);
 }
+
+/// Of `yyyy-mm-ddThh:mm:ss`.
+const SECOND_BYTES: usize = 19;
 
 pub(super) fn timestamp(wall_ns: u64) -> jiff::Timestamp {
     // 64 bits of nanoseconds end in the year 2554: always inside jiff's range.

@@ -98,6 +98,11 @@ impl Children {
         self.shrink()
     }
 
+    /// Whether nothing is held for any request.
+    pub(crate) fn are_none(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Hands out what was held for a request that ended; `worth` is what its trace is worth, `None` if it is not kept.
     pub(crate) fn end(&mut self, request: SpanId, worth: Option<Worth>) -> Option<Held> {
         if let Some(worth) = worth {
@@ -135,8 +140,7 @@ impl Children {
     }
 
     fn remove(&mut self, request: SpanId) -> Option<Held> {
-        // Most requests have none, and each is asked for.
-        if self.held.is_empty() {
+        if self.are_none() {
             return None;
         }
         let held = self.held.remove(&request)?;

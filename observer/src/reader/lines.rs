@@ -76,7 +76,7 @@ impl<P: Copy + Send + 'static> Lines<P> {
             let begin = self.chunk.bytes.len();
             let (out, encoder) = (&mut self.chunk.bytes, &self.encoder);
             match record {
-                Record::Request(request) => encoder.request(out, origin, request),
+                Record::Request(request) => encoder.request_of(level, out, origin, request),
                 Record::Lost(lost) => encoder.lost(out, lost),
                 Record::Event(event) => encoder.event_record(out, origin, event),
                 Record::Panic(panic) => encoder.panic(out, origin, panic),
