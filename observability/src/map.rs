@@ -42,6 +42,11 @@ impl Map {
         self.raw.advise(memmap2::Advice::DontFork)
     }
 
+    /// The address of its first byte.
+    pub(crate) fn start(&self) -> usize {
+        self.raw.as_ptr().addr()
+    }
+
     pub(crate) fn length(&self) -> usize {
         self.raw.len()
     }
@@ -90,7 +95,7 @@ impl Map {
 
     /// The byte offset of one of its words.
     pub(crate) fn offset_of(&self, word: &AtomicU64) -> usize {
-        std::ptr::from_ref(word).addr().wrapping_sub(self.raw.as_ptr().addr())
+        std::ptr::from_ref(word).addr().wrapping_sub(self.start())
     }
 
     /// Fetches the cache lines of some words, for whoever is going to store there: lines that another processor has read since

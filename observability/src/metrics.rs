@@ -95,6 +95,7 @@ pub use gauge::{Gauge, GaugeHandle, GaugeVec};
 pub use histogram::{Histogram, HistogramHandle, HistogramVec, Timer};
 
 pub use crate::keys::GaugeMode;
+use crate::layout::FILE_BYTES;
 use crate::metrics::static_ref::StaticRef;
 use crate::slot::Slot;
 
@@ -137,12 +138,12 @@ static LOCAL: OnceLock<Option<&'static Slot>> = OnceLock::new();
 /// Every metric that holds cells.
 static USED: Mutex<Vec<&'static (dyn sealed::Sealed + Sync)>> = Mutex::new(Vec::new());
 
-/// A thread that owns no slot.
-const NOBODY: usize = 1;
+/// Where no slot begins: a program's memory is in the lower half of the addresses.
+const NOBODY: usize = 1 << (usize::BITS - 1);
 
 thread_local! {
-    /// The slot that this thread may update with plain stores, as [`owner_of`] names it.
-    static OWNER: Cell<usize> = const { Cell::new(NOBODY) };
+    /// Where the slot begins in memory that this thread may update with plain stores.
+    static OWN: Cell<usize> = const { Cell::new(NOBODY) };
 }
 
 /// From now on the metrics of this process count in `slot`, and the calling thread is its owner.
@@ -153,18 +154,14 @@ pub(crate) fn bind(slot: &'static Slot) {
         metric.unbind();
     }
     ATTACHED.set(slot);
-    OWNER.set(owner_of(slot));
+    OWN.set(slot.map.start());
 }
 
-/// Which slot the calling thread owns: the hot path compares this with what its handle says, and is done.
+/// Says whether the calling thread owns the slot that a cell is in, by its place: mappings of slots stay for the life of the
+/// process, and all have one length.
 #[inline]
-pub(crate) fn owner() -> usize {
-    OWNER.get()
-}
-
-/// The name of the one thread that owns a slot: never 0, and never that of nobody.
-pub(crate) fn owner_of(slot: &'static Slot) -> usize {
-    std::ptr::from_ref(slot).addr()
+pub(crate) fn is_own<T>(cell: *const T) -> bool {
+    cell.addr().wrapping_sub(OWN.get()) < FILE_BYTES
 }
 
 /// The slot that this process has taken over, if any.

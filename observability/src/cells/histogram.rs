@@ -38,6 +38,12 @@ impl<'m> Histogram<'m> {
     /// Of no buckets: every observation is refused.
     pub(crate) const NONE: Self = Self(&[]);
 
+    /// Where its words begin.
+    #[inline]
+    pub(crate) fn start(self) -> *const Bucket {
+        self.0.as_ptr()
+    }
+
     /// The histogram that these words begin with; none if there are too few.
     pub(crate) fn of(words: &'m [AtomicU64], buckets: usize) -> Option<Self> {
         words.as_chunks().0.get(..buckets).map(Self)

@@ -10,7 +10,7 @@ use crate::metrics::resolved::Resolved;
 use crate::metrics::sealed::Sealed;
 use crate::metrics::static_ref::StaticRef;
 use crate::metrics::table::Table;
-use crate::metrics::{Metric, check, owner, remember};
+use crate::metrics::{Metric, check, is_own, remember};
 
 /// What a counter counts in: `u64` for things, `f64` for amounts (seconds, money).
 pub trait Number: Copy + Send + Sync + 'static + private::Adds {
@@ -116,8 +116,8 @@ pub struct CounterVec<const N: usize, T: Number = u64> {
 /// An addition is a load and a store on the thread that serves, and one locked addition on any other.
 #[derive(Copy, Clone)]
 pub struct CounterHandle<T: Number = u64> {
-    /// The thread for which an update is a store into `own`, beside the rest: the hot path follows one pointer.
-    owner: usize,
+    /// The owner's cell, beside the rest: the hot path follows one pointer. It is in no slot where an update is more than a
+    /// store for every thread.
     own: &'static AtomicU64,
     /// The cell of all other threads, for a handle that one of them has got.
     foreign: Option<&'static AtomicU64>,
@@ -188,18 +188,19 @@ impl<const N: usize, T: Number> CounterVec<N, T> {
 }
 
 impl<T: Number> CounterHandle<T> {
-    /// Of no cells: no thread is the owner, so nobody stores there.
-    const NONE: Self =
-        Self { owner: 0, own: &NOWHERE, foreign: None, resolved: None, number: PhantomData };
+    /// Of no cells.
+    const NONE: Self = Self { own: &NOWHERE, foreign: None, resolved: None, number: PhantomData };
 
     #[inline]
     fn of(resolved: Option<Resolved>) -> Self {
         let Some(found) = resolved else { return Self::NONE };
-        let (by, own) = (found.owner(), found.first());
-        // The overflow cells have no owner, and each update of them is counted besides.
-        let is_foreign = by != 0 && by != owner();
-        let foreign = if is_foreign { found.foreign().and_then(<[_]>::first) } else { None };
-        Self { owner: by, own, foreign, resolved, number: PhantomData }
+        if found.is_overflow() {
+            // Each update is counted besides.
+            return Self { resolved, ..Self::NONE };
+        }
+        let own = found.first();
+        let foreign = if is_own(own) { None } else { found.foreign().and_then(<[_]>::first) };
+        Self { own, foreign, resolved, number: PhantomData }
     }
 
     /// Adds 1.
@@ -215,7 +216,7 @@ impl<T: Number> CounterHandle<T> {
             if let Some(resolved) = self.resolved {
                 resolved.count_invalid();
             }
-        } else if self.owner == owner() {
+        } else if is_own(self.own) {
             amount.add_owned(self.own);
         } else {
             self.add_otherwise(amount);
@@ -238,6 +239,7 @@ fn add_slowly<T: Number>(resolved: Option<Resolved>, amount: T) {
     }
 }
 
+/// In no slot, so nobody's, and nobody stores there.
 static NOWHERE: AtomicU64 = AtomicU64::new(0);
 
 const fn family<T: Number>(

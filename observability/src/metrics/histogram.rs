@@ -13,7 +13,7 @@ use crate::metrics::resolved::Resolved;
 use crate::metrics::sealed::Sealed;
 use crate::metrics::static_ref::StaticRef;
 use crate::metrics::table::Table;
-use crate::metrics::{Metric, check, owner, remember};
+use crate::metrics::{Metric, check, is_own, remember};
 
 /// A histogram without labels. After a death at any instruction its count is the sum of its buckets, and each observation is
 /// in the buckets and in the sum, or in neither.
@@ -57,9 +57,8 @@ pub struct HistogramVec<const N: usize> {
 /// An observation is two stores on the thread that serves, six more with an exemplar; other threads take turns by a lock.
 #[derive(Copy, Clone)]
 pub struct HistogramHandle {
-    /// The thread for which an observation is some stores into `own`, beside the rest: the hot path follows no pointer to a
-    /// pointer.
-    owner: usize,
+    /// The owner's cells, beside the rest: the hot path follows no pointer to a pointer. None where an observation is more
+    /// than its stores for every thread.
     own: Cells<'static>,
     /// Finds the bucket; for a family without a grid the other way is taken, which searches.
     grid: &'static Grid,
@@ -164,15 +163,15 @@ impl<const N: usize> HistogramVec<N> {
 }
 
 impl HistogramHandle {
-    /// Of no cells: no thread is the owner, so nobody stores there.
-    const NONE: Self = Self { owner: 0, own: Cells::NONE, grid: &Grid::NONE, resolved: None };
+    /// Of no cells.
+    const NONE: Self = Self { own: Cells::NONE, grid: &Grid::NONE, resolved: None };
 
     #[inline]
     fn of(resolved: Option<Resolved>) -> Self {
-        let plain = resolved.and_then(|found| {
+        let plain = resolved.filter(|found| !found.is_overflow()).and_then(|found| {
             let (own, grid) =
                 (Cells::of(found.own(), found.home.buckets())?, found.home.search.grid.as_ref()?);
-            Some(Self { owner: found.owner(), own, grid, resolved })
+            Some(Self { own, grid, resolved })
         });
         plain.unwrap_or(Self { resolved, ..Self::NONE })
     }
@@ -205,7 +204,7 @@ impl HistogramHandle {
     /// The owner's stores, and the bucket; none if this update is more than these.
     #[inline]
     fn observe_plainly(&self, value: f64) -> Option<usize> {
-        if self.owner != owner() {
+        if !is_own(self.own.start()) {
             return None;
         }
         // There is no such bucket for a negative number, nor for NaN.

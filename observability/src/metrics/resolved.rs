@@ -7,8 +7,8 @@ use crate::cells::histogram;
 use crate::cells::search::Search;
 use crate::keys::{CellKind, Family, GaugeMode};
 use crate::layout::{long, size, wide};
+use crate::metrics::is_own;
 use crate::metrics::places::{HASH_SHIFT, Places};
-use crate::metrics::{owner, owner_of};
 use crate::series::Found;
 use crate::slot::Slot;
 
@@ -156,11 +156,10 @@ impl Resolved {
         &self.home.file[self.place.cells()]
     }
 
-    /// The thread for which an update is nothing but a store, as [`owner`] names it; 0 where it is more for everybody: one
-    /// that is counted as refused by the limit.
+    /// Whether an update is more than its stores, for every thread: it is counted as refused by the limit.
     #[inline]
-    pub(crate) fn owner(self) -> usize {
-        if self.place.is_overflow() { 0 } else { owner_of(self.home.slot) }
+    pub(crate) fn is_overflow(self) -> bool {
+        self.place.is_overflow()
     }
 
     /// The cells that this thread may write, and whether it does so alone; none when there is no space for them. Counts an
@@ -168,8 +167,7 @@ impl Resolved {
     #[inline(never)]
     pub(crate) fn writable(self) -> Option<(&'static [AtomicU64], bool)> {
         self.count_overflow();
-        let is_owner = owner() == owner_of(self.home.slot);
-        if is_owner { Some((self.own(), true)) } else { Some((self.foreign()?, false)) }
+        if is_own(self.first()) { Some((self.own(), true)) } else { Some((self.foreign()?, false)) }
     }
 
     /// The cells of all threads but the owner, made at their first use; a refusal is counted.
