@@ -140,9 +140,6 @@ impl Children {
     }
 
     fn remove(&mut self, request: SpanId) -> Option<Held> {
-        if self.are_none() {
-            return None;
-        }
         let held = self.held.remove(&request)?;
         self.spans -= held.spans.len();
         self.bytes -= held.bytes;
