@@ -32,6 +32,22 @@ pub(crate) fn try_post(
     client::send(address, request)
 }
 
+/// Whether an answer asks to come back: a busy machine may keep the database or the inventory waiting for longer than a
+/// request waits for them.
+pub(crate) fn is_wait(status: u16) -> bool {
+    [502, 503].contains(&status)
+}
+
+/// Asks until the answer is another one.
+pub(crate) fn patiently(ask: impl Fn() -> Answer) -> Answer {
+    loop {
+        let answer = ask();
+        if !is_wait(answer.status) {
+            return answer;
+        }
+    }
+}
+
 /// Does the same from so many threads at once.
 pub(crate) fn at_once<T: Send + 'static>(
     count: usize,
