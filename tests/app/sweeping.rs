@@ -6,6 +6,7 @@ use crate::app::database::each;
 fn what_has_expired_is_deleted_and_the_rest_is_kept() {
     each(|database| {
         let server = database.setup().start();
+        server.until_true("the tables are there", || server.get("/ready").status == 200);
         let numbers = "WITH RECURSIVE numbers (n) AS (
                 SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n < 600
             )";
