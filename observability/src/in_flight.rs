@@ -21,7 +21,8 @@ pub use crate::in_flight::facts::{Begin, End};
 pub use crate::in_flight::request::Request;
 use crate::layout::{IN_FLIGHT_OVERFLOW_AT, UPDATES_LIMIT_AT, wide};
 use crate::record::Kind;
-use crate::record::encode::{self, Encoder};
+use crate::record::ended::Ended;
+use crate::record::words;
 use crate::redo::Redo;
 use crate::ring::{Producer, Ring, RingName};
 use crate::slot::Slot;
@@ -204,10 +205,14 @@ impl InFlight {
             return;
         }
         let duration_ns = end.end_ns.saturating_sub(request.start_ns);
-        let (producer, bytes) = &mut *self.producer.borrow_mut();
+        let (producer, _) = &mut *self.producer.borrow_mut();
         let head = (request.detail == Detail::Full).then(|| {
-            Encoder::request(bytes, &self.record(request, end, duration_ns));
-            producer.stage(&self.slot.map, bytes)
+            let ended = self.record(request, end, duration_ns);
+            let texts = ended.texts();
+            let (map, bytes) = (&self.slot.map, words::length(&texts));
+            producer.stage_with(map, bytes, |position, offset| {
+                words::store(&ended, &texts, position, map.words(offset, bytes / 8));
+            })
         });
 
         let mut redo = Redo::begin(&self.slot.map);
@@ -287,9 +292,9 @@ impl InFlight {
         }
     }
 
-    fn record<'a>(&self, request: &Request, end: &End<'a>, duration_ns: u64) -> encode::Ended<'a> {
+    fn record<'a>(&self, request: &Request, end: &End<'a>, duration_ns: u64) -> Ended<'a> {
         let cpu_samples = request.entry.map_or(0, |entry| self.entries.samples(entry));
-        encode::Ended {
+        Ended {
             start_wall_ns: request.start_wall_ns,
             duration_ns,
             trace: request.trace,

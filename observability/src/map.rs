@@ -155,7 +155,10 @@ pub(crate) fn copy_into(words: &[AtomicU64], bytes: &[u8]) {
         && let Some(word) = words.get(whole.len())
     {
         // Put together in a register: of one in memory the processor would wait for its bytes before it loads it.
-        let last = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let last = match bytes.last_chunk() {
+            Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
         word.store(last.to_le(), Relaxed);
     }
 }

@@ -7,6 +7,8 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod ended;
+pub(crate) mod words;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

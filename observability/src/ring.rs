@@ -182,9 +182,26 @@ impl Producer {
     /// Writes a record behind the head without publishing it. `Some(head)` is what to publish; `None` means no room, or
     /// longer than a record may be: the record is to be counted as dropped.
     pub(crate) fn stage(&mut self, map: &Map, record: &mut [u8]) -> Option<u64> {
-        let length = long(record.len());
+        self.stage_with(map, record.len(), |position, offset| {
+            if let Some(place) = record.get_mut(8..HEADER) {
+                place.copy_from_slice(&position.to_ne_bytes());
+            }
+            map.copy_in(offset, record);
+        })
+    }
+
+    /// The same for a record of so many bytes, a multiple of 8, that `write` stores itself: it is given the position in the
+    /// ring and the offset in the mapping.
+    #[inline]
+    pub(crate) fn stage_with(
+        &mut self,
+        map: &Map,
+        bytes: usize,
+        write: impl FnOnce(u64, usize),
+    ) -> Option<u64> {
+        let length = long(bytes);
         let capacity = self.ring.capacity();
-        if record.len() > LONGEST || length.checked_mul(2)? > capacity {
+        if bytes > LONGEST || length.checked_mul(2)? > capacity {
             return None;
         }
         let left = capacity.checked_sub(long(self.ring.within(self.head)))?;
@@ -200,10 +217,9 @@ impl Producer {
             self.write_pad(map, pad);
         }
         let position = end.checked_sub(length)?;
-        record.get_mut(8..HEADER)?.copy_from_slice(&position.to_ne_bytes());
-        map.copy_in(self.ring.offset(position), record);
+        write(position, self.ring.offset(position));
         self.head = end;
-        self.fetch_next(map, record.len());
+        self.fetch_next(map, bytes);
         Some(end)
     }
 

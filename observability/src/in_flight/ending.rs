@@ -77,6 +77,8 @@ pub(crate) struct Endings {
     last_resort: Cell<Option<LastResort>>,
     ask_again_ns: Cell<u64>,
     routes: RefCell<FxHashMap<&'static str, Route>>,
+    /// Those that were named lately, by the template as given, each at a place that is quick to tell.
+    recent_routes: [Cell<Option<(&'static str, Route)>>; RECENT],
     cells: RefCell<FxHashMap<u64, Known<Cells>>>,
     /// Of these the final ones that were asked for lately, each at the place its key hashes to: one look finds it.
     recent: [Cell<Option<(u64, Cells)>>; RECENT],
@@ -97,6 +99,7 @@ impl Endings {
             last_resort: Cell::new(None),
             ask_again_ns: Cell::new(if is_worker { 0 } else { NEVER }),
             routes: RefCell::default(),
+            recent_routes: Default::default(),
             cells: RefCell::default(),
             recent: Default::default(),
             exceptions: RefCell::default(),
@@ -170,9 +173,22 @@ impl Endings {
         Some(Limited { cells, is_over: found.overflow })
     }
 
+    #[inline]
     pub(crate) fn route(&self, template: &str) -> Route {
+        // Almost always the same few pieces of memory; what stands there may have changed.
+        let recent =
+            &self.recent_routes[((template.as_ptr().addr() / 8) ^ template.len()) % RECENT];
+        match recent.get() {
+            Some((text, route)) if text == template => route,
+            _ => self.find_route(template, recent),
+        }
+    }
+
+    #[inline(never)]
+    fn find_route(&self, template: &str, recent: &Cell<Option<(&'static str, Route)>>) -> Route {
         let mut routes = self.routes.borrow_mut();
-        if let Some(route) = routes.get(template) {
+        if let Some((text, route)) = routes.get_key_value(template) {
+            recent.set(Some((text, *route)));
             return *route;
         }
         if template == UNMATCHED {
@@ -315,6 +331,19 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_template_is_known_by_its_text_and_not_by_where_it_stands() {
+        let endings = Endings::new(Slot::in_memory());
+        let mut template = String::with_capacity(8);
+        for text in ["/a/{x}", "/b/{y}", "/a/{x}"] {
+            template.clear();
+            template.push_str(text);
+            let routes = [(); 3].map(|()| endings.route(&template));
+            assert_eq!(routes.map(|route| route.text), [text; 3]);
+            assert_eq!(routes.map(|route| route.id), [routes[0].id; 3]);
+        }
+    }
 
     #[test]
     fn kinds_of_one_place_keep_each_its_own_cells() {

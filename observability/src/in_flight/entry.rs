@@ -14,7 +14,8 @@ use crate::in_flight::{Begin, entries_in};
 use crate::layout::{BIRTHS_AT, Section, halves, join, wide};
 use crate::map::{Map, copy_into};
 use crate::record::decode;
-use crate::record::encode::{address, cut};
+use crate::record::encode::cut;
+use crate::record::ended::address;
 
 const WORDS: usize = 32;
 const STATE: usize = 0;

@@ -10,7 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
 use crate::ids::{SpanId, TraceId};
-use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, REQUEST_FIXED, SPAN};
+use crate::record::encode::{EVENT, LOST, MOST_FIELDS, PANIC, REQUEST, SPAN};
+use crate::record::ended::{
+    LONGEST_REQUEST_ID, LONGEST_SERVER_ADDRESS, LONGEST_USER_AGENT, REQUEST_FIXED,
+};
 use crate::record::{
     EventRecord, Kind, LostRecord, OwnedValue, PanicRecord, Record, RequestRecord, SpanRecord,
 };
@@ -86,7 +89,7 @@ pub(crate) fn is_known(kind: u8) -> bool {
     matches!(kind, REQUEST | SPAN | EVENT | PANIC | LOST)
 }
 
-/// The address that [`encode::address`](super::encode::address) has written.
+/// The address that [`ended::address`](super::ended::address) has written.
 #[inline]
 pub(crate) fn address(bytes: [u8; 16]) -> Option<IpAddr> {
     let address = u128::from_be_bytes(bytes);
@@ -141,9 +144,9 @@ impl<'a> Input<'a> {
             route: texts.next()?,
             exception: Some(texts.next()?).filter(|text| !text.is_empty()),
             path: texts.next()?,
-            request_id: texts.next()?,
-            user_agent: texts.next()?,
-            server_address: texts.next()?,
+            request_id: texts.sent(LONGEST_REQUEST_ID)?,
+            user_agent: texts.sent(LONGEST_USER_AGENT)?,
+            server_address: texts.sent(LONGEST_SERVER_ADDRESS)?,
             method_text: texts.next()?,
             tracestate: texts.next()?,
         })
@@ -243,10 +246,15 @@ impl<'a> Input<'a> {
     }
 
     fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.counted()?).ok()
+    }
+
+    /// Bytes behind their length.
+    fn counted(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(self.u16()?);
         let (bytes, rest) = self.bytes.split_at_checked(length)?;
         self.bytes = rest;
-        std::str::from_utf8(bytes).ok()
+        Some(bytes)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -284,30 +292,69 @@ impl<'a> Texts<'a> {
         Self { bytes: Input::new(bytes), text: std::str::from_utf8(bytes).ok() }
     }
 
+    /// A text of ours: UTF-8, or the record is damaged.
     #[inline(always)]
     fn next(&mut self) -> Option<Cow<'a, str>> {
-        let Some(all) = self.text else { return self.next_by_itself() };
-        let (length, rest) = all.split_at_checked(2)?;
+        match self.quick() {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => self.strictly(),
+        }
+    }
+
+    /// A text as it was sent: what is no UTF-8 in it is replaced, and then it is cut to at most `longest` bytes.
+    #[inline(always)]
+    fn sent(&mut self, longest: usize) -> Option<Cow<'a, str>> {
+        match self.quick() {
+            Some(text) => Some(Cow::Borrowed(text)),
+            None => self.leniently(longest),
+        }
+    }
+
+    #[inline(always)]
+    fn quick(&mut self) -> Option<&'a str> {
+        let (length, rest) = self.text?.split_at_checked(2)?;
         let length = u16::from_ne_bytes(*length.as_bytes().first_chunk()?);
         // What does not begin and end between characters is not UTF-8 by itself, whatever stands beside it.
         let (text, rest) = rest.split_at_checked(usize::from(length))?;
         self.text = Some(rest);
-        Some(Cow::Borrowed(text))
+        Some(text)
     }
 
     #[cold]
-    fn next_by_itself(&mut self) -> Option<Cow<'a, str>> {
-        self.bytes.text().map(Cow::Borrowed)
+    fn strictly(&mut self) -> Option<Cow<'a, str>> {
+        std::str::from_utf8(self.by_itself()?).ok().map(Cow::Borrowed)
+    }
+
+    #[cold]
+    fn leniently(&mut self, longest: usize) -> Option<Cow<'a, str>> {
+        let mut text = String::from_utf8_lossy(self.by_itself()?);
+        if let Cow::Owned(text) = &mut text {
+            text.truncate(text.floor_char_boundary(longest)); // a character may have taken the place of a byte
+        }
+        Some(text)
+    }
+
+    /// The bytes of the next text; from here on each is looked at alone.
+    fn by_itself(&mut self) -> Option<&'a [u8]> {
+        if let Some(rest) = self.text.take() {
+            self.bytes = Input::new(rest.as_bytes());
+        }
+        self.bytes.counted()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::record::Value;
-    use crate::record::encode::{Encoder, Ended, Event, HEADER, Lost, PAD, Panic, Span};
+    use crate::record::encode::{Encoder, Event, HEADER, Lost, PAD, Panic, Span};
+    use crate::record::ended::Ended;
+    use crate::record::words;
 
     fn request<'a>(path: &'a str, agent: &'a [u8]) -> Ended<'a> {
         Ended {
@@ -340,10 +387,18 @@ mod tests {
         }
     }
 
+    /// The record of a request, as the ring gets it.
+    fn record_of(request: &Ended<'_>) -> Vec<u8> {
+        let texts = request.texts();
+        let length = words::length(&texts);
+        let places: Vec<AtomicU64> = (0..length / 8).map(|_| AtomicU64::new(u64::MAX)).collect();
+        words::store(request, &texts, 0, &places);
+        places.iter().flat_map(|place| place.load(Relaxed).to_ne_bytes()).collect()
+    }
+
     #[test]
     fn a_request_reads_back() {
-        let mut bytes = Vec::new();
-        Encoder::request(&mut bytes, &request("/items/7", b"curl"));
+        let bytes = record_of(&request("/items/7", b"curl"));
         assert_eq!(bytes.len() % 8, 0);
         let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
         assert_eq!(
@@ -358,11 +413,8 @@ mod tests {
     #[test]
     fn a_text_that_ends_inside_a_character_is_damaged_whatever_follows() {
         let id = "r".repeat(128);
-        let mut bytes = Vec::new();
-        Encoder::request(
-            &mut bytes,
-            &Ended { request_id: id.as_bytes(), ..request("/some/path", b"") },
-        );
+        let id_bytes = id.as_bytes();
+        let mut bytes = record_of(&Ended { request_id: id_bytes, ..request("/some/path", b"") });
         let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
         assert_eq!(read.request_id, id, "the byte of its length is no UTF-8");
         // The last byte of the path and the first of the length behind it are a character.
@@ -373,10 +425,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_is_read_whatever_it_is_and_whatever_follows() {
+        // The last byte of the one and the length of the other are a character.
+        let address = [b'h'; 128];
+        let bytes = record_of(&Ended { server_address: &address, ..request("/", b"curl\xc3") });
+        let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
+        assert_eq!((&*read.user_agent, read.server_address.len()), ("curl\u{fffd}", 128));
+        assert_eq!((&*read.path, &*read.route), ("/", "/items/{id}"));
+        let agent = "é".repeat(200);
+        let bytes = record_of(&request("/", &agent.as_bytes()[1..]));
+        let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
+        let expected = format!("\u{fffd}{}", "é".repeat(126));
+        assert_eq!(read.user_agent, expected, "the first byte became three, so less is kept");
+    }
+
+    #[test]
     fn who_reads_for_spans_is_told_which_requests_are_not_kept() {
         for sampling in Sampling::ALL.iter().copied() {
-            let mut bytes = Vec::new();
-            Encoder::request(&mut bytes, &Ended { sampling, ..request("/", b"") });
+            let bytes = record_of(&Ended { sampling, ..request("/", b"") });
             let told = unkept(REQUEST, &bytes[HEADER..]);
             assert_eq!(told, (sampling == Sampling::Dropped).then_some(SpanId([2; 8])));
             assert_eq!(unkept(EVENT, &bytes[HEADER..]), None);
@@ -406,7 +472,7 @@ mod tests {
         let (trace, span) = (TraceId([1; 16]), SpanId([2; 8]));
         let mut records = [const { Vec::new() }; 5];
         let [ended, lost, child, event, panic] = &mut records;
-        Encoder::request(ended, &request("/", b""));
+        *ended = record_of(&request("/", b""));
         let (signal, exit_code, reason) = (None, None, LostReason::Crash);
         let request = request("/", b"");
         Encoder::lost(
@@ -452,9 +518,8 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        let mut bytes = Vec::new();
         let path = "é".repeat(600);
-        Encoder::request(&mut bytes, &request(&path, &[0xff; 400]));
+        let bytes = record_of(&request(&path, &[0xff; 400]));
         let Some(Record::Request(read)) = decode(REQUEST, &bytes[HEADER..]) else { panic!() };
         assert_eq!(read.path.len(), 1_024);
         assert!(read.user_agent.len() <= 256 && read.user_agent.starts_with('\u{fffd}'));
@@ -499,6 +564,48 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_request_put_together_in_words_is_that_of_bytes(
+            texts in prop::collection::vec(".{0,40}", 5),
+            sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 3),
+            longer in prop::collection::vec(0_usize..60, 8),
+            numbers in any::<(u64, u64, u16, u16, u32)>(),
+        ) {
+            // A few longer ones, some beyond their bounds.
+            let texts = texts.iter().zip(&longer).map(|(text, times)| text.repeat((*times).max(40) - 39));
+            let texts: Vec<String> = texts.collect();
+            let sent = sent.iter().zip(&longer[5..]).map(|(sent, times)| sent.repeat((*times).max(40) - 39));
+            let sent: Vec<Vec<u8>> = sent.collect();
+            let ended = Ended {
+                duration_ns: numbers.0,
+                response_bytes: numbers.1,
+                client_port: numbers.2,
+                server_port: numbers.3,
+                cpu_samples: numbers.4,
+                route: &texts[0],
+                exception: &texts[1],
+                request_id: &sent[0],
+                server_address: &sent[1],
+                method_text: &texts[2],
+                tracestate: &texts[3],
+                ..request(&texts[4], &sent[2])
+            };
+            let words = record_of(&ended);
+            let mut bytes = Vec::new();
+            let reason = LostReason::Crash;
+            let lost = Lost { request: ended, slot: 0, pid: 0, signal: None, exit_code: None, reason, count: 1 };
+            Encoder::lost(&mut bytes, &lost);
+            let payload = &bytes[HEADER + LOST_FIXED..];
+            let (of_words, rest) = words[HEADER..].split_at(payload.len().min(words.len() - HEADER));
+            prop_assert_eq!(of_words, &payload[..of_words.len()]);
+            prop_assert!(rest.iter().chain(&payload[of_words.len()..]).all(|byte| *byte == 0));
+            prop_assert_eq!(words[6..8].to_vec(), bytes[6..8].to_vec(), "the flags");
+            let Some(Record::Request(read)) = decode(REQUEST, &words[HEADER..]) else { panic!() };
+            prop_assert!(texts[4].starts_with(&*read.path) && read.path.len() + 3 >= texts[4].len().min(1_024));
+            let shown = String::from_utf8_lossy(&sent[2]);
+            prop_assert!(shown.starts_with(&*read.user_agent) || sent[2].len() > 256);
+        }
+
         #[test]
         fn any_event_reads_back_and_any_bytes_are_survived(
             message in ".{0,200}",

@@ -2,11 +2,10 @@
 //!
 //! Texts longer than their bound are cut at a character boundary and the record's flag [`CUT`] is set.
 
-use std::net::IpAddr;
-
-use crate::closed::{Level, LostReason, Method, Outcome, Protocol, Sampling, SpanKind, SpanStatus};
+use crate::closed::{Level, LostReason, SpanKind, SpanStatus};
 use crate::ids::{SpanId, TraceId};
 use crate::record::Value;
+use crate::record::ended::{Ended, REQUEST_FIXED, Texts};
 
 /// Bytes of the header in front of each payload: length u32, kind u8, version u8, flags u16, position u64.
 pub(crate) const HEADER: usize = 16;
@@ -19,47 +18,12 @@ pub(crate) const VERSION: u8 = 1;
 /// Fields of an event and attributes of a span beyond this many are left out.
 pub(crate) const MOST_FIELDS: usize = 64;
 
-/// Bytes of a request's fixed part.
-pub(crate) const REQUEST_FIXED: usize = 95;
-
 pub(crate) const REQUEST: u8 = 1;
 pub(crate) const SPAN: u8 = 2;
 pub(crate) const EVENT: u8 = 3;
 pub(crate) const PANIC: u8 = 4;
 pub(crate) const LOST: u8 = 5;
 pub(crate) const PAD: u8 = 255;
-
-/// A request as its end writes it. `route` and `exception` are texts: a record explains itself, also to an observer of
-/// another generation.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Ended<'a> {
-    pub(crate) start_wall_ns: u64,
-    pub(crate) duration_ns: u64,
-    pub(crate) trace: TraceId,
-    pub(crate) span: SpanId,
-    pub(crate) parent: SpanId,
-    pub(crate) remote_parent: bool,
-    pub(crate) is_https: bool,
-    pub(crate) route: &'a str,
-    pub(crate) exception: &'a str,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
-    pub(crate) status: u16,
-    pub(crate) client: Option<IpAddr>,
-    pub(crate) client_port: u16,
-    pub(crate) server_port: u16,
-    pub(crate) cpu_samples: u32,
-    pub(crate) method: Method,
-    pub(crate) protocol: Protocol,
-    pub(crate) outcome: Outcome,
-    pub(crate) sampling: Sampling,
-    pub(crate) path: &'a str,
-    pub(crate) request_id: &'a [u8],
-    pub(crate) user_agent: &'a [u8],
-    pub(crate) server_address: &'a [u8],
-    pub(crate) method_text: &'a str,
-    pub(crate) tracestate: &'a str,
-}
 
 /// A log event, as its writer hands it in.
 #[derive(Copy, Clone, Debug)]
@@ -154,12 +118,6 @@ impl<'b> Encoder<'b> {
         Self { bytes, flags: 0 }
     }
 
-    pub(crate) fn request(bytes: &'b mut Vec<u8>, request: &Ended<'_>) {
-        let mut encoder = Self::start(bytes);
-        encoder.put_request(request);
-        encoder.finish(REQUEST);
-    }
-
     pub(crate) fn lost(bytes: &'b mut Vec<u8>, lost: &Lost<'_>) {
         let mut encoder = Self::start(bytes);
         encoder.u64(lost.count);
@@ -213,43 +171,16 @@ impl<'b> Encoder<'b> {
         encoder.finish(PANIC);
     }
 
-    #[expect(
-        clippy::inline_always,
-        reason = "a call of it fetches a line of code that is cold each time"
-    )]
-    #[inline(always)]
     fn put_request(&mut self, request: &Ended<'_>) {
-        // Put together first, at offsets the compiler knows: one check of the buffer's room instead of one a field.
-        let mut fixed = [0; REQUEST_FIXED];
-        let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            fixed[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        put(&request.start_wall_ns.to_ne_bytes());
-        put(&request.duration_ns.to_ne_bytes());
-        put(&request.trace.0);
-        put(&request.span.0);
-        put(&request.parent.0);
-        put(&request.request_bytes.to_ne_bytes());
-        put(&request.response_bytes.to_ne_bytes());
-        put(&address(request.client));
-        put(&request.cpu_samples.to_ne_bytes());
-        put(&request.status.to_ne_bytes());
-        put(&request.client_port.to_ne_bytes());
-        put(&request.server_port.to_ne_bytes());
-        put(&[request.method.number(), request.protocol.number(), request.outcome.number()]);
-        let flags = u8::from(request.remote_parent) | u8::from(request.is_https) << 1;
-        put(&[request.sampling.number(), flags]);
-        self.bytes.extend_from_slice(&fixed);
-        self.text(request.route, 128);
-        self.text(request.exception, 128);
-        self.text(request.path, 1_024);
-        self.sent(request.request_id, 128);
-        self.sent(request.user_agent, 256);
-        self.sent(request.server_address, 255);
-        self.text(request.method_text, 16);
-        self.text(request.tracestate, 512);
+        let fixed = request.fixed().map(u64::to_ne_bytes);
+        self.bytes.extend(fixed.as_flattened().iter().take(REQUEST_FIXED));
+        let Texts { texts, is_cut } = request.texts();
+        for text in texts {
+            self.counted(text);
+        }
+        if is_cut {
+            self.flags |= CUT;
+        }
     }
 
     fn fields(&mut self, fields: &[(&str, Value<'_>)], longest: usize) {
@@ -278,47 +209,17 @@ impl<'b> Encoder<'b> {
         self.u64(bits);
     }
 
-    #[inline]
     fn text(&mut self, text: &str, longest: usize) {
-        if text.is_empty() {
-            self.u16(0);
-        } else {
-            self.some_text(text, longest);
-        }
-    }
-
-    /// Not in line: a request has eight texts, and each copy of this would be fetched cold.
-    #[inline(never)]
-    fn some_text(&mut self, text: &str, longest: usize) {
-        self.cut_text(text.as_bytes(), cut(text, longest).as_bytes());
-    }
-
-    /// A field as it was sent: almost always ASCII, which may be cut anywhere and is quicker to tell than UTF-8.
-    #[inline]
-    fn sent(&mut self, field: &[u8], longest: usize) {
-        if field.is_empty() {
-            self.u16(0);
-        } else if field.is_ascii() {
-            self.cut_text(field, field.get(..longest).unwrap_or(field));
-        } else {
-            self.foreign(field, longest);
-        }
-    }
-
-    #[cold]
-    fn foreign(&mut self, field: &[u8], longest: usize) {
-        self.text(&String::from_utf8_lossy(field), longest);
-    }
-
-    #[inline]
-    fn cut_text(&mut self, text: &[u8], kept: &[u8]) {
+        let kept = cut(text, longest);
         if kept.len() < text.len() {
             self.flags |= CUT;
         }
-        self.u16(u16::try_from(kept.len()).unwrap_or(u16::MAX));
-        if !kept.is_empty() {
-            self.bytes.extend_from_slice(kept);
-        }
+        self.counted(kept.as_bytes());
+    }
+
+    fn counted(&mut self, text: &[u8]) {
+        self.u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+        self.bytes.extend_from_slice(text);
     }
 
     fn optional_i32(&mut self, value: Option<i32>) {
@@ -343,21 +244,25 @@ impl<'b> Encoder<'b> {
 
     /// Pads to 8 bytes and writes the header but for the position, which only the ring knows.
     fn finish(self, kind: u8) {
-        let length = self.bytes.len().next_multiple_of(8);
-        self.bytes.extend_from_slice(&[0; 8]); // of a constant length: no call
-        self.bytes.truncate(length);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         put_header(self.bytes, kind, self.flags);
     }
 }
 
 /// Writes length, kind, version and flags; a length beyond [`LONGEST`] is the ring's to refuse.
 pub(crate) fn put_header(bytes: &mut [u8], kind: u8, flags: u16) {
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let [low, high] = flags.to_ne_bytes();
-    if let Some(header) = bytes.first_chunk_mut::<8>() {
-        let [a, b, c, d] = length.to_ne_bytes();
-        *header = [a, b, c, d, kind, VERSION, low, high];
+    let word = header(bytes.len(), kind, flags);
+    if let Some(header) = bytes.first_chunk_mut() {
+        *header = word.to_ne_bytes();
     }
+}
+
+/// Length, kind, version and flags.
+#[inline]
+pub(crate) fn header(length: usize, kind: u8, flags: u16) -> u64 {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes();
+    let [low, high] = flags.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, kind, VERSION, low, high])
 }
 
 /// The longest beginning of a text that has at most `longest` bytes and ends between two characters.
@@ -366,13 +271,4 @@ pub(crate) fn cut(text: &str, longest: usize) -> &str {
         return text;
     }
     text.get(..text.floor_char_boundary(longest)).unwrap_or("")
-}
-
-/// An address as 16 bytes, IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2); "none" is the unspecified address.
-pub(crate) fn address(address: Option<IpAddr>) -> [u8; 16] {
-    match address {
-        None => [0; 16],
-        Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped().octets(),
-        Some(IpAddr::V6(v6)) => v6.octets(),
-    }
 }
