@@ -24,7 +24,7 @@ pub(crate) const UNMATCHED: &str = "unmatched";
 const MOST_ROUTES: usize = 200;
 /// Types of exceptions a process may name; further ones are `other`.
 const MOST_EXCEPTIONS: usize = 64;
-/// Kinds of requests whose cells are found without the table: a few make almost all of the load.
+/// Templates, and kinds of requests, that are found without their tables: a few make almost all of the load.
 const RECENT: usize = 16;
 
 /// A route template: its string in the slot, and its text for as long as the process lives.
