@@ -1,4 +1,4 @@
-//! A record as bytes: the fixed part first, then texts as a 16-bit length and UTF-8.
+//! A record as bytes: the fixed part first, then texts as a 16-bit length and UTF-8, or of a request as they were sent.
 //!
 //! Texts longer than their bound are cut at a character boundary and the record's flag [`CUT`] is set.
 
