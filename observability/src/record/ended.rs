@@ -6,6 +6,10 @@ use crate::closed::{Method, Outcome, Protocol, Sampling};
 use crate::ids::{SpanId, TraceId};
 use crate::layout::halves;
 
+// Words are put together by shifts here and in words.rs, and read as bytes in the order of the machine.
+const _: () =
+    assert!(cfg!(target_endian = "little"), "the first byte of a word has to be its lowest");
+
 /// Bytes of a request's fixed part.
 pub(crate) const REQUEST_FIXED: usize = 95;
 /// Bytes of the texts that are kept as they were sent.
@@ -80,8 +84,8 @@ impl<'a> Ended<'a> {
             self.response_bytes,
             client,
             client_rest,
-            samples.to_le(),
-            kinds.to_le(),
+            samples,
+            kinds,
         ]
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn store(request: &Ended<'_>, texts: &Texts<'_>, position: u64, place
     for (place, word) in fixed.iter().zip(whole) {
         place.store(word, Relaxed);
     }
-    let mut words = Words { places, word: u64::from_le(last), bits: 8 * REQUEST_BEGUN };
+    let mut words = Words { places, word: last, bits: 8 * REQUEST_BEGUN };
     for text in &texts.texts {
         words.put_text(text);
     }
@@ -87,7 +87,7 @@ impl Words<'_> {
     #[inline]
     fn store(&mut self, word: u64) {
         if let Some((place, left)) = self.places.split_first() {
-            place.store(word.to_le(), Relaxed);
+            place.store(word, Relaxed);
             self.places = left;
         }
     }
